@@ -1,0 +1,123 @@
+"""What the engine answers: `Decision`, the wire shape, and `Plan`, the same answer with what the driver needs to act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal, TypeAlias
+
+from guarddb.vocabulary import Kind, MaskKind, Rule, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MaskedColumn:
+    """One masked column of a decision: its name and the kind of its mask."""
+
+    column: str
+    kind: MaskKind
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What would happen to a statement, and why.
+
+    `to_dict()` is the wire shape (PgBeam's `DryEvalResult`). `hint` is set only on a block and says how to rewrite the
+    statement so that it passes; `rewritten_sql` is the text that would be sent; `notes` say what one statement cannot
+    decide (budgets, a decision made without a catalog).
+    """
+
+    verdict: Verdict
+    rule: Rule = "ok"
+    reason: str = ""
+    hint: str | None = None
+    masked_columns: tuple[MaskedColumn, ...] = ()
+    row_filter_predicate: str | None = None
+    rewritten_sql: str | None = None
+    notes: tuple[str, ...] = ()
+    policy_name: str | None = None
+    policy_version: str | None = None
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the statement is refused."""
+        return self.verdict == "block"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The wire shape; keys with nothing to say are left out, `verdict`, `rule` and `reason` never are."""
+        wire: dict[str, Any] = {"verdict": self.verdict, "rule": self.rule, "reason": self.reason}
+        if self.hint is not None:
+            wire["hint"] = self.hint
+        if self.masked_columns:
+            wire["masked_columns"] = [{"column": m.column, "kind": m.kind} for m in self.masked_columns]
+        for key in ("row_filter_predicate", "rewritten_sql"):
+            if (value := getattr(self, key)) is not None:
+                wire[key] = value
+        if self.notes:
+            wire["notes"] = list(self.notes)
+        return wire
+
+
+#: What a transaction statement does to the session's transaction.
+TransactionVerb: TypeAlias = Literal[
+    "begin", "commit", "rollback", "savepoint", "release", "rollback_to", "set"
+]
+#: What a statement does with a portal (SQL cursor) or a prepared statement of a given name.
+SessionVerb: TypeAlias = Literal["declare", "fetch", "move", "close", "prepare", "execute", "deallocate"]
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPlan:
+    """How the driver carries out one statement of a text that was not refused.
+
+    Attributes:
+        kind: the headline kind; `kinds` are all kinds the statement does, through every wrapper.
+        operation: the SQL command as telemetry names it (`SELECT`, `INSERT`, `CREATE TABLE` …).
+        relations: every relation the statement touches, schema-qualified, as PostgreSQL would resolve them.
+        row_cap: rows to hand out at the most (`max_rows`), or None. Where it can, the text already asks for one more.
+        hidden_returning: a RETURNING clause was added to check what was written; the agent's own statement returns no
+            rows, so the driver shows the result as a plain command result.
+        keyed_hashes: indexes of the outputs that arrive as text and are HMAC-hashed in the process.
+        output_kinds: output index -> mask kind, for every output of a row-returning statement that carries a mask.
+        sensitive: touches a masked or filtered relation, so row data is cut out of the server's errors.
+        changes_catalog: may change relations, types or functions: the catalog is read again afterwards.
+        transaction: what it does to the transaction, for kind `transaction`.
+        session_verb, session_name: use of a portal or prepared statement and its name (None with deallocate/close = ALL).
+    """
+
+    kind: Kind
+    kinds: frozenset[Kind]
+    operation: str
+    relations: tuple[str, ...] = ()
+    returns_rows: bool = False
+    row_cap: int | None = None
+    hidden_returning: bool = False
+    keyed_hashes: tuple[int, ...] = ()
+    output_kinds: Mapping[int, MaskKind] = field(default_factory=lambda: MappingProxyType({}))
+    sensitive: bool = False
+    changes_catalog: bool = False
+    transaction: TransactionVerb | None = None
+    session_verb: SessionVerb | None = None
+    session_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A decision and how to carry it out. `sql` is the text to send; it is empty when the statement is refused."""
+
+    decision: Decision
+    sql: str = ""
+    statements: tuple[StatementPlan, ...] = ()
+    #: the answer depends on the session's own prepared statements or portals: not to be cached by text alone
+    uses_session: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionNames:
+    """What the session has under a name: prepared statements and portals, each with the plan it was opened with."""
+
+    prepared: Mapping[str, StatementPlan] = field(default_factory=lambda: MappingProxyType({}))
+    portals: Mapping[str, StatementPlan] = field(default_factory=lambda: MappingProxyType({}))
+
+
+NO_NAMES = SessionNames()

@@ -1,0 +1,76 @@
+"""SQL text to libpg_query's JSON tree, as plain dicts.
+
+The tree keeps PostgreSQL's own node and field names. The JSON road is the safe one: `pglast.parse_sql` builds its node
+objects by recursion in C and can overflow the stack on a long chain of operators, which kills the process; the JSON
+text is written without recursion problems, and the decoder's own nesting limit turns what is left into a clean error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TypeAlias
+
+import msgspec
+from pglast import parser
+
+Node: TypeAlias = dict[str, Any]
+
+#: PgBeam's limit on the text of one evaluation, in characters.
+MAX_SQL_CHARS = 100_000
+
+_decode = msgspec.json.Decoder().decode
+
+
+class SQLSyntaxError(ValueError):
+    """The text is not SQL that PostgreSQL's own parser accepts (or is too large or too deep to judge).
+
+    `position` is the 0-based offset of the fault in characters, or None.
+    """
+
+    def __init__(self, message: str, position: int | None = None) -> None:
+        super().__init__(message)
+        self.position = position
+
+
+def parse(sql: str) -> list[Node]:
+    """The statements of `sql`, each a RawStmt dict: `{"stmt": {"SelectStmt": {...}}, "stmt_location": 0, ...}`.
+
+    Locations in the tree are byte offsets into the UTF-8 text; zero values are left out of the JSON.
+
+    Raises:
+        SQLSyntaxError: the text does not parse, holds a NUL byte or a lone surrogate, is over `MAX_SQL_CHARS`
+            characters, or nests too deeply.
+    """
+    if len(sql) > MAX_SQL_CHARS:
+        raise SQLSyntaxError(f"the text has {len(sql)} characters; the limit is {MAX_SQL_CHARS}")
+    if "\0" in sql:
+        # libpq would cut the text at the NUL, and so would the parser: both would see less than the log does.
+        raise SQLSyntaxError("the text contains a NUL byte", sql.index("\0"))
+    try:
+        sql.encode()
+    except UnicodeEncodeError as ex:
+        raise SQLSyntaxError("the text is not valid Unicode", ex.start) from None
+    try:
+        document = _decode(parser.parse_sql_json(sql))
+    except parser.ParseError as ex:
+        position = ex.args[1] if len(ex.args) > 1 and isinstance(ex.args[1], int) else None
+        raise SQLSyntaxError(str(ex.args[0]), position) from None
+    except (RecursionError, msgspec.DecodeError):
+        raise SQLSyntaxError("the text nests too deeply to be judged") from None
+    statements: list[Node] = document.get("stmts", [])
+    return statements
+
+
+def nodes(root: Any) -> Iterator[tuple[str, Node]]:
+    """Every node below `root` as (node name, its fields), parents before children, iteratively.
+
+    A typed field that is not wrapped (a RangeVar in `InsertStmt.relation`) is yielded under its field name.
+    """
+    stack: list[tuple[str, Any]] = [("", root)]
+    while stack:
+        name, value = stack.pop()
+        if isinstance(value, dict):
+            yield name, value
+            stack.extend(reversed(value.items()))
+        elif isinstance(value, list):
+            stack.extend((name, item) for item in reversed(value))
