@@ -1,0 +1,551 @@
+"""The policy profile: every field, its default and its bounds.
+
+The wire shape is PgBeam's `PolicyProfileInput`; what PgBeam does not have sits under `guarddb`. A profile is
+checked to its last table name and predicate when it is built: one that exists can be used.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from guarddb.policy.errors import PolicyError, from_validation, join_path, one_of, quoted
+from guarddb.policy.patterns import FunctionPattern, NamePart, RelationPattern, parse_column
+from guarddb.policy.predicate import SETTING_NAME, Predicate, parse_predicate
+from guarddb.vocabulary import FLOOR_RULES, Kind, MaskKind, MaskUseKind, Rule
+
+INT64_MAX = 2**63 - 1
+#: The most PostgreSQL accepts for statement_timeout.
+INT32_MAX = 2**31 - 1
+
+#: Fields that are read but not carried out yet: field -> the values that ask for nothing. A profile that sets
+#: one of them to anything else is refused, never half obeyed. Delete a line when its field works.
+NOT_YET: dict[str, tuple[str | int, ...]] = {
+    "write_mode": ("normal",),
+    "approval_mode": ("off",),
+    "approval_auto_max_rows": (0,),
+    "approval_timeout_seconds": (300, 0),
+    "migration_safety": ("off",),
+    "max_affected_rows": (0,),
+    "content_scan_mode": ("off",),
+    "content_scan_max_bytes": (0,),
+}
+
+#: Settings that are guarddb's own walls; a profile may not hand out values for them.
+GUARDED_SETTINGS = frozenset(
+    {
+        "statement_timeout",
+        "transaction_timeout",
+        "row_security",
+        "session_replication_role",
+        "transaction_read_only",
+        "default_transaction_read_only",
+        "search_path",
+        "role",
+        "session_authorization",
+        "is_superuser",
+    }
+)
+
+
+def _relation(text: str) -> str:
+    RelationPattern.parse(text)
+    return text
+
+
+def _function(text: str) -> str:
+    FunctionPattern.parse(text)
+    return text
+
+
+def _column(text: str) -> str:
+    parse_column(text)
+    return text
+
+
+def _null_kind(kind: object) -> object:
+    # YAML reads `kind: null` as no value at all; the kind meant is the strictest one, so this errs to the
+    # safe side.
+    return "null" if kind is None else kind
+
+
+def _floor_rule(rule: object) -> object:
+    if rule not in FLOOR_RULES:
+        raise PolicyError(f"must be one of {one_of(FLOOR_RULES)}; it is {quoted(rule)}")
+    return rule
+
+
+Text = Annotated[str, Field(strict=True)]
+RelationName = Annotated[Text, AfterValidator(_relation)]
+FunctionName = Annotated[Text, AfterValidator(_function)]
+ColumnName = Annotated[Text, AfterValidator(_column)]
+Count = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
+FloorRule = Annotated[
+    Rule, BeforeValidator(_floor_rule), WithJsonSchema({"type": "string", "enum": list(FLOOR_RULES)})
+]
+MaskKindField = Annotated[MaskKind, BeforeValidator(_null_kind)]
+
+
+class FrozenSettings(dict[str, str]):
+    """A dict that cannot be changed, so that a profile cannot either; hashable like the rest of it."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("the settings of a profile cannot be changed")
+
+    __setitem__ = __delitem__ = _refuse
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(frozenset(self.items()))
+
+    def __reduce__(self) -> tuple[type[FrozenSettings], tuple[dict[str, str]]]:
+        return FrozenSettings, (dict(self),)
+
+
+class _Model(BaseModel):
+    """What all parts of a profile share: frozen, no unknown fields, null means the default, errors are
+    PolicyError."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    #: what an unknown field's message calls the place
+    _place: ClassVar[str] = "here"
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as ex:
+            raise from_validation(ex, type(self)._describe_unknown) from None
+
+    # pydantic asks this of an __init__ before it builds nested models without calling it (as it does for its
+    # own).
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """Build from a mapping, or give back an instance. Raises PolicyError."""
+        try:
+            return super().model_validate(obj, **options)
+        except ValidationError as ex:
+            raise from_validation(ex, cls._describe_unknown) from None
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """Build from JSON text. Raises PolicyError."""
+        try:
+            return super().model_validate_json(json_data, **options)
+        except ValidationError as ex:
+            raise from_validation(ex, cls._describe_unknown) from None
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy; with `update` it is checked anew (pydantic's own copy would keep bad values and stale
+        patterns)."""
+        if not update:
+            return super().model_copy(deep=deep)
+        values = {name: getattr(self, name) for name in self.model_fields_set}
+        return type(self).model_validate({**values, **update})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        strange = next((key for key in data if not isinstance(key, str)), None)
+        if strange is not None:
+            raise PolicyError(f"has the key {quoted(strange)}, which is not a text")
+        fields = cls.model_fields
+        return {
+            key: value
+            for key, value in data.items()
+            if value is not None or key not in fields or fields[key].is_required()
+        }
+
+    @classmethod
+    def _describe_unknown(cls, location: tuple[str | int, ...]) -> str:
+        """The sentence about an unknown field at `location` below this model."""
+        model: type[_Model] = cls
+        for step in location[:-1]:
+            model = _NESTED.get(str(step), model)
+        known = list(model.model_fields)
+        near = difflib.get_close_matches(str(location[-1])[:100], known, n=1)
+        meant = f'did you mean "{near[0]}"? ' if near else ""
+        return f"is not a field {model._place}; {meant}Allowed there: {', '.join(known)}"
+
+
+class StatementRules(_Model):
+    """Which kinds of statement may run. `deny` beats `allow`; an `allow` with entries admits only those
+    kinds."""
+
+    _place: ClassVar[str] = "of statement_rules"
+
+    allow: tuple[Kind, ...] = Field(
+        (), description="Kinds that may run, inside the access mode. Empty: no restriction by kind."
+    )
+    deny: tuple[Kind, ...] = Field((), description="Kinds that never run; beats allow.")
+
+
+class MaskingRule(_Model):
+    """What an agent sees instead of the values of one column."""
+
+    _place: ClassVar[str] = "of a masking rule"
+
+    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
+    column: ColumnName = Field(description="The column, by its name in the table.")
+    kind: MaskKindField = Field(
+        description="redact: the text [redacted], or NULL where it is no text. null: NULL. hash: SHA-256 in hex."
+    )
+
+    @property
+    def pattern(self) -> RelationPattern:
+        """The parsed `table`."""
+        return RelationPattern.parse(self.table)
+
+    @property
+    def column_name(self) -> NamePart:
+        """The parsed `column`."""
+        return parse_column(self.column)
+
+
+class MaskUse(_Model):
+    """What else than being selected a masked column may be used for."""
+
+    _place: ClassVar[str] = "of a mask use"
+
+    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
+    column: ColumnName = Field(description="The masked column, by its name in the table.")
+    allow: tuple[MaskUseKind, ...] = Field(
+        description="join: join conditions. group: GROUP BY and DISTINCT. equality: = with a value."
+    )
+
+    @property
+    def pattern(self) -> RelationPattern:
+        """The parsed `table`; a bare name means schema public, and the entry admits, so match it strictly."""
+        return RelationPattern.parse(self.table)
+
+    @property
+    def column_name(self) -> NamePart:
+        """The parsed `column`."""
+        return parse_column(self.column)
+
+
+class RowFilter(_Model):
+    """Which rows of one table an agent may see and write: those for which the predicate is true."""
+
+    _place: ClassVar[str] = "of a row filter"
+
+    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
+    predicate: Text = Field(description="A boolean SQL expression over the table's columns.")
+
+    @model_validator(mode="after")
+    def _check_predicate(self) -> Self:
+        try:
+            parse_predicate(self.predicate, RelationPattern.parse(self.table))
+        except PolicyError as ex:
+            raise PolicyError(ex.problems[0][1], "predicate") from None
+        return self
+
+    @property
+    def pattern(self) -> RelationPattern:
+        """The parsed `table`."""
+        return RelationPattern.parse(self.table)
+
+    @property
+    def parsed(self) -> Predicate:
+        """The parsed `predicate`."""
+        return parse_predicate(self.predicate, RelationPattern.parse(self.table))
+
+
+class GuarddbExtension(_Model):
+    """What PgBeam's profile does not have; kept apart so that the rest stays portable."""
+
+    _place: ClassVar[str] = "of guarddb"
+
+    function_allowlist: tuple[FunctionName, ...] = Field(
+        (),
+        description="Functions of the user's that may be called: name (in public), schema.name, schema.* or *.",
+    )
+    floor_exceptions: tuple[FloorRule, ...] = Field(
+        (), description="Rules of the floor that this profile lifts, each by its tag."
+    )
+    mask_uses: tuple[MaskUse, ...] = Field(
+        (), description="What else than being selected a masked column may be used for."
+    )
+    hash_key_env: Text | None = Field(
+        None,
+        description="Environment variable with the HMAC-SHA-256 key of hash masks. Unset: plain SHA-256.",
+    )
+    settings: Annotated[
+        dict[str, str],
+        WithJsonSchema(
+            {
+                "type": "object",
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
+            }
+        ),
+    ] = Field(
+        default_factory=FrozenSettings,
+        description="Values of the settings that row filters read with current_setting, by setting name.",
+    )
+
+    @field_validator("hash_key_env")
+    @classmethod
+    def _check_variable(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+            raise PolicyError("must be the name of an environment variable: letters, digits and underscores")
+        return name
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _normalise_settings(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        settings: dict[str, str] = {}
+        problems: list[tuple[str, str]] = []
+        for name, given in value.items():
+            try:
+                setting, text = _setting_name(name), _setting_value(given)
+            except PolicyError as ex:
+                shown = name if isinstance(name, str) else quoted(name)
+                problems.append((join_path(shown), ex.problems[0][1]))
+                continue
+            if setting in settings:
+                problems.append((setting, "is given twice (setting names do not depend on case)"))
+            settings[setting] = text
+        if problems:
+            raise PolicyError(problems=problems)
+        return settings
+
+    @field_validator("settings")
+    @classmethod
+    def _freeze_settings(cls, value: dict[str, str]) -> dict[str, str]:
+        return FrozenSettings(value)
+
+
+def _setting_name(name: object) -> str:
+    if not isinstance(name, str) or not SETTING_NAME.fullmatch(name):
+        raise PolicyError(
+            "is not the name of a PostgreSQL setting (identifiers joined by dots, as in app.tenant)"
+        )
+    setting = name.lower()
+    if setting in GUARDED_SETTINGS:
+        raise PolicyError("is a setting that guarddb itself keeps; a profile's settings are for row filters")
+    return setting
+
+
+def _setting_value(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PolicyError("must be valid Unicode text") from None
+        if "\0" in value:
+            raise PolicyError("contains a NUL character")
+        return value
+    if isinstance(value, int) or (isinstance(value, float) and value - value == 0):
+        try:
+            return str(value)
+        except ValueError:  # more digits than Python is willing to print
+            raise PolicyError("is too large a number") from None
+    # The value itself is not shown: a setting may hold what should not be in a log.
+    raise PolicyError("must be a text, a finite number, true or false")
+
+
+class PolicyProfile(_Model):
+    """What an agent's connection may do. Only `name` is required; what is left out is the strictest or the
+    plain case.
+
+    Raises `PolicyError` when it is built from bad values. A count of 0 means no limit.
+    """
+
+    _place: ClassVar[str] = "of a policy profile"
+
+    name: str = Field(min_length=1, max_length=128, strict=True, description="A label for people and logs.")
+    access_mode: Literal["read_only", "read_write"] = Field(
+        "read_only", description="The ceiling: nothing else in the profile lifts it."
+    )
+    statement_rules: StatementRules = Field(
+        default_factory=StatementRules,
+        description="Which kinds of statement may run, inside the access mode.",
+    )
+    table_allowlist: tuple[RelationName, ...] = Field(
+        (),
+        description="With entries: only these tables. A bare name is in schema public; schema.* is a whole schema.",
+    )
+    table_denylist: tuple[RelationName, ...] = Field(
+        (),
+        description="Never these tables; beats the allowlist. A bare name means that name in every schema.",
+    )
+    masking_rules: tuple[MaskingRule, ...] = Field(
+        (), description="Columns whose values an agent does not see."
+    )
+    row_filters: tuple[RowFilter, ...] = Field(
+        (), description="Rows an agent may see and write. Several filters on one table must all be true."
+    )
+    budget_queries_per_hour: Count = Field(0, description="Statements in any 60 minutes. 0: no limit.")
+    budget_queries_per_day: Count = Field(0, description="Statements in a UTC calendar day. 0: no limit.")
+    max_rows: Count = Field(
+        0, description="Rows of one result; the rest is cut off, without an error. 0: no limit."
+    )
+    statement_timeout_ms: Annotated[int, Field(strict=True, ge=0, le=INT32_MAX)] = Field(
+        0, description="Milliseconds a statement may run. 0: the session's own setting stays."
+    )
+    egress_bytes_per_day: Count = Field(
+        0, description="Bytes of result data in a UTC calendar day. 0: no limit."
+    )
+    write_mode: Literal["normal", "rollback", "sandbox"] = Field(
+        "normal", description="What becomes of writes. Only normal works in this version."
+    )
+    approval_mode: Literal["off", "writes", "ddl", "all"] = Field(
+        "off", description="Which statements wait for a person. Only off works in this version."
+    )
+    approval_auto_max_rows: Count = Field(
+        0, description="Rows up to which a held write needs no person. Only 0 works in this version."
+    )
+    approval_timeout_seconds: Count = Field(
+        300, description="Seconds until a held statement is refused. Only 300 and 0 work in this version."
+    )
+    migration_safety: Literal["off", "warn", "block"] = Field(
+        "off", description="What to do about risky DDL. Only off works in this version."
+    )
+    max_affected_rows: Count = Field(
+        0, description="Rows that one write may touch. Only 0 (no limit) works in this version."
+    )
+    content_scan_mode: Literal["off", "annotate", "block"] = Field(
+        "off",
+        description="What to do about hidden instructions in results. Only off works in this version.",
+    )
+    content_scan_max_bytes: Count = Field(
+        0, description="Bytes of result text to scan. Only 0 works in this version."
+    )
+    guarddb: GuarddbExtension = Field(
+        default_factory=GuarddbExtension, description="What goes beyond PgBeam's profile."
+    )
+    id: Annotated[str, Field(strict=True, pattern=r"^pol_[A-Za-z0-9_-]+$")] | None = Field(
+        None, description="Of a stored profile: its identifier, pol_…"
+    )
+    project_id: Annotated[str, Field(strict=True, pattern=r"^prj_[A-Za-z0-9_-]+$")] | None = Field(
+        None, description="Of a stored profile: its project's identifier, prj_…"
+    )
+    created_at: AwareDatetime | None = Field(
+        None, description="Of a stored profile: when it was made (RFC 3339)."
+    )
+    updated_at: AwareDatetime | None = Field(
+        None, description="Of a stored profile: when it last changed (RFC 3339)."
+    )
+
+    @field_validator("created_at", "updated_at", mode="before")
+    @classmethod
+    def _no_epoch(cls, value: Any) -> Any:
+        # pydantic would take a number for seconds since 1970; RFC 3339 is a text.
+        if isinstance(value, int | float):
+            raise PolicyError("must be a date and time with a zone (RFC 3339)")
+        return value
+
+    @field_validator("name")
+    @classmethod
+    def _printable_name(cls, name: str) -> str:
+        # The name stands in error messages and logs, where a line break would let it forge an entry.
+        if any(ord(c) < 32 or ord(c) == 127 for c in name):
+            raise PolicyError("must not contain control characters")
+        return name
+
+    @model_validator(mode="after")
+    def _refuse_what_does_not_work_yet(self) -> Self:
+        problems = []
+        for field, harmless in NOT_YET.items():
+            value = getattr(self, field)
+            if value not in harmless:
+                neutral = " or ".join(quoted(each) for each in harmless)
+                message = f"{quoted(value)} is not supported by this version of guarddb"
+                problems.append((field, f"{message}; leave the field out or set it to {neutral}"))
+        if problems:
+            raise PolicyError(problems=problems)
+        return self
+
+    @classmethod
+    def draft(cls, document: Mapping[str, Any]) -> Self:
+        """A profile from a document that may still lack its name, which is then `draft`. Raises
+        PolicyError."""
+        if isinstance(document, Mapping) and document.get("name") is None:
+            document = {**document, "name": "draft"}
+        return cls.model_validate(document)
+
+    @cached_property
+    def allow_patterns(self) -> tuple[RelationPattern, ...]:
+        """The parsed `table_allowlist`; match with bare="public", strict=True."""
+        return tuple(RelationPattern.parse(entry) for entry in self.table_allowlist)
+
+    @cached_property
+    def deny_patterns(self) -> tuple[RelationPattern, ...]:
+        """The parsed `table_denylist`; match with bare="any", strict=False."""
+        return tuple(RelationPattern.parse(entry) for entry in self.table_denylist)
+
+    @cached_property
+    def masks(self) -> tuple[tuple[RelationPattern, MaskingRule], ...]:
+        """Each masking rule with its parsed table; match with bare="public", strict=False."""
+        return tuple((rule.pattern, rule) for rule in self.masking_rules)
+
+    @cached_property
+    def filters(self) -> tuple[tuple[RelationPattern, Predicate], ...]:
+        """Each row filter as parsed table and predicate; match with bare="public", strict=False."""
+        return tuple((each.pattern, each.parsed) for each in self.row_filters)
+
+    @cached_property
+    def function_patterns(self) -> tuple[FunctionPattern, ...]:
+        """The parsed `guarddb.function_allowlist`."""
+        return tuple(FunctionPattern.parse(entry) for entry in self.guarddb.function_allowlist)
+
+    @cached_property
+    def mask_use_patterns(self) -> tuple[tuple[RelationPattern, MaskUse], ...]:
+        """Each mask use with its parsed table; it admits, so match with bare="public", strict=True."""
+        return tuple((use.pattern, use) for use in self.guarddb.mask_uses)
+
+    @cached_property
+    def filter_settings(self) -> frozenset[str]:
+        """The settings that the row filters read, in lower case."""
+        return frozenset().union(*(predicate.settings for _, predicate in self.filters))
+
+    @cached_property
+    def version(self) -> str:
+        """Twelve hex digits that change when anything in the profile does."""
+        canonical = json.dumps(
+            self.model_dump(mode="json"), ensure_ascii=False, sort_keys=True, separators=(",", ":")
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+_NESTED: dict[str, type[_Model]] = {
+    "statement_rules": StatementRules,
+    "masking_rules": MaskingRule,
+    "row_filters": RowFilter,
+    "guarddb": GuarddbExtension,
+    "mask_uses": MaskUse,
+}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (2020-12) of a profile document, with the fields' descriptions, for editors and CI."""
+    schema = PolicyProfile.model_json_schema(mode="validation")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
