@@ -1,0 +1,229 @@
+"""Budgets: how many statements and how many bytes a policy hands out, and where that is counted.
+
+Spec 1: queries per rolling hour, queries per UTC calendar day, bytes of result data per UTC day. The counters
+live in a `limits` storage: in the process (`memory://`, shared by all its connections) or in Redis, where
+several processes share them. A store that does not answer refuses the statement: nobody counted it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+
+from limits import RateLimitItemPerHour
+from limits.storage import MemoryStorage, MovingWindowSupport, Storage, storage_from_string
+from limits.strategies import MovingWindowRateLimiter
+
+if TYPE_CHECKING:
+    from guarddb.vocabulary import Rule
+
+#: The counters of a policy and an agent.
+Counter: TypeAlias = Literal["hour", "day", "egress"]
+
+RULES: dict[Counter, Rule] = {
+    "hour": "query_budget_hour",
+    "day": "query_budget_day",
+    "egress": "egress_budget",
+}
+
+_DAY_SECONDS = 86_400
+
+
+class BudgetError(RuntimeError):
+    """The budget store cannot be opened or does not answer."""
+
+
+class BudgetStore(Protocol):
+    """Where budgets are counted. A method may raise anything when it is down: then the driver refuses."""
+
+    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
+        """Count `amount` if that stays within `limit`; says whether it did. Otherwise nothing is counted."""
+        ...
+
+    def remaining(self, counter: Counter, key: str, limit: int) -> int:
+        """How much of `limit` is left."""
+        ...
+
+    def resets_at(self, counter: Counter, key: str, limit: int) -> datetime:
+        """When there is room again, in UTC."""
+        ...
+
+
+class LimitsBudgetStore:
+    """Budgets in a storage of the `limits` package.
+
+    The hour is a moving window. The days are plain counters whose key holds the UTC date: a fixed window of
+    `limits` would begin at its first hit, not at midnight. They expire a day late: clocks may disagree.
+    """
+
+    def __init__(self, storage: Storage, clock: Callable[[], float] = time.time) -> None:
+        self._storage = storage
+        # MemoryStorage.incr() first asks get(), which drops a key that has no expiry *yet*: two threads that
+        # meet there lose a count (limits 5.8). Redis counts in one step and needs no lock.
+        self._lock = threading.Lock() if isinstance(storage, MemoryStorage) else nullcontext()
+        # every storage that storage_from_string opens for memory:// and redis:// supports moving windows
+        self._window = MovingWindowRateLimiter(cast("Any", storage))
+        self._clock = clock
+
+    def _today(self) -> str:
+        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%d")
+
+    def _day_key(self, counter: Counter, key: str) -> str:
+        return f"guarddb/{counter}/{self._today()}/{key}"
+
+    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
+        with self._lock:
+            return self._spend(counter, key, amount, limit)
+
+    def _spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
+        if counter == "hour":
+            return self._window.hit(RateLimitItemPerHour(limit), "guarddb", key, cost=amount)
+        day = self._day_key(counter, key)
+        if self._storage.get(day) + amount > limit:
+            return False
+        # Two processes may pass the question at once; the answer of the increment tells the second one.
+        if self._storage.incr(day, 2 * _DAY_SECONDS, amount) > limit:
+            self._storage.incr(day, 2 * _DAY_SECONDS, -amount)
+            return False
+        return True
+
+    def remaining(self, counter: Counter, key: str, limit: int) -> int:
+        if counter == "hour":
+            stats = self._window.get_window_stats(RateLimitItemPerHour(limit), "guarddb", key)
+            return max(0, stats.remaining)
+        return max(0, limit - self._storage.get(self._day_key(counter, key)))
+
+    def resets_at(self, counter: Counter, key: str, limit: int) -> datetime:
+        if counter == "hour":
+            stats = self._window.get_window_stats(RateLimitItemPerHour(limit), "guarddb", key)
+            return datetime.fromtimestamp(stats.reset_time, UTC)
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        return datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+
+
+_stores: dict[str, LimitsBudgetStore] = {}
+_stores_lock = threading.Lock()
+
+
+def open_store(uri: str | None = None) -> BudgetStore:
+    """The store at a storage URI (`memory://`, `redis://host:6379/0`); the same URI, the same counters.
+
+    Raises:
+        BudgetError: the URI means nothing, or what it needs is not installed.
+    """
+    uri = uri or "memory://"
+    with _stores_lock:
+        store = _stores.get(uri)
+        if store is None:
+            shown = _without_password(uri)
+            try:
+                storage = storage_from_string(uri)
+            except Exception as ex:
+                raise BudgetError(f'the budget store "{shown}" cannot be opened: {ex}') from None
+            if not isinstance(storage, MovingWindowSupport):
+                raise BudgetError(
+                    f'the budget store "{shown}" cannot count a rolling hour; use memory:// or redis://'
+                )
+            store = _stores[uri] = LimitsBudgetStore(cast("Storage", storage))
+    return store
+
+
+def _without_password(uri: str) -> str:
+    scheme, found, rest = uri.partition("://")
+    return f"{scheme}{found}{rest.rpartition('@')[2]}" if found else "(unnamed)"
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimits:
+    """What a profile allows; 0 is no limit."""
+
+    queries_per_hour: int = 0
+    queries_per_day: int = 0
+    egress_bytes_per_day: int = 0
+
+    def of(self, counter: Counter) -> int:
+        if counter == "hour":
+            return self.queries_per_hour
+        return self.queries_per_day if counter == "day" else self.egress_bytes_per_day
+
+
+@dataclass(frozen=True, slots=True)
+class Remaining:
+    """What is left of each budget; None where the policy sets none."""
+
+    queries_this_hour: int | None = None
+    queries_today: int | None = None
+    egress_bytes_today: int | None = None
+
+
+class Overrun(Exception):
+    """A budget is used up: which one, its limit, and when there is room again."""
+
+    def __init__(self, counter: Counter, limit: int, resets_at: datetime) -> None:
+        super().__init__(counter)
+        self.counter: Counter = counter
+        self.limit = limit
+        self.resets_at = resets_at
+
+    @property
+    def reason(self) -> str:
+        """One sentence for a person or a model."""
+        when = self.resets_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        if self.counter == "hour":
+            return f"the budget of {self.limit} queries per hour is used up; there is room again at {when}"
+        what = "queries" if self.counter == "day" else "bytes of results"
+        return f"the budget of {self.limit} {what} per day is used up; it starts anew at {when}"
+
+
+class Budget:
+    """The budgets of one policy for one agent, on one store."""
+
+    __slots__ = ("key", "limits", "store")
+
+    def __init__(self, store: BudgetStore, key: str, limits: BudgetLimits) -> None:
+        self.store = store
+        self.key = key
+        self.limits = limits
+
+    def charge_query(self) -> None:
+        """Count one statement.
+
+        Raises:
+            Overrun: it would be one too many; then nothing is counted.
+        """
+        hour, day = self.limits.queries_per_hour, self.limits.queries_per_day
+        if hour and day and self.store.remaining("hour", self.key, hour) < 1:
+            # asked first, so that a statement the hour refuses does not count for the day
+            raise self._overrun("hour")
+        if day and not self.store.spend("day", self.key, 1, day):
+            raise self._overrun("day")
+        if hour and not self.store.spend("hour", self.key, 1, hour):
+            raise self._overrun("hour")
+
+    def charge_bytes(self, amount: int) -> None:
+        """Count bytes that are about to be handed out.
+
+        Raises:
+            Overrun: they do not fit any more; then nothing is counted.
+        """
+        limit = self.limits.egress_bytes_per_day
+        if limit and amount and not self.store.spend("egress", self.key, amount, limit):
+            raise self._overrun("egress")
+
+    def _overrun(self, counter: Counter) -> Overrun:
+        limit = self.limits.of(counter)
+        return Overrun(counter, limit, self.store.resets_at(counter, self.key, limit))
+
+    def remaining(self) -> Remaining:
+        """What is left of each budget."""
+
+        def left(counter: Counter) -> int | None:
+            limit = self.limits.of(counter)
+            return self.store.remaining(counter, self.key, limit) if limit else None
+
+        return Remaining(left("hour"), left("day"), left("egress"))
