@@ -130,19 +130,22 @@ def from_validation(error: ValidationError, describe_unknown: Any) -> PolicyErro
             continue
         message = _MESSAGES.get(detail["type"], "")
         if message:
-            message = message.format(**{k: v for k, v in detail.get("ctx", {}).items() if k != "error"})
+            message = message.format(**detail.get("ctx", {}))
         else:
             message = detail["msg"][:1].lower() + detail["msg"][1:]
         if detail["type"] == "literal_error":
             expected = detail.get("ctx", {}).get("expected", "").replace(" or ", ", ").replace("'", '"')
             message = f"must be one of {expected}"
-        if detail["type"] not in {"missing", "value_error", "greater_than_equal", "string_unicode"}:
+        if detail["type"] not in _UNQUOTED:
             message += f"; it is {quoted(detail['input'])}"
         elif detail["type"] == "greater_than_equal":
             message += f"; it is {quoted(detail['input'])} (0 means no limit)"
         problems.append((join_path(*location), message))
     return PolicyError(problems=problems)
 
+
+#: Errors whose message is complete without the value.
+_UNQUOTED = frozenset({"missing", "value_error", "greater_than_equal", "string_unicode", "json_invalid"})
 
 _LIST = "must be a list"
 _MAPPING = "must be a mapping of fields"
@@ -168,5 +171,7 @@ _MESSAGES = {
     "datetime_parsing": "must be a date and time with a zone (RFC 3339)",
     "datetime_from_date_parsing": "must be a date and time with a zone (RFC 3339)",
     "timezone_aware": "must be a date and time with a zone (RFC 3339)",
+    "string_pattern_mismatch": "must match {pattern}",
+    "json_invalid": "this is not JSON: {error}",
     "invalid_key": "must have text keys only",
 }

@@ -167,6 +167,7 @@ def _parts(text: str, form: str) -> list[NamePart | None]:
     parts: list[NamePart | None] = []
     rest = text
     while True:
+        part: NamePart | None
         if rest.startswith('"'):
             part, rest = _quoted_part(text, rest, form)
         else:

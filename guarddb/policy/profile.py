@@ -9,10 +9,11 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NoReturn, Self
 
 from pydantic import (
     AfterValidator,
@@ -113,7 +114,7 @@ class FrozenSettings(dict[str, str]):
         raise TypeError("the settings of a profile cannot be changed")
 
     __setitem__ = __delitem__ = _refuse
-    clear = pop = popitem = setdefault = update = __ior__ = _refuse  # type: ignore[assignment]
+    clear = pop = popitem = setdefault = update = __ior__ = _refuse
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self.items()))
@@ -131,6 +132,8 @@ class _Model(BaseModel):
     #: what an unknown field's message calls the place
     _place: ClassVar[str] = "here"
 
+    # Each subclass repeats the signature for type checkers, which would else derive one from the fields'
+    # types: a list for a tuple and a mapping for a part are welcome here.
     def __init__(self, **data: Any) -> None:
         try:
             super().__init__(**data)
@@ -188,8 +191,8 @@ class _Model(BaseModel):
             model = _NESTED.get(str(step), model)
         known = list(model.model_fields)
         near = difflib.get_close_matches(str(location[-1])[:100], known, n=1)
-        meant = f'did you mean "{near[0]}"? ' if near else ""
-        return f"is not a field {model._place}; {meant}Allowed there: {', '.join(known)}"
+        meant = f'did you mean "{near[0]}"? Allowed' if near else "allowed"
+        return f"is not a field {model._place}; {meant} there: {', '.join(known)}"
 
 
 class StatementRules(_Model):
@@ -197,6 +200,10 @@ class StatementRules(_Model):
     kinds."""
 
     _place: ClassVar[str] = "of statement_rules"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
 
     allow: tuple[Kind, ...] = Field(
         (), description="Kinds that may run, inside the access mode. Empty: no restriction by kind."
@@ -209,10 +216,14 @@ class MaskingRule(_Model):
 
     _place: ClassVar[str] = "of a masking rule"
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
+
     table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
     column: ColumnName = Field(description="The column, by its name in the table.")
     kind: MaskKindField = Field(
-        description="redact: the text [redacted], or NULL where it is no text. null: NULL. hash: SHA-256 in hex."
+        description="redact: [redacted], or NULL where it is no text. null: NULL. hash: SHA-256 in hex."
     )
 
     @property
@@ -230,6 +241,10 @@ class MaskUse(_Model):
     """What else than being selected a masked column may be used for."""
 
     _place: ClassVar[str] = "of a mask use"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
 
     table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
     column: ColumnName = Field(description="The masked column, by its name in the table.")
@@ -252,6 +267,10 @@ class RowFilter(_Model):
     """Which rows of one table an agent may see and write: those for which the predicate is true."""
 
     _place: ClassVar[str] = "of a row filter"
+
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
 
     table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
     predicate: Text = Field(description="A boolean SQL expression over the table's columns.")
@@ -280,9 +299,13 @@ class GuarddbExtension(_Model):
 
     _place: ClassVar[str] = "of guarddb"
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
+
     function_allowlist: tuple[FunctionName, ...] = Field(
         (),
-        description="Functions of the user's that may be called: name (in public), schema.name, schema.* or *.",
+        description="Functions that may be called: name (in public), schema.name, schema.* or *.",
     )
     floor_exceptions: tuple[FloorRule, ...] = Field(
         (), description="Rules of the floor that this profile lifts, each by its tag."
@@ -363,7 +386,7 @@ def _setting_value(value: object) -> str:
         if "\0" in value:
             raise PolicyError("contains a NUL character")
         return value
-    if isinstance(value, int) or (isinstance(value, float) and value - value == 0):
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         try:
             return str(value)
         except ValueError:  # more digits than Python is willing to print
@@ -381,17 +404,21 @@ class PolicyProfile(_Model):
 
     _place: ClassVar[str] = "of a policy profile"
 
+    if TYPE_CHECKING:
+
+        def __init__(self, **data: Any) -> None: ...
+
     name: str = Field(min_length=1, max_length=128, strict=True, description="A label for people and logs.")
     access_mode: Literal["read_only", "read_write"] = Field(
         "read_only", description="The ceiling: nothing else in the profile lifts it."
     )
     statement_rules: StatementRules = Field(
-        default_factory=StatementRules,
+        StatementRules(),
         description="Which kinds of statement may run, inside the access mode.",
     )
     table_allowlist: tuple[RelationName, ...] = Field(
         (),
-        description="With entries: only these tables. A bare name is in schema public; schema.* is a whole schema.",
+        description="With entries: only these tables. A bare name is in schema public.",
     )
     table_denylist: tuple[RelationName, ...] = Field(
         (),
@@ -439,9 +466,7 @@ class PolicyProfile(_Model):
     content_scan_max_bytes: Count = Field(
         0, description="Bytes of result text to scan. Only 0 works in this version."
     )
-    guarddb: GuarddbExtension = Field(
-        default_factory=GuarddbExtension, description="What goes beyond PgBeam's profile."
-    )
+    guarddb: GuarddbExtension = Field(GuarddbExtension(), description="What goes beyond PgBeam's profile.")
     id: Annotated[str, Field(strict=True, pattern=r"^pol_[A-Za-z0-9_-]+$")] | None = Field(
         None, description="Of a stored profile: its identifier, pol_…"
     )
