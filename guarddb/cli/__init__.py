@@ -1,0 +1,70 @@
+"""The `guarddb` command: judge statements, check profiles, try a session, take the tour.
+
+Exit codes of every command: 0 done, 1 the answer is "no" (a statement is blocked, a profile has errors), 2
+the question could not be asked (bad input, no connection, a missing extra): then one sentence says why, on
+stderr.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from guarddb.cli.check import check
+from guarddb.cli.demo import demo
+from guarddb.cli.evaluate import evaluate
+from guarddb.cli.inputs import Problem, sentence
+from guarddb.cli.schema import schema, snapshot
+from guarddb.cli.shell import shell
+
+app = typer.Typer(
+    name="guarddb",
+    help="A policy guard for the SQL that AI agents write.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for name, command in (
+    ("demo", demo),
+    ("eval", evaluate),
+    ("check", check),
+    ("shell", shell),
+    ("schema", schema),
+    ("snapshot", snapshot),
+):
+    app.command(name)(command)
+
+
+def main() -> int:
+    """Run the command line and return its exit code. Whatever happens, the user gets a sentence and no
+    traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # What an agent wrote may hold characters that the terminal's encoding has not.
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+    try:
+        app()
+    except SystemExit as ex:
+        return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
+    except Problem as ex:
+        return _complain(str(ex))
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this the interpreter complains once more while it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except Exception as ex:
+        if os.environ.get("GUARDDB_DEBUG"):
+            raise
+        return _complain(f"unexpected {type(ex).__name__}: {sentence(ex)} (GUARDDB_DEBUG=1 shows where)")
+    return 0
+
+
+def _complain(text: str) -> int:
+    print(f"guarddb: {text}", file=sys.stderr)
+    return 2

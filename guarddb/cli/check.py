@@ -1,0 +1,87 @@
+"""`guarddb check`: the lint of a profile."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import psycopg
+import typer
+from rich.text import Text
+
+from guarddb.cli.inputs import (
+    DsnOption,
+    JsonOption,
+    Problem,
+    SchemaOption,
+    plain_connection,
+    read_catalog,
+    read_policy,
+    sentence,
+)
+from guarddb.cli.lint import Finding, lint
+from guarddb.cli.render import console, print_json
+
+STYLES = {"error": "bold red", "warning": "yellow", "advice": "cyan"}
+
+
+def check(
+    policy: Annotated[str, typer.Argument(help="The profile: a YAML, JSON or TOML file.")],
+    schema: SchemaOption = None,
+    dsn: DsnOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look for rules that protect nothing, rules that can never fire, and gaps.
+
+    With a catalog (--schema or --dsn) the profile's tables and columns are looked up; with --dsn the role
+    that the DSN connects as is looked at as well.
+
+    Exit code 0: nothing worse than warnings; 1: errors; 2: the profile cannot be read.
+
+    Example: guarddb check analyst.yaml --dsn postgresql://agent@localhost/shop
+    """
+    profile = read_policy(policy)
+    findings = lint(profile, read_catalog(schema, dsn))
+    if dsn is not None:
+        findings += role_findings(dsn)
+    if as_json:
+        print_json({"policy": profile.name, "findings": [finding.to_dict() for finding in findings]})
+    else:
+        out = console()
+        for finding in findings:
+            place = f"{finding.path}: " if finding.path else ""
+            out.print(Text.assemble((finding.level, STYLES[finding.level]), f" {place}{finding.message}"))
+        errors = sum(finding.level == "error" for finding in findings)
+        warnings = sum(finding.level == "warning" for finding in findings)
+        out.print(Text(f'profile "{profile.name}": {errors} errors, {warnings} warnings', "bold"))
+    raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
+
+
+def role_findings(dsn: str) -> list[Finding]:
+    """What the role of a DSN may do that no agent needs: such a right is one mistake away from being used."""
+    with plain_connection(dsn) as conn:
+        try:
+            row = conn.execute(
+                "SELECT rolname, rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication,"
+                " (SELECT count(*) FROM pg_catalog.pg_class WHERE relowner = r.oid)"
+                " FROM pg_catalog.pg_roles r WHERE rolname = current_user"
+            ).fetchone()
+        except psycopg.Error as ex:
+            raise Problem(f"cannot read the role: {sentence(ex)}") from ex
+    if row is None:
+        return []
+    name, *flags, owned = row
+    words = ("SUPERUSER", "BYPASSRLS", "CREATEROLE", "CREATEDB", "REPLICATION")
+    excess = [word for word, flag in zip(words, flags, strict=True) if flag]
+    found = [
+        Finding("warning", "role", f'the role "{name}" is {word}; an agent\'s role should not be')
+        for word in excess
+    ]
+    if owned and "SUPERUSER" not in excess:
+        found.append(
+            Finding(
+                "warning",
+                "role",
+                f'the role "{name}" owns {owned} relations, and an owner may alter or drop them',
+            )
+        )
+    return found

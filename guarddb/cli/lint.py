@@ -1,0 +1,320 @@
+"""What is odd about a profile that loads: rules that protect nothing, rules that can never fire, gaps.
+
+An `error` is a rule that does not do what it says (its table or column does not exist, so nothing is
+protected); a `warning` is a rule without effect or a gap; `advice` is what a careful operator would add.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeAlias
+
+from guarddb import Catalog, PolicyProfile
+from guarddb.policy.patterns import NamePart, RelationPattern
+from guarddb.sql.catalog import Relation
+from guarddb.tree import Node, SQLSyntaxError, nodes, parse
+
+Level: TypeAlias = Literal["error", "warning", "advice"]
+Bare: TypeAlias = Literal["public", "any"]
+
+#: The kinds that a read-only profile never lets through, whatever its statement rules say.
+WRITE_KINDS = frozenset({"insert", "update", "delete", "ddl", "copy"})
+
+#: Column names whose values have so few possibilities that a plain hash of one can be looked up in a
+#: dictionary.
+GUESSABLE = re.compile(
+    r"ssn|social_?sec|e_?mail|phone|mobile|tax_?id|passport|birth|dob|iban|card|zip|postcode", re.IGNORECASE
+)
+
+
+SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One remark: how bad, where in the profile (`masking_rules[2].column`), and what."""
+
+    level: Level
+    path: str
+    message: str
+
+    def to_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def _error(path: str, message: str) -> Finding:
+    return Finding("error", path, message)
+
+
+def _warning(path: str, message: str) -> Finding:
+    return Finding("warning", path, message)
+
+
+def _advice(path: str, message: str) -> Finding:
+    return Finding("advice", path, message)
+
+
+def lint(profile: PolicyProfile, catalog: Catalog | None = None) -> list[Finding]:
+    """Every remark on a profile, errors first. Without a catalog, names of tables and columns are not looked
+    up."""
+    findings = [finding for check in CHECKS for finding in check(profile, catalog)]
+    order = {"error": 0, "warning": 1, "advice": 2}
+    return sorted(findings, key=lambda finding: order[finding.level])
+
+
+def statement_kinds(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Kinds that are allowed in vain: denied as well, or closed by the access mode."""
+    rules = profile.statement_rules
+    allow, deny = list(rules.allow or ()), set(rules.deny or ())
+    for index, kind in enumerate(allow):
+        path = f"statement_rules.allow[{index}]"
+        if kind in deny:
+            yield _warning(path, f"{kind} is denied as well, and deny wins: this entry never fires")
+        elif profile.access_mode == "read_only" and kind in WRITE_KINDS:
+            yield _warning(
+                path,
+                f"access_mode read_only never lets {kind} through: this entry never fires",
+            )
+    yield from _repeated("statement_rules.allow", allow)
+    yield from _repeated("statement_rules.deny", list(rules.deny or ()))
+    closed = deny | (WRITE_KINDS if profile.access_mode == "read_only" else set())
+    if allow and set(allow) <= closed:
+        yield _error("statement_rules", "no kind of statement is left: the profile refuses everything")
+
+
+def relation_lists(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Allow and deny lists: entries that are repeated, cover each other, or name nothing."""
+    yield from _repeated("table_allowlist", profile.table_allowlist)
+    yield from _repeated("table_denylist", profile.table_denylist)
+    allowed = profile.allow_patterns
+    for index, entry in enumerate(allowed):
+        path = f"table_allowlist[{index}]"
+        if catalog is not None and not _named(entry, catalog, "public", strict=True):
+            yield _warning(path, f"{entry} names no relation of this database")
+        if _denied(entry, profile):
+            yield _warning(path, f"{entry} is denied as well, and deny wins: this entry never fires")
+    if allowed and all(_denied(entry, profile) for entry in allowed):
+        yield _error("table_allowlist", "the denylist covers every allowed table: no table is left")
+    for index, entry in enumerate(profile.deny_patterns):
+        if catalog is not None and not _named(entry, catalog, "any", strict=False):
+            yield _error(f"table_denylist[{index}]", f"{entry} names no relation of this database")
+
+
+def masks(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Masking rules: targets that are not there or not reached, rules said twice, hashes that can be
+    reversed."""
+    seen: dict[tuple[str, str], int] = {}
+    for index, rule in enumerate(profile.masking_rules):
+        path = f"masking_rules[{index}]"
+        yield from _target(rule.pattern, rule.column_name, path, profile, catalog)
+        key = (str(rule.pattern).lower(), str(rule.column_name).lower())
+        if key in seen:
+            yield _warning(path, f"masking_rules[{seen[key]}] has the same column; the stricter kind applies")
+        seen.setdefault(key, index)
+        if rule.kind == "hash" and not profile.guarddb.hash_key_env and GUESSABLE.search(rule.column):
+            yield _warning(
+                f"{path}.kind",
+                f'a plain SHA-256 of "{rule.column}" can be reversed with a dictionary; '
+                "set guarddb.hash_key_env to make it an HMAC, or use redact",
+            )
+    for index, use in enumerate(profile.guarddb.mask_uses):
+        path = f"guarddb.mask_uses[{index}]"
+        covered = any(
+            _covers(rule.pattern, use.pattern, "public", strict=False)
+            and rule.column_name.matches(use.column_name.text, strict=False)
+            for rule in profile.masking_rules
+        )
+        if not covered:
+            yield _warning(path, f"no masking rule covers {use.table}.{use.column}: it never fires")
+        elif "equality" in use.allow:
+            yield _advice(path, "equality lets an agent confirm a value that it guesses, one at a time")
+
+
+def row_filters(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Row filters: tables and columns that are not there or not reached, repetitions, settings to give."""
+    seen: dict[tuple[str, str], int] = {}
+    for index, rule in enumerate(profile.row_filters):
+        path = f"row_filters[{index}]"
+        yield from _target(rule.pattern, None, path, profile, catalog)
+        key = (str(rule.pattern).lower(), " ".join(rule.predicate.split()))
+        if key in seen:
+            yield _warning(path, f"row_filters[{seen[key]}] says the same")
+        seen.setdefault(key, index)
+        predicate = rule.parsed
+        relations = _named(rule.pattern, catalog, "public", strict=False) if catalog is not None else []
+        for relation in relations:
+            known = {attribute.name for attribute in relation.attributes} | SYSTEM_COLUMNS
+            for column in sorted(_predicate_columns(predicate.tree) - known):
+                yield _error(
+                    f"{path}.predicate", f'"{relation.schema}.{relation.name}" has no column "{column}"'
+                )
+        for setting in sorted(predicate.settings - set(profile.guarddb.settings)):
+            yield _advice(
+                f"{path}.predicate",
+                f'reads the setting "{setting}": a connection that is not given it by '
+                f'settings={{"{setting}": …}} is refused every statement on {rule.table}',
+            )
+
+
+def writing(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """A profile that may write and says neither where nor how much."""
+    if profile.access_mode != "read_write":
+        return
+    if not profile.table_allowlist:
+        yield _warning("table_allowlist", "read_write without an allowlist: every table may be written")
+    if not (profile.budget_queries_per_hour or profile.budget_queries_per_day):
+        yield _warning(
+            "access_mode",
+            "read_write without a cap: set budget_queries_per_hour or budget_queries_per_day",
+        )
+
+
+def gaps(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """What the profile leaves open, and what a profile cannot do."""
+    if profile.access_mode == "read_only" and not profile.table_allowlist:
+        yield _advice(
+            "table_allowlist", "without an allowlist every new table is readable on the day it is made"
+        )
+    if not profile.statement_timeout_ms:
+        yield _advice(
+            "statement_timeout_ms", "without a timeout one statement can keep the server busy for hours"
+        )
+    if not profile.max_rows and not profile.egress_bytes_per_day:
+        yield _advice(
+            "max_rows", "neither max_rows nor egress_bytes_per_day: a SELECT * hands out everything"
+        )
+    for index, rule in enumerate(profile.guarddb.floor_exceptions):
+        yield _warning(f"guarddb.floor_exceptions[{index}]", f"lifts {rule} for every statement")
+    yield _advice(
+        "",
+        "guarddb guards SQL and the documented API, not Python: connect as a role that owns nothing, is no "
+        "superuser, and is granted no more than this profile allows (README, the role to pair it with)",
+    )
+
+
+#: In the order in which the profile's fields are described.
+CHECKS: tuple[Callable[[PolicyProfile, Catalog | None], Iterable[Finding]], ...] = (
+    statement_kinds,
+    relation_lists,
+    masks,
+    row_filters,
+    writing,
+    gaps,
+)
+
+
+def _repeated(path: str, entries: Iterable[str]) -> Iterator[Finding]:
+    seen: dict[str, int] = {}
+    for index, entry in enumerate(entries):
+        key = entry.lower()
+        if key in seen:
+            yield _warning(f"{path}[{index}]", f'"{entry}" repeats {path}[{seen[key]}]')
+        seen.setdefault(key, index)
+
+
+def _target(
+    pattern: RelationPattern,
+    column: NamePart | None,
+    path: str,
+    profile: PolicyProfile,
+    catalog: Catalog | None,
+) -> Iterator[Finding]:
+    """Whether a rule's table, and its column, exist and can be reached by the agent."""
+    found = _named(pattern, catalog, "public", strict=False) if catalog is not None else []
+    if catalog is not None and not found:
+        yield _error(f"{path}.table", f"{pattern} names no relation of this database: it protects nothing")
+    if column is not None and found:
+        having = [r for r in found if any(column.matches(a.name, strict=False) for a in r.attributes)]
+        if not having:
+            where = (
+                f'"{found[0].schema}.{found[0].name}" has'
+                if len(found) == 1
+                else f"no table of {pattern} has"
+            )
+            no = "no" if len(found) == 1 else "a"
+            yield _error(f"{path}.column", f'{where} {no} column "{column}": it protects nothing')
+    if _denied(pattern, profile):
+        yield _warning(path, f"{pattern} is denied: this rule never fires")
+    elif profile.table_allowlist and not _reachable(pattern, found, profile, catalog):
+        yield _warning(path, f"{pattern} is outside the allowlist: this rule never fires")
+
+
+def _covers(wide: RelationPattern, narrow: RelationPattern, bare: Bare, *, strict: bool) -> bool:
+    """Whether every relation that `narrow` names is one that `wide` names."""
+    if narrow.name is not None:
+        schema = narrow.schema.text if narrow.schema is not None else "public"
+        return wide.matches(schema, narrow.name.text, bare=bare, strict=strict)
+    return (
+        wide.name is None
+        and wide.schema is not None
+        and narrow.schema is not None
+        and wide.schema.matches(narrow.schema.text, strict=strict)
+    )
+
+
+def _denied(pattern: RelationPattern, profile: PolicyProfile) -> bool:
+    return any(_covers(entry, pattern, "any", strict=False) for entry in profile.deny_patterns)
+
+
+def _named(pattern: RelationPattern, catalog: Catalog, bare: Bare, *, strict: bool) -> list[Relation]:
+    return [
+        relation
+        for relation in catalog.relations.values()
+        if relation.kind != "c" and pattern.matches(relation.schema, relation.name, bare=bare, strict=strict)
+    ]
+
+
+def _reachable(
+    pattern: RelationPattern, found: list[Relation], profile: PolicyProfile, catalog: Catalog | None
+) -> bool:
+    """Allowed itself, or through a parent, a child, or a view that is allowed and reads it."""
+    allowed = profile.allow_patterns
+    if pattern.name is None:
+        # A rule for a whole schema fires as soon as anything of that schema is allowed.
+        assert pattern.schema is not None
+        schema = pattern.schema
+        if any(a.schema is not None and schema.matches(a.schema.text, strict=False) for a in allowed):
+            return True
+    elif any(_covers(entry, pattern, "public", strict=True) for entry in allowed):
+        return True
+    if catalog is None:
+        return False
+    related = {oid for r in found for oid in (r.oid, *r.ancestors, *r.descendants)}
+    names = {(r.schema, r.name) for oid, r in catalog.relations.items() if oid in related}
+    views = [(v, _read_by(v.definition)) for v in catalog.relations.values() if v.definition is not None]
+    while more := {(v.schema, v.name) for v, reads in views if reads & names} - names:
+        names |= more
+    return any(
+        entry.matches(schema, name, bare="public", strict=True) for entry in allowed for schema, name in names
+    )
+
+
+def _read_by(definition: str) -> set[tuple[str, str]]:
+    """The relations that a view's query names; the catalog's definitions have every name qualified."""
+    try:
+        tree = parse(definition)
+    except SQLSyntaxError:
+        return set()
+    return {
+        (node.get("schemaname", "public"), node["relname"]) for _, node in nodes(tree) if "relname" in node
+    }
+
+
+def _predicate_columns(tree: Node) -> set[str]:
+    """The columns that a predicate names outside of sub-selects: in there only a resolver can tell whose they
+    are."""
+    columns: set[str] = set()
+    stack: list[object] = [tree]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, list):
+            stack.extend(value)
+        elif isinstance(value, dict):
+            if "ColumnRef" in value and (
+                name := value["ColumnRef"]["fields"][-1].get("String", {}).get("sval")
+            ):
+                columns.add(name)
+            stack.extend(item for key, item in value.items() if key not in ("SubLink", "ColumnRef"))
+    return columns

@@ -1,0 +1,100 @@
+"""How decisions and results look on a terminal, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from guarddb import Decision
+
+VERDICT_STYLES = {
+    "allow": "bold white on green",
+    "mask": "bold white on magenta",
+    "row-filter": "bold white on blue",
+    "block": "bold white on red",
+}
+
+#: Longest value of a cell; a result is shown to be looked at, not to be read to the end.
+CELL_WIDTH = 48
+
+
+class Described(Protocol):
+    """A column of `cursor.description`, as far as a table needs it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+def print_json(document: Any) -> None:
+    """Plain JSON on stdout: ASCII, so that no terminal encoding can spoil it."""
+    print(json.dumps(document, indent=2, default=json_value))
+
+
+def json_value(value: Any) -> Any:
+    """A database value that JSON has no word for, as PostgreSQL's text would show it."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "\\x" + bytes(value).hex()
+    return str(value)
+
+
+def sql_block(sql: str) -> Syntax:
+    return Syntax(sql.strip(), "postgresql", theme="ansi_dark", background_color="default", word_wrap=True)
+
+
+def verdict_line(decision: Decision) -> Text:
+    """`BLOCK table_denied: table "shop.api_keys" is denied …`"""
+    line = Text.assemble((f" {decision.verdict.upper()} ", VERDICT_STYLES[decision.verdict]))
+    if decision.rule != "ok":
+        line.append(f" {decision.rule}", "bold")
+    if decision.reason:
+        line.append(f" {decision.reason}")
+    return line
+
+
+def decision_lines(decision: Decision, original: str | None = None) -> Group:
+    """The verdict with everything that goes with it. `original` keeps a text that was not changed from being
+    repeated."""
+    parts: list[RenderableType] = [verdict_line(decision)]
+    if decision.hint:
+        parts.append(Text.assemble(("hint: ", "yellow"), decision.hint))
+    if decision.masked_columns:
+        names = ", ".join(f"{masked.column} ({masked.kind})" for masked in decision.masked_columns)
+        parts.append(Text.assemble(("masked: ", "magenta"), names))
+    if decision.row_filter_predicate:
+        parts.append(Text.assemble(("filter: ", "blue"), decision.row_filter_predicate))
+    sent = decision.rewritten_sql
+    if sent is not None and (original is None or sent.strip() != original.strip()):
+        parts.append(Text("sent:", "cyan"))
+        parts.append(Padding(sql_block(sent), (0, 0, 0, 2)))
+    parts.extend(Text.assemble(("note: ", "dim"), (note, "dim")) for note in decision.notes)
+    return Group(*parts)
+
+
+def result_table(description: Sequence[Described], rows: Sequence[Sequence[Any]]) -> Table:
+    table = Table(show_edge=False, header_style="bold", pad_edge=False)
+    for column in description:
+        table.add_column(Text(column.name), overflow="fold")
+    for row in rows:
+        table.add_row(*(cell(value) for value in row))
+    return table
+
+
+def cell(value: Any) -> Text:
+    if value is None:
+        return Text("NULL", "dim")
+    shown = json_value(value) if not isinstance(value, str) else value
+    shown = shown if len(shown) <= CELL_WIDTH else shown[: CELL_WIDTH - 1] + "…"
+    return Text(shown)
+
+
+def console(stderr: bool = False) -> Console:
+    """A console; where output is piped, lines are as long as they need to be and carry no colour."""
+    made = Console(stderr=stderr, highlight=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=140)

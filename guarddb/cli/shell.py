@@ -1,0 +1,168 @@
+"""`guarddb shell`: a prompt as the agent would have it, with the verdict beside each result."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import psycopg
+import typer
+from pglast import parser
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import guarddb
+from guarddb import Catalog, PolicyProfile
+from guarddb.cli.inputs import (
+    PolicyOption,
+    Problem,
+    SettingOption,
+    plain_connection,
+    read_policy,
+    read_settings,
+    sentence,
+)
+from guarddb.cli.render import console, decision_lines, result_table
+
+#: Rows shown of a result. The rest is fetched too, as an agent would, and only counted.
+SHOWN_ROWS = 50
+
+HELP = "End a statement with ; to run it. \\d lists what this policy lets you see, \\q leaves."
+
+
+def shell(
+    dsn: Annotated[str, typer.Argument(help="The database, as libpq writes it.")],
+    policy: PolicyOption,
+    settings: SettingOption = None,
+) -> None:
+    """Try a policy by hand: what you type runs as an agent's statement would.
+
+    A statement ends with a semicolon at the end of a line. Statements may be piped in.
+
+    Example: guarddb shell --policy analyst.yaml postgresql://agent@localhost/shop
+    """
+    profile = read_policy(policy)
+    try:
+        conn = guarddb.connect(
+            dsn,
+            policy=profile,
+            settings=read_settings(settings),
+            agent="shell",
+            autocommit=True,
+            connect_timeout=10,
+        )
+    except psycopg.Error as ex:
+        raise Problem(f"cannot connect: {sentence(ex)}") from ex
+    out = console()
+    with conn:
+        conn.add_notice_handler(
+            lambda diag: out.print(Text(f"{diag.severity}: {diag.message_primary}", "yellow"))
+        )
+        if sys.stdin.isatty():
+            out.print(Text(f'policy "{profile.name}", {profile.access_mode}. {HELP}', "dim"))
+        for text in statements(sys.stdin.isatty()):
+            if text == "\\q":
+                break
+            if text in ("\\d", "\\dt"):
+                list_relations(out, profile, dsn)
+            elif text.startswith("\\"):
+                out.print(Text(HELP, "yellow"))
+            else:
+                run(out, conn, text)
+                if conn.closed:
+                    raise Problem("the server has closed the connection")
+
+
+def statements(interactive: bool) -> Iterator[str]:
+    """Texts to run: each ends where a line ends with a semicolon outside of quotes and comments, or where
+    input ends."""
+    if interactive:
+        import readline  # noqa: F401  (importing it is what gives input() a history and line editing)
+    pending = ""
+    while True:
+        try:
+            line = input(("guarddb> " if not pending else "    ...> ") if interactive else "")
+        except EOFError:
+            break
+        except KeyboardInterrupt:
+            if not interactive:
+                raise
+            print()
+            pending = ""
+            continue
+        except UnicodeDecodeError as ex:
+            raise Problem("standard input is not UTF-8 text") from ex
+        if not pending and line.strip().startswith("\\"):
+            yield line.strip()
+            continue
+        pending = f"{pending}\n{line}" if pending else line
+        if is_complete(pending):
+            yield pending
+            pending = ""
+        elif not pending.strip():
+            pending = ""
+    if pending.strip():
+        yield pending
+
+
+def is_complete(text: str) -> bool:
+    """Whether a text's last token is a semicolon; an open quote or comment has no last token."""
+    if ";" not in text or "\0" in text:
+        return "\0" in text
+    try:
+        tokens = parser.scan(text)
+    except parser.ParseError:
+        # An open quote may still be closed, anything else never: the closing brace of a psql habit, say.
+        return not any(opened in text for opened in ("'", '"', "$", "/*"))
+    words = [token for token in tokens if token.name not in ("SQL_COMMENT", "C_COMMENT")]
+    return bool(words) and words[-1].name == "ASCII_59"
+
+
+def run(out: Console, conn: guarddb.Connection[Any], text: str) -> None:
+    """Execute one text and show verdict, rows, and what was refused."""
+    cur = conn.cursor()
+    try:
+        cur.execute(text.encode())
+        if cur.decision is not None:
+            out.print(decision_lines(cur.decision, text))
+        while True:
+            show_result(out, cur)
+            if not cur.nextset():
+                break
+    except guarddb.PolicyViolation as ex:
+        out.print(decision_lines(ex.decision, text))
+    except psycopg.Error as ex:
+        if (decision := getattr(ex, "decision", None) or cur.decision) is not None:
+            out.print(decision_lines(decision, text))
+        out.print(Text.assemble((f"{ex.sqlstate or type(ex).__name__} ", "bold red"), sentence(ex)))
+
+
+def show_result(out: Console, cur: Any) -> None:
+    if cur.description is None:
+        out.print(Text(cur.statusmessage or "", "dim"))
+        return
+    shown = cur.fetchmany(SHOWN_ROWS)
+    rest = sum(1 for _ in cur)
+    out.print(result_table(cur.description, shown))
+    count = len(shown) + rest
+    tail = f"({count} row{'' if count == 1 else 's'}{f', {SHOWN_ROWS} shown' if rest else ''})"
+    out.print(Text(tail + (" cut by max_rows" if cur.truncated else ""), "dim"))
+
+
+def list_relations(out: Console, profile: PolicyProfile, dsn: str) -> None:
+    """The relations a plain SELECT may read, with what the policy does to each: the engine is asked, not the
+    profile."""
+    with plain_connection(dsn) as conn:
+        catalog = Catalog.from_connection(conn)
+    table = Table("relation", "masked columns", "row filter", show_edge=False, header_style="bold")
+    for relation in sorted(catalog.relations.values(), key=lambda r: (r.schema, r.name)):
+        if relation.kind in ("S", "c"):
+            continue
+        name = ".".join('"' + part.replace('"', '""') + '"' for part in (relation.schema, relation.name))
+        decision = guarddb.evaluate(f"TABLE {name}", profile, catalog)
+        if not decision.blocked or decision.rule == "row_filter_unsafe":
+            masked = ", ".join(f"{column.column} ({column.kind})" for column in decision.masked_columns)
+            table.add_row(f"{relation.schema}.{relation.name}", masked, decision.row_filter_predicate or "")
+    out.print(table)
