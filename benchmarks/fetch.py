@@ -1,8 +1,8 @@
 """Reading 100,000 rows of 8 columns, and the point SELECT of the async driver.
 
 Targets: without masks 1.05 of a plain fetchall; with two redacted columns 1.10; with one keyed hash 2.0 (each
-value is hashed in this process, because a key in the SQL could be read back). The async point SELECT adds less
-than 11 µs.
+value is hashed in this process, because a key in the SQL could be read back). The async point SELECT adds
+less than 11 µs.
 
     python benchmarks/fetch.py [--rounds 15]
 """

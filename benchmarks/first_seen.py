@@ -47,7 +47,7 @@ LEFT JOIN lines l ON l.order_id = r.id
 WHERE k.place <= {n} AND EXISTS (SELECT 1 FROM orders x WHERE x.account_id = a.id AND x.status = 'paid')
 ORDER BY k.place, a.name LIMIT 50 /* {n} */"""
 
-#: Without rules that change the text, and with them (a filter and a mask on accounts, which every statement reads).
+#: Without rules that change the text; with them, it is a filter and a mask on accounts, which all three read.
 UNCHANGED = {**FULL_PROFILE, "masking_rules": [], "row_filters": [], "max_rows": 0}
 
 

@@ -1,4 +1,4 @@
-"""The same point SELECT again and again: plain psycopg against a connection with every field of a profile set.
+"""The same point SELECT again and again: plain psycopg, and a connection with every field of a profile set.
 
 Targets: at most 1.15 times plain psycopg with client and server on separate cores, and in both placements
 less added than a pgbouncer hop takes (11 µs).
@@ -22,7 +22,7 @@ ADDED_TARGET = 11.0
 
 ORDERS = "SELECT id, status, total FROM orders WHERE id = 4711"
 ACCOUNTS = "SELECT id, name, email FROM accounts WHERE id = 4711"
-# What somebody who writes the filter and the mask by hand would send: the guard's own cost is what is beyond it.
+# What somebody who writes filter and mask by hand would send: the guard's own cost is what is beyond it.
 BY_HAND = "SELECT id, name, '[redacted]'::text AS email FROM accounts WHERE id = 4711 AND tenant_id < 10"
 
 
