@@ -23,6 +23,9 @@ from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 #: A PostgreSQL setting's name: identifiers joined by dots (guc.c, valid_custom_variable_name).
 SETTING_NAME = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*(\.[A-Za-z_\u0080-\U0010ffff][\w$]*)*")
 
+#: It goes into every statement that touches the table, and a statement has 100,000 characters at most.
+MAX_PREDICATE_CHARS = 20_000
+
 _PREFIX = "SELECT "
 
 #: Fields of the tree that hold a byte offset into the text.
@@ -160,25 +163,23 @@ def parse_predicate(text: str, table: RelationPattern) -> Predicate:
     Raises:
         PolicyError: it is not one boolean expression that keeps its meaning inside another statement.
     """
+    if len(text) > MAX_PREDICATE_CHARS:
+        raise PolicyError(f"has {len(text)} characters; the limit is {MAX_PREDICATE_CHARS}")
     text = _without_comments(text)
     if not text:
         raise PolicyError("is empty; write a boolean SQL expression, or true to show every row")
     tree = _expression(text)
-    # The same text once more between parentheses, as it will stand in a statement: `ALL x` is fine as a
-    # target list only.
-    if not _same(tree, _expression(f"({text}\n)")):
-        raise PolicyError("is not one expression that can stand between parentheses")
-
     settings: set[str] = set()
     has_sublink = False
     for name, node in nodes(tree):
-        has_sublink = has_sublink or name == "SubLink"
+        has_sublink = has_sublink or name == "SelectStmt"
         _check_anywhere(name, node)
         if name == "FuncCall" and _function(node) == "current_setting":
             settings.add(_setting_read(node))
     for name, node in _outside_subselects(tree):
         _check_outside(name, node, table)
     _check_boolean(tree)
+    _check_parenthesised(text, tree)
 
     shift = len(_PREFIX)
     for _, node in nodes(tree):
@@ -254,6 +255,18 @@ _CLAUSES = {
 }
 
 
+def _check_parenthesised(text: str, tree: Node) -> None:
+    # As it will stand in a statement, parsed once more: `ALL x`, say, is fine in a target list and nowhere else.
+    try:
+        (statement,) = parse(f"{_PREFIX}({text}\n)")
+        (target,) = statement["stmt"]["SelectStmt"]["targetList"]
+        if _same(tree, target["ResTarget"]["val"]):
+            return
+    except (SQLSyntaxError, ValueError, KeyError):
+        pass
+    raise PolicyError("is not one expression that can stand between parentheses")
+
+
 def _syntax_message(error: SQLSyntaxError, text: str) -> str:
     reason = _one_line(str(error))
     if error.position is not None and len(_PREFIX) <= error.position < len(_PREFIX) + len(text):
@@ -290,9 +303,8 @@ def _outside_subselects(root: Node) -> Iterator[tuple[str, Node]]:
         name, value = stack.pop()
         if isinstance(value, dict):
             yield name, value
-            stack.extend(
-                item for item in reversed(value.items()) if not (name == "SubLink" and item[0] == "subselect")
-            )
+            # A SubLink's, and JSON_ARRAY(SELECT …)'s.
+            stack.extend(item for item in reversed(value.items()) if item[0] != "SelectStmt")
         elif isinstance(value, list):
             stack.extend((name, item) for item in reversed(value))
 
