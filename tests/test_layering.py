@@ -1,0 +1,142 @@
+"""The repository keeps its own rules: rooms only look down, exports are complete, the README's commands are
+real."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import psycopg
+import pytest
+
+import guarddb
+
+ROOT = Path(__file__).parent.parent
+
+#: What other people's code may call; see the README.
+PUBLIC_NAMES = {
+    "ApprovalExpired",
+    "ApprovalRejected",
+    "AsyncConnection",
+    "BudgetExceeded",
+    "Catalog",
+    "Connection",
+    "Decision",
+    "MaskingRule",
+    "PolicyError",
+    "PolicyProfile",
+    "PolicyUnavailable",
+    "PolicyViolation",
+    "RowFilter",
+    "StatementRules",
+    "connect",
+    "evaluate",
+    "install",
+    "load_policy",
+    "uninstall",
+}
+
+
+def test_rooms_only_look_down() -> None:
+    """The import-linter contracts of pyproject.toml hold."""
+    pytest.importorskip("importlinter")
+    command = [
+        sys.executable,
+        "-c",
+        "from importlinter.cli import lint_imports_command; lint_imports_command()",
+        "--no-cache",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_public_name_is_exported() -> None:
+    assert set(guarddb.__all__) >= PUBLIC_NAMES
+    missing = [name for name in guarddb.__all__ if not hasattr(guarddb, name)]
+    assert missing == []
+
+
+def test_guarddb_stands_in_for_psycopg() -> None:
+    """`import guarddb as psycopg` finds every public name of psycopg."""
+    missing = [name for name in psycopg.__all__ if not hasattr(guarddb, name)]
+    assert missing == []
+
+
+def test_there_is_no_attribute_named_psycopg() -> None:
+    """SQLAlchemy's async adapter copies the module's dict over its own, and would connect with the plain
+    driver."""
+    assert not hasattr(guarddb, "psycopg")
+
+
+def commands_of_readme() -> list[str]:
+    return re.findall(r"```sh\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_readme_opens_with_two_commands_of_one_line() -> None:
+    tour, tests = commands_of_readme()[:2]
+    assert tour.endswith("guarddb demo")
+    assert "pytest" in tests
+    assert "\n" not in tour + tests
+
+
+def test_the_readmes_extras_and_scripts_exist() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for command in commands_of_readme()[:2]:
+        for extra in re.findall(r"\.\[(\w+)\]", command):
+            assert extra in project["optional-dependencies"]
+    assert project["scripts"] == {"guarddb": "guarddb.cli:main"}
+
+
+def test_the_ci_script_runs_the_readmes_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111
+    text = script.read_text(encoding="utf-8")
+    assert "set -euo pipefail" in text
+    pytest_arguments = commands_of_readme()[1].split("pytest", 1)[1].strip()
+    assert pytest_arguments in text
+
+
+def committed_files() -> list[Path]:
+    try:
+        done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("not a git checkout")
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+#: Absolute paths of somebody's machine, and package mirrors or private addresses that a file may have picked
+#: up.
+MACHINE = re.compile(
+    r"(?<![\w.])/(?:home|root|Users|work|opt)/\w|\b10\.\d+\.\d+\.\d+\b|\b192\.168\.\d+|extra-index-url\s*=|find-links\s*="
+)
+
+
+def test_nothing_of_a_machine_is_committed() -> None:
+    """No paths below a home directory and no private hosts: what is committed works on any machine."""
+    found = []
+    for path in committed_files():
+        if path == Path(__file__) or path.suffix in (".gz", ".png"):
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if MACHINE.search(line):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert found == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/cli.md", "docs/telemetry.md"])
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    path = ROOT / name
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if not (path.parent / link).exists()] == []
+
+
+def test_every_command_is_described_in_the_docs() -> None:
+    from guarddb.cli import app
+
+    text = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    names = [command.name for command in app.registered_commands]
+    assert len(names) == 6
+    assert [name for name in names if f"guarddb {name}" not in text] == []
