@@ -181,6 +181,9 @@ def _yaml(text: str) -> Any:
         raise PolicyError(f"this is not YAML: a character that YAML does not allow (line {line})") from None
     except yaml.YAMLError as ex:
         raise PolicyError(f"this is not YAML: {_line(ex)}") from None
+    except (LookupError, TypeError):
+        # PyYAML on an explicit tag that does not fit its value: `!!bool x`, `!!int ''`.
+        raise PolicyError("this is not YAML: a tag does not fit its value") from None
 
 
 class _PolicyLoader(yaml.SafeLoader):
@@ -191,6 +194,16 @@ class _PolicyLoader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
+    # The others are no part of a policy, and some of them fail on odd input (`!!timestamp x` is an
+    # AttributeError).
+    yaml_constructors = {  # noqa: RUF012
+        tag: constructor
+        for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in {"null", "bool", "int", "float", "str", "seq", "map"}
+    }
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Where SafeLoader carries merge keys out, also explicit ones (`!!merge`)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Hashable] = set()

@@ -256,7 +256,8 @@ _CLAUSES = {
 
 
 def _check_parenthesised(text: str, tree: Node) -> None:
-    # As it will stand in a statement, parsed once more: `ALL x`, say, is fine in a target list and nowhere else.
+    # As it will stand in a statement, parsed once more: `ALL x`, say, is fine in a target list and nowhere
+    # else.
     try:
         (statement,) = parse(f"{_PREFIX}({text}\n)")
         (target,) = statement["stmt"]["SelectStmt"]["targetList"]
