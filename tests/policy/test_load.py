@@ -154,7 +154,7 @@ YAMLISH = st.lists(st.sampled_from([*YAML_TOKENS, " ", "\n", "\t"]), max_size=20
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
 @given(st.binary(max_size=60) | YAMLISH, st.sampled_from([".yaml", ".json", ".toml", ""]))
 def test_no_file_raises_anything_but_policy_error(tmp_path: Path, data: bytes, suffix: str) -> None:
     path = write(tmp_path, f"p{suffix}", data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from guarddb.policy import PolicyError, Predicate, RelationPattern, RowFilter, parse_predicate
@@ -211,6 +211,7 @@ FRAGMENTS = """a orders.a = 1 'x' AND OR NOT ( ) , ; -- /* */ * SELECT FROM m EX
     é""".split()  # noqa: SIM905
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40) | st.lists(st.sampled_from([*FRAGMENTS, "\n"]), max_size=12).map(" ".join))
 @example("a --")
 @example("a = 'x' -- c\n 'y'")

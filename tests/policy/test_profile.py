@@ -9,7 +9,7 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from guarddb.policy import (
@@ -371,6 +371,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.sampled_from(sorted(PolicyProfile.model_fields)) | st.text(max_size=8), json_values)
 )
@@ -382,6 +383,7 @@ def test_no_document_raises_anything_but_policy_error(document: dict[str, Any]) 
     assert PolicyProfile.model_validate_json(profile.model_dump_json()) == profile
 
 
+@settings(deadline=None)
 @given(json_values)
 def test_no_extension_raises_anything_but_policy_error(value: object) -> None:
     for name in ("guarddb", "masking_rules", "row_filters", "statement_rules"):
