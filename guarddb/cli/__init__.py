@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 
 import typer
 
@@ -38,7 +39,7 @@ for name, command in (
     app.command(name)(command)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code. Whatever happens, the user gets a sentence and no
     traceback."""
     for stream in (sys.stdout, sys.stderr):
@@ -46,7 +47,7 @@ def main() -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        app()
+        app(args=arguments)
     except SystemExit as ex:
         return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     except Problem as ex:

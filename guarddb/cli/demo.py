@@ -27,6 +27,7 @@ from guarddb.cli.render import (
     VERDICT_STYLES,
     console,
     decision_lines,
+    decision_of,
     json_value,
     print_json,
     result_table,
@@ -140,13 +141,8 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
         else:
             result["row_count"] = cur.rowcount
     except psycopg.Error as ex:
-        decision = getattr(ex, "decision", None) or cur.decision
-        if (rule := getattr(ex, "rule", None)) is not None and (decision is None or not decision.blocked):
-            # A budget or a written row that a filter hides: refused after the decision on the text, which
-            # allowed it.
-            diag = ex.diag
-            decision = Decision("block", rule, diag.message_primary or sentence(ex), diag.message_hint)
-        elif rule is None:
+        decision = decision_of(ex, cur)
+        if getattr(ex, "rule", None) is None:
             result["error"] = {"sqlstate": ex.sqlstate, "message": sentence(ex)}
     result["milliseconds"] = round((perf_counter() - started) * 1000, 2)
     if decision is not None:

@@ -25,6 +25,18 @@ VERDICT_STYLES = {
 CELL_WIDTH = 48
 
 
+def decision_of(ex: BaseException, cur: Any) -> Decision | None:
+    """The decision behind an error: what the engine said, or what was refused after it had allowed the text.
+
+    A budget and a written row that a filter hides are found later; the error then says so in its own words.
+    """
+    decision: Decision | None = getattr(ex, "decision", None) or getattr(cur, "decision", None)
+    rule = getattr(ex, "rule", None)
+    if rule is None or (decision is not None and decision.blocked):
+        return decision
+    return Decision("block", rule, " ".join(str(ex).split()), getattr(ex, "hint", None))
+
+
 class Described(Protocol):
     """A column of `cursor.description`, as far as a table needs it."""
 

@@ -24,7 +24,7 @@ from guarddb.cli.inputs import (
     read_settings,
     sentence,
 )
-from guarddb.cli.render import console, decision_lines, result_table
+from guarddb.cli.render import console, decision_lines, decision_of, result_table
 
 #: Rows shown of a result. The rest is fetched too, as an agent would, and only counted.
 SHOWN_ROWS = 50
@@ -131,12 +131,11 @@ def run(out: Console, conn: guarddb.Connection[Any], text: str) -> None:
             show_result(out, cur)
             if not cur.nextset():
                 break
-    except guarddb.PolicyViolation as ex:
-        out.print(decision_lines(ex.decision, text))
     except psycopg.Error as ex:
-        if (decision := getattr(ex, "decision", None) or cur.decision) is not None:
+        if (decision := decision_of(ex, cur)) is not None:
             out.print(decision_lines(decision, text))
-        out.print(Text.assemble((f"{ex.sqlstate or type(ex).__name__} ", "bold red"), sentence(ex)))
+        if getattr(ex, "rule", None) is None:
+            out.print(Text.assemble((f"{ex.sqlstate or type(ex).__name__} ", "bold red"), sentence(ex)))
 
 
 def show_result(out: Console, cur: Any) -> None:

