@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     try:
-        app(args=arguments)
+        app(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
         return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     except Problem as ex:

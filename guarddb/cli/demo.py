@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule as Line
+from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -76,7 +77,7 @@ def load_shop(dsn: str, out: Console) -> int:
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
     with (
         psycopg.Connection.connect(dsn, autocommit=True) as conn,
-        Progress(*columns, console=out, transient=True) as bar,
+        Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar,
     ):
         task = bar.add_task("tables", total=len(parts) + 2)
         conn.execute("SET synchronous_commit = off")
@@ -101,7 +102,8 @@ def play(scene: Scene, dsn: str, out: Console) -> Iterator[dict[str, Any]]:
     profile = guarddb.load_policy(yaml.safe_load(shop_text(scene.policy)))
     out.print()
     out.print(Line(Text(scene.title, "bold")))
-    out.print(Panel(shop_text(scene.policy).strip(), title=f"policy {scene.policy}", border_style="dim"))
+    policy = Syntax(shop_text(scene.policy).strip(), "yaml", theme="ansi_dark", background_color="default")
+    out.print(Panel(policy, title=f"policy {scene.policy}", border_style="dim"))
     with guarddb.connect(
         make_conninfo(dsn, user="shop_agent"),
         policy=profile,
@@ -166,12 +168,13 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
             words += "; there were more, cut by max_rows (cursor.truncated)"
         out.print(Text(f"({words}, {result['milliseconds']} ms)", "dim"))
     elif "row_count" in result:
-        out.print(Text(f"{cur.statusmessage} ({result['row_count']} rows written)", "dim"))
+        out.print(Text(cur.statusmessage or "", "dim"))
     return result
 
 
 def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else json_value(value)
+    portable = bool | int | float | str | dict | list
+    return value if value is None or isinstance(value, portable) else json_value(value)
 
 
 def summary(results: list[dict[str, Any]], out: Console) -> None:

@@ -49,7 +49,7 @@ def print_json(document: Any) -> None:
     print(json.dumps(document, indent=2, default=json_value))
 
 
-def json_value(value: Any) -> Any:
+def json_value(value: Any) -> str:
     """A database value that JSON has no word for, as PostgreSQL's text would show it."""
     if isinstance(value, bytes | bytearray | memoryview):
         return "\\x" + bytes(value).hex()
@@ -101,12 +101,16 @@ def result_table(description: Sequence[Described], rows: Sequence[Sequence[Any]]
 def cell(value: Any) -> Text:
     if value is None:
         return Text("NULL", "dim")
-    shown = json_value(value) if not isinstance(value, str) else value
+    if isinstance(value, bool | dict | list):
+        shown = json.dumps(value, ensure_ascii=False, default=json_value)
+    else:
+        shown = value if isinstance(value, str) else json_value(value)
     shown = shown if len(shown) <= CELL_WIDTH else shown[: CELL_WIDTH - 1] + "…"
     return Text(shown)
 
 
-def console(stderr: bool = False) -> Console:
+def console() -> Console:
     """A console; where output is piped, lines are as long as they need to be and carry no colour."""
-    made = Console(stderr=stderr, highlight=False)
-    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=140)
+    # No markup and no emoji: a table named "[red]" or a value ":smile:" is shown as it is.
+    made = Console(highlight=False, markup=False, emoji=False)
+    return made if made.is_terminal else Console(highlight=False, markup=False, emoji=False, width=140)
