@@ -173,8 +173,7 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
 
 
 def _plain(value: Any) -> Any:
-    portable = bool | int | float | str | dict | list
-    return value if value is None or isinstance(value, portable) else json_value(value)
+    return value if isinstance(value, bool | int | float | str | dict | list | None) else json_value(value)
 
 
 def summary(results: list[dict[str, Any]], out: Console) -> None:

