@@ -1,30 +1,59 @@
-"""The catalog: an immutable snapshot of what PostgreSQL knows about relations, functions, operators and casts.
+"""The catalog: an immutable snapshot of what PostgreSQL knows about relations, functions, operators and
+casts.
 
-A name is judged by what it resolves to, so the resolver needs what the server has. The snapshot holds user objects only
-(OID >= 16384, and every extension's); the built-in ones come from the facts in `functions.py`.
+A name is judged by what it resolves to, so the resolver needs what the server has. The snapshot holds user
+objects only (OID >= 16384, and every extension's); the built-in ones come from the facts in `functions.py`.
+
+The server writes the whole snapshot as one JSON document (`facts/catalog.sql`), which is decoded straight
+into these classes and is also the format of `to_json`. The session's part, what a bare name means to it, is
+apart: sessions share a snapshot.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import resources
+from typing import Any, Literal, TypeAlias, TypeVar
 
-#: pg_class.relkind: table, partitioned table, view, materialised view, foreign table, sequence, composite type.
+import msgspec
+
+from guarddb.sql.functions import SystemRelation, builtin_type, system_relation
+
+_facts = resources.files("guarddb.sql") / "facts"
+
+#: One row, one text: changes whenever anything in the snapshot's input does. A millisecond or two; run it
+#: prepared.
+FINGERPRINT_QUERY = (_facts / "fingerprint.sql").read_text()
+
+#: Sets what CATALOG_QUERY needs until the transaction or savepoint is rolled back; run it just before.
+CATALOG_SETTINGS_QUERY = (_facts / "catalog_settings.sql").read_text()
+
+#: One row, one text: the snapshot document.
+CATALOG_QUERY = (_facts / "catalog.sql").read_text().replace("/* fingerprint.sql */", FINGERPRINT_QUERY)
+
+#: One row, one text: what names mean to this session. Run it under the session's own search_path.
+SESSION_QUERY = (_facts / "session.sql").read_text()
+
+#: pg_class.relkind: table, partitioned table, view, materialised view, foreign table, sequence, composite
+#: type.
 RelationKind: TypeAlias = Literal["r", "p", "v", "m", "f", "S", "c"]
 
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """A column. `type` is the type's schema-qualified name without typmod (`pg_catalog.varchar`), `base_type` the same with
-    domains followed down to their base, `category` PostgreSQL's pg_type.typcategory of the base type (`S` = character)."""
+    """A column. `type` is the type's schema-qualified name without typmod (`pg_catalog.varchar`), `base_type`
+    the same with domains followed down to their base, `category` PostgreSQL's pg_type.typcategory of the base
+    type (`S` = character)."""
 
     name: str
     number: int
     type: str
     base_type: str
     category: str
-    #: comparing it can neither raise nor run user code: a built-in scalar (or enum) with a deterministic collation
+    #: comparing it can neither raise nor run user code: a built-in scalar (or enum) with a deterministic
+    #: collation
     plain: bool = False
     not_null: bool = False
     generated: bool = False
@@ -43,16 +72,18 @@ class Relation:
     ancestors: tuple[int, ...] = ()
     #: OIDs of inheritance children and partitions, transitively
     descendants: tuple[int, ...] = ()
-    #: the query of a view or materialised view, every name in it schema-qualified (pg_get_viewdef under search_path = '')
+    #: the query of a view or materialised view (pg_get_viewdef under `search_path = pg_catalog, pg_temp`): a
+    #: bare name in it is one of pg_catalog, or of the temporary schema, so resolve it with
+    #: `catalog.for_definitions()`
     definition: str | None = None
     primary_key: tuple[str, ...] = ()
-    #: has user triggers that may change a row before it is written
+    #: has enabled row triggers that may change a row before it is written (BEFORE and INSTEAD OF)
     has_row_triggers: bool = False
     #: has rewrite rules other than a view's own _RETURN
     has_rules: bool = False
     #: planner's row estimate (pg_class.reltuples), -1 unknown
     estimated_rows: float = -1
-    #: name of its row type's owner extension, when an extension owns the relation
+    #: name of the extension that owns the relation
     extension: str | None = None
 
 
@@ -69,6 +100,8 @@ class Function:
     kind: Literal["f", "p", "a", "w"]
     #: provolatile: i immutable, s stable, v volatile
     volatility: Literal["i", "s", "v"]
+    #: of an aggregate: `c` when all its support functions are C or built in, else the language of one that is
+    #: not; and its volatility is that of the most volatile one (pg_proc says internal, immutable for each)
     language: str
     extension: str | None = None
     returns_set: bool = False
@@ -84,7 +117,8 @@ class Function:
 
     @property
     def is_trusted_extension_code(self) -> bool:
-        """A non-volatile C function that an installed extension brought: pgvector's distance, pg_trgm's similarity."""
+        """A non-volatile C function that an installed extension brought: pgvector's distance, pg_trgm's
+        similarity."""
         return self.extension is not None and self.language == "c" and self.volatility != "v"
 
 
@@ -101,7 +135,8 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A cast that calls a function outside pg_catalog (`schema.name`); context: e explicit, a assignment, i implicit."""
+    """A cast that calls a function outside pg_catalog (`schema.name`); context: e explicit, a assignment, i
+    implicit."""
 
     source: str
     target: str
@@ -122,6 +157,40 @@ class UserType:
     check_functions: tuple[str, ...] = ()
 
 
+class _Document(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """The snapshot as JSON: what CATALOG_QUERY returns, and with the session's part what to_json writes."""
+
+    format: int
+    version: str
+    server_version: int
+    relations: tuple[Relation, ...] = ()
+    functions: tuple[Function, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    casts: tuple[Cast, ...] = ()
+    types: tuple[UserType, ...] = ()
+    search_path: tuple[str, ...] | None = None
+    temp_schema: str | None = None
+
+
+class _Session(msgspec.Struct, forbid_unknown_fields=True):
+    """What SESSION_QUERY returns."""
+
+    search_path: tuple[str, ...]
+    temp_schema: str | None = None
+
+
+_FORMAT = 1
+_DocumentT = TypeVar("_DocumentT", _Document, _Session)
+_T = TypeVar("_T")
+
+
+def _decode(text: str | bytes, type: type[_DocumentT]) -> _DocumentT:
+    try:
+        return msgspec.json.decode(text, type=type)
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as ex:
+        raise ValueError(f"this is not a guarddb catalog snapshot: {ex}") from None
+
+
 @dataclass(frozen=True)
 class Catalog:
     """One moment of a database's catalog, with the names the session resolves by.
@@ -129,8 +198,9 @@ class Catalog:
     Attributes:
         version: changes when anything in the snapshot changes; part of every plan's cache key.
         server_version: as libpq gives it, 180004 for 18.4.
-        search_path: the schemas a bare name is looked up in, in order, as `current_schemas(true)` gives them (the implicit
-            pg_catalog included, the temporary schema not).
+        search_path: the schemas a bare name is looked up in, in order, as `current_schemas(true)` gives them:
+            the implicit pg_catalog included, the temporary schema only where the session's own search_path
+            puts it behind others.
         temp_schema: the session's own temporary schema (`pg_temp_3`), or None.
     """
 
@@ -143,3 +213,219 @@ class Catalog:
     operators: tuple[Operator, ...] = ()
     casts: tuple[Cast, ...] = ()
     types: tuple[UserType, ...] = ()
+
+    # --- where it comes from ---
+
+    @classmethod
+    def from_document(cls, document: str | bytes, session: str | bytes | None = None) -> Catalog:
+        """The catalog from what CATALOG_QUERY and SESSION_QUERY returned.
+
+        Raises:
+            ValueError: a text is not what these queries return.
+        """
+        found = _decode(document, _Document)
+        if found.format != _FORMAT:
+            raise ValueError(
+                f"this catalog snapshot has format {found.format}; this version of guarddb reads {_FORMAT}"
+            )
+        catalog = cls(
+            version=found.version,
+            server_version=found.server_version,
+            temp_schema=found.temp_schema,
+            relations={relation.oid: relation for relation in found.relations},
+            functions=found.functions,
+            operators=found.operators,
+            casts=found.casts,
+            types=found.types,
+        )
+        if found.search_path is not None:
+            catalog = replace(catalog, search_path=found.search_path)
+        return catalog if session is None else catalog.with_session_document(session)
+
+    @classmethod
+    def from_connection(cls, conn: Any) -> Catalog:
+        """The catalog of the database behind `conn`, a psycopg or guarddb connection.
+
+        Leaves the connection as it was: no transaction opened that was not open, no setting changed.
+
+        Raises:
+            psycopg.Error: the server refused, as it does in a failed transaction.
+        """
+        guarded = getattr(conn, "_guard_catalog", None)
+        if guarded is not None:
+            catalog: Catalog = guarded()
+            return catalog
+
+        def text(query: str) -> bytes:
+            # From the result itself: the connection's row factory and loaders may be anybody's.
+            value: bytes = conn.execute(query).pgresult.get_value(0, 0)
+            return value
+
+        # A transaction, or a savepoint inside one that is open; undone either way, and the settings with it.
+        with conn.transaction(force_rollback=True):
+            session = text(SESSION_QUERY)
+            conn.execute(CATALOG_SETTINGS_QUERY)
+            document = text(CATALOG_QUERY)
+        return cls.from_document(document, session)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Catalog:
+        """The catalog that `to_json` wrote, its session part included.
+
+        Raises:
+            ValueError: the text is not such a document, or of a format this version does not read.
+        """
+        return cls.from_document(text)
+
+    def to_json(self) -> str:
+        """The catalog as JSON text, for `from_json`: to decide without a connection, or to file with a
+        decision."""
+        document = _Document(
+            format=_FORMAT,
+            version=self.version,
+            server_version=self.server_version,
+            relations=tuple(self.relations.values()),
+            functions=self.functions,
+            operators=self.operators,
+            casts=self.casts,
+            types=self.types,
+            search_path=self.search_path,
+            temp_schema=self.temp_schema,
+        )
+        return msgspec.json.encode(document).decode()
+
+    def with_session(self, search_path: Iterable[str], temp_schema: str | None = None) -> Catalog:
+        """The same snapshot as another session sees it. Cheap: the indexes are shared."""
+        other = replace(self, search_path=tuple(search_path), temp_schema=temp_schema)
+        # cached_property keeps its value in the instance's dict, which is how a frozen class can have one.
+        other.__dict__["_index"] = self._index
+        return other
+
+    def with_session_document(self, session: str | bytes) -> Catalog:
+        """`with_session` from what SESSION_QUERY returned."""
+        found = _decode(session, _Session)
+        return self.with_session(found.search_path, found.temp_schema)
+
+    def for_definitions(self) -> Catalog:
+        """The catalog that the definition of a view resolves by, see `Relation.definition`."""
+        return self.with_session(("pg_catalog",), self.temp_schema)
+
+    @property
+    def cache_key(self) -> tuple[object, ...]:
+        """What a decision depends on of this catalog."""
+        return self.version, self.search_path, self.temp_schema
+
+    # --- what is looked up ---
+
+    def by_oid(self, oid: int) -> Relation | None:
+        return self.relations.get(oid)
+
+    def relation(self, schema: str, name: str) -> Relation | None:
+        """The relation of exactly this schema. `pg_temp` means the session's own temporary schema."""
+        return self._index.relations.get((self._schema(schema), name))
+
+    def resolve(self, schema: str | None, name: str) -> Relation | None:
+        """The user relation that a name in a statement means, or None: it means a system relation, or
+        nothing.
+
+        `lookup` tells these two apart.
+        """
+        found = self.lookup(schema, name)
+        return found if isinstance(found, Relation) else None
+
+    def lookup(self, schema: str | None, name: str) -> Relation | SystemRelation | None:
+        """The relation, of the user's or the system's, that a name in a statement means: the first along the
+        search path.
+
+        The temporary schema is searched first unless the path names it (PostgreSQL docs, search_path).
+        """
+        for each in self._searched(schema):
+            if found := self._index.relations.get((each, name)):
+                return found
+            if each in ("pg_catalog", "information_schema"):
+                if system := system_relation(each, name):
+                    return system
+        return None
+
+    def functions_named(self, name: str, schema: str | None = None) -> tuple[Function, ...]:
+        """User functions that a call may mean: of `schema`, or those on the search path (the temporary schema
+        never is).
+
+        PostgreSQL picks among these *and* the built-in ones by argument types: a public.lower(varchar) takes
+        the place of pg_catalog.lower(text) where the argument is a varchar, although pg_catalog comes first.
+        """
+        return self._named(self._index.functions, name, schema)
+
+    def operators_named(self, name: str, schema: str | None = None) -> tuple[Operator, ...]:
+        """User operators that a symbol may mean; as for functions, built-in ones compete by type."""
+        return self._named(self._index.operators, name, schema)
+
+    def casts_to(self, target: str) -> tuple[Cast, ...]:
+        """Casts to the type with this qualified name that call a function outside pg_catalog."""
+        return self._index.casts.get(target, ())
+
+    def type_named(self, schema: str | None, name: str) -> UserType | None:
+        """The user type that a name means, or None: it means a built-in type, or nothing. A table's row type
+        counts."""
+        for each in self._searched(schema):
+            if found := self._index.types.get((each, name)):
+                return found
+            if relation := self._index.relations.get((each, name)):
+                qualified = f"{each}.{name}"
+                return UserType(relation.schema, name, "c", qualified, "C")
+            if each == "pg_catalog" and builtin_type(name) is not None:
+                return None
+        return None
+
+    def _schema(self, schema: str) -> str | None:
+        return self.temp_schema if schema == "pg_temp" else schema
+
+    def _searched(self, schema: str | None) -> tuple[str | None, ...]:
+        if schema is not None:
+            return (self._schema(schema),)
+        if self.temp_schema is None or self.temp_schema in self.search_path:
+            return self.search_path
+        return (self.temp_schema, *self.search_path)
+
+    def _named(
+        self, index: Mapping[str, tuple[_NamedT, ...]], name: str, schema: str | None
+    ) -> tuple[_NamedT, ...]:
+        found = index.get(name, ())
+        if not found:
+            return found
+        if schema is not None:
+            wanted = self._schema(schema)
+            return tuple(each for each in found if each.schema == wanted)
+        path = self.search_path
+        return tuple(each for each in found if each.schema in path and each.schema != self.temp_schema)
+
+    @cached_property
+    def _index(self) -> _Index:
+        return _Index(self)
+
+
+_NamedT = TypeVar("_NamedT", Function, Operator)
+
+
+class _Index:
+    """The snapshot by name; built when first asked and shared by all sessions of the snapshot."""
+
+    __slots__ = ("casts", "functions", "operators", "relations", "types")
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.relations: dict[tuple[str | None, str], Relation] = {
+            (relation.schema, relation.name): relation for relation in catalog.relations.values()
+        }
+        self.types: dict[tuple[str | None, str], UserType] = {
+            (each.schema, each.name): each for each in catalog.types
+        }
+        self.functions = _grouped((each.name, each) for each in catalog.functions)
+        self.operators = _grouped((each.name, each) for each in catalog.operators)
+        self.casts = _grouped((each.target, each) for each in catalog.casts)
+
+
+def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, tuple[_T, ...]]:
+    groups: dict[str, list[_T]] = {}
+    for key, value in pairs:
+        groups.setdefault(key, []).append(value)
+    return {key: tuple(values) for key, values in groups.items()}

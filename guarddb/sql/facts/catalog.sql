@@ -1,0 +1,246 @@
+-- The whole snapshot as one JSON text, in one round trip. Run it in a transaction after catalog_settings.sql.
+--
+-- The settings are not what makes it safe: relations and types are qualified here all the same, since a temporary table
+-- "pg_class" is easily made and would come first.
+WITH RECURSIVE
+  extension_member AS MATERIALIZED (
+    SELECT d.classid, d.objid, e.extname
+    FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
+    WHERE d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.deptype = 'e' AND d.objid >= 16384
+  ),
+  -- Every type with its qualified name; 600 built-in ones, so it is cheap and saves two joins for each column.
+  named_type AS MATERIALIZED (
+    SELECT t.oid, t.typname, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typrelid, t.typnamespace,
+      n.nspname, n.nspname || '.' || t.typname AS name
+    FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+  ),
+  -- A domain with every type below it, down to the base, which is no domain.
+  domain_chain (domain, type, is_base) AS (
+    SELECT oid, oid, false FROM named_type WHERE typtype = 'd'
+    UNION ALL
+    SELECT c.domain, t.typbasetype, b.typtype <> 'd'
+    FROM domain_chain AS c
+    JOIN named_type AS t ON t.oid = c.type
+    JOIN named_type AS b ON b.oid = t.typbasetype
+    WHERE t.typtype = 'd'
+  ),
+  resolved_type AS MATERIALIZED (
+    SELECT t.oid, t.typname, t.nspname, t.typtype, t.typrelid, t.typelem, t.name,
+      b.oid AS base_oid, b.name AS base_name, b.typcategory AS category,
+      coalesce(e.typtype = 'e' OR e.nspname = 'pg_catalog' AND e.typname IN (
+        'bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'char',
+        'bytea', 'date', 'time', 'timetz', 'timestamp', 'timestamptz', 'interval', 'uuid', 'oid', 'inet', 'cidr',
+        'macaddr', 'bit', 'varbit', 'money'), false) AS plain
+    FROM named_type AS t
+    LEFT JOIN domain_chain AS c ON c.domain = t.oid AND c.is_base
+    JOIN named_type AS b ON b.oid = coalesce(c.type, t.oid)
+    -- The element of a true array; "name" and friends have a typelem too, and no category A.
+    JOIN named_type AS e ON e.oid = CASE WHEN b.typcategory = 'A' AND b.typelem <> 0 THEN b.typelem ELSE b.oid END
+  ),
+  user_relation AS MATERIALIZED (
+    SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples, c.relhastriggers, c.relhasrules
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
+      AND n.nspname <> 'information_schema'
+  ),
+  relation_attributes AS MATERIALIZED (
+    SELECT a.attrelid, json_agg(json_build_object(
+      'name', a.attname,
+      'number', a.attnum,
+      'type', t.name,
+      'base_type', t.base_name,
+      'category', t.category,
+      -- A virtual generated column (PostgreSQL 18) is an expression, and reading it may raise.
+      'plain', t.plain AND coalesce(k.collisdeterministic, true) AND a.attgenerated <> 'v',
+      'not_null', a.attnotnull,
+      'generated', a.attgenerated <> ''
+    ) ORDER BY a.attnum) AS attributes
+    FROM pg_catalog.pg_attribute AS a
+    JOIN resolved_type AS t ON t.oid = a.atttypid
+    LEFT JOIN pg_catalog.pg_collation AS k ON k.oid = a.attcollation
+    WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
+      AND a.attrelid IN (SELECT oid FROM user_relation)
+    GROUP BY a.attrelid
+  ),
+  inheritance (child, parent, depth) AS (
+    SELECT inhrelid, inhparent, 1 FROM pg_catalog.pg_inherits WHERE inhparent IN (SELECT oid FROM user_relation)
+    UNION
+    SELECT i.child, p.inhparent, i.depth + 1
+    FROM inheritance AS i JOIN pg_catalog.pg_inherits AS p ON p.inhrelid = i.parent
+  ),
+  -- Two ways lead to the same ancestor when inheritance is multiple: the shorter counts.
+  nearest_inheritance AS MATERIALIZED (
+    SELECT child, parent, min(depth) AS depth FROM inheritance GROUP BY child, parent
+  ),
+  ancestors AS MATERIALIZED (
+    SELECT child, json_agg(parent::bigint ORDER BY depth, parent) AS oids FROM nearest_inheritance GROUP BY child
+  ),
+  descendants AS MATERIALIZED (
+    SELECT parent, json_agg(child::bigint ORDER BY depth, child) AS oids FROM nearest_inheritance GROUP BY parent
+  ),
+  primary_key AS MATERIALIZED (
+    SELECT c.conrelid, json_agg(a.attname ORDER BY k.n) AS columns
+    FROM pg_catalog.pg_constraint AS c
+    CROSS JOIN LATERAL unnest(c.conkey) WITH ORDINALITY AS k (number, n)
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.number
+    WHERE c.oid >= 16384 AND c.contype = 'p'
+    GROUP BY c.conrelid
+  ),
+  row_trigger AS MATERIALIZED (
+    -- Row triggers (1) that fire before (2) or instead (64); AFTER triggers, foreign keys' among them, change no row.
+    SELECT DISTINCT tgrelid FROM pg_catalog.pg_trigger
+    WHERE oid >= 16384 AND tgtype & 1 = 1 AND tgtype & (2 | 64) <> 0 AND tgenabled <> 'D'
+  ),
+  rule AS MATERIALIZED (
+    SELECT DISTINCT ev_class FROM pg_catalog.pg_rewrite WHERE oid >= 16384 AND rulename <> '_RETURN'
+  ),
+  relations AS (
+    SELECT json_agg(json_build_object(
+      'oid', c.oid::bigint,
+      'schema', c.nspname,
+      'name', c.relname,
+      'kind', c.relkind,
+      'attributes', coalesce(a.attributes, '[]'),
+      'ancestors', coalesce(up.oids, '[]'),
+      'descendants', coalesce(down.oids, '[]'),
+      'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+      'primary_key', coalesce(pk.columns, '[]'),
+      'has_row_triggers', g.tgrelid IS NOT NULL,
+      'has_rules', w.ev_class IS NOT NULL,
+      'estimated_rows', c.reltuples,
+      'extension', e.extname
+    ) ORDER BY c.oid) AS document
+    FROM user_relation AS c
+    LEFT JOIN relation_attributes AS a ON a.attrelid = c.oid
+    LEFT JOIN ancestors AS up ON up.child = c.oid
+    LEFT JOIN descendants AS down ON down.parent = c.oid
+    LEFT JOIN primary_key AS pk ON pk.conrelid = c.oid
+    LEFT JOIN row_trigger AS g ON g.tgrelid = c.oid
+    LEFT JOIN rule AS w ON w.ev_class = c.oid
+    LEFT JOIN extension_member AS e ON e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid
+  ),
+  named_function AS MATERIALIZED (
+    SELECT p.oid, n.nspname, n.nspname || '.' || p.proname AS name
+    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.oid >= 16384
+  ),
+  -- An aggregate's own entry says internal and immutable whatever it runs: judge it by its support functions.
+  aggregate AS MATERIALIZED (
+    SELECT g.aggfnoid::pg_catalog.oid AS oid,
+      -- i < s < v, in this order of letters too
+      max(s.provolatile::pg_catalog.text) AS volatility,
+      coalesce(min(l.lanname::pg_catalog.text) FILTER (WHERE l.lanname NOT IN ('c', 'internal')), 'c') AS language
+    FROM pg_catalog.pg_aggregate AS g
+    JOIN pg_catalog.pg_proc AS s ON s.oid IN (
+      g.aggtransfn, g.aggfinalfn, g.aggcombinefn, g.aggserialfn, g.aggdeserialfn, g.aggmtransfn, g.aggminvtransfn,
+      g.aggmfinalfn)
+    JOIN pg_catalog.pg_language AS l ON l.oid = s.prolang
+    WHERE g.aggfnoid >= 16384
+    GROUP BY g.aggfnoid
+  ),
+  function_arguments AS MATERIALIZED (
+    SELECT p.oid, json_agg(t.name ORDER BY a.n) AS types
+    FROM pg_catalog.pg_proc AS p
+    CROSS JOIN LATERAL unnest(p.proargtypes) WITH ORDINALITY AS a (type, n)
+    JOIN resolved_type AS t ON t.oid = a.type
+    WHERE p.oid >= 16384
+    GROUP BY p.oid
+  ),
+  functions AS (
+    SELECT json_agg(json_build_object(
+      'schema', f.nspname,
+      'name', p.proname,
+      'arguments', coalesce(a.types, '[]'),
+      'returns', r.name,
+      'kind', p.prokind,
+      'volatility', coalesce(g.volatility, p.provolatile::pg_catalog.text),
+      'language', coalesce(g.language, l.lanname::pg_catalog.text),
+      'extension', e.extname,
+      'returns_set', p.proretset,
+      'required_arguments', p.pronargs - p.pronargdefaults,
+      'variadic', p.provariadic <> 0,
+      'output_names', CASE WHEN p.proargmodes IS NULL THEN '[]' ELSE (
+                      SELECT coalesce(json_agg(coalesce(p.proargnames[m.n], '') ORDER BY m.n), '[]')
+                      FROM unnest(p.proargmodes) WITH ORDINALITY AS m (mode, n)
+                      WHERE m.mode IN ('o', 'b', 't')) END
+    ) ORDER BY p.oid) AS document
+    FROM named_function AS f
+    JOIN pg_catalog.pg_proc AS p ON p.oid = f.oid
+    JOIN pg_catalog.pg_language AS l ON l.oid = p.prolang
+    JOIN resolved_type AS r ON r.oid = p.prorettype
+    LEFT JOIN function_arguments AS a ON a.oid = p.oid
+    LEFT JOIN aggregate AS g ON g.oid = p.oid
+    LEFT JOIN extension_member AS e ON e.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND e.objid = p.oid
+    WHERE f.nspname <> 'information_schema'
+  ),
+  operators AS (
+    SELECT json_agg(json_build_object(
+      'schema', n.nspname,
+      'name', o.oprname,
+      'left', l.name,
+      'right', r.name,
+      'function', fn.nspname || '.' || f.proname
+    ) ORDER BY o.oid) AS document
+    FROM pg_catalog.pg_operator AS o
+    JOIN pg_catalog.pg_namespace AS n ON n.oid = o.oprnamespace
+    JOIN pg_catalog.pg_proc AS f ON f.oid = o.oprcode
+    JOIN pg_catalog.pg_namespace AS fn ON fn.oid = f.pronamespace
+    LEFT JOIN resolved_type AS l ON l.oid = o.oprleft
+    LEFT JOIN resolved_type AS r ON r.oid = o.oprright
+    WHERE o.oid >= 16384
+  ),
+  casts AS (
+    SELECT json_agg(json_build_object(
+      'source', s.name,
+      'target', t.name,
+      'function', f.name,
+      'context', c.castcontext
+    ) ORDER BY c.oid) AS document
+    FROM pg_catalog.pg_cast AS c
+    JOIN named_function AS f ON f.oid = c.castfunc
+    JOIN resolved_type AS s ON s.oid = c.castsource
+    JOIN resolved_type AS t ON t.oid = c.casttarget
+    WHERE c.oid >= 16384
+  ),
+  -- What a domain's CHECKs call, by dependency: functions, and the functions behind operators. Built-in ones are
+  -- pinned and leave no dependency. A domain over a domain checks both.
+  check_function AS MATERIALIZED (
+    SELECT c.domain, json_agg(DISTINCT f.name) AS names
+    FROM domain_chain AS c
+    JOIN pg_catalog.pg_constraint AS k ON k.contypid = c.type
+    JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+    LEFT JOIN pg_catalog.pg_operator AS o
+      ON d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND o.oid = d.refobjid
+    JOIN named_function AS f
+      ON f.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid ELSE o.oprcode END
+    GROUP BY c.domain
+  ),
+  types AS (
+    SELECT json_agg(json_build_object(
+      'schema', t.nspname,
+      'name', t.typname,
+      'kind', t.typtype,
+      'base_type', t.base_name,
+      'category', t.category,
+      'check_functions', coalesce(f.names, '[]')
+    ) ORDER BY t.oid) AS document
+    FROM resolved_type AS t
+    LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
+    LEFT JOIN named_type AS e ON e.oid = t.typelem
+    LEFT JOIN check_function AS f ON f.domain = t.oid
+    -- The row types of tables and views are found by the relation; of composite types only those of their own.
+    WHERE t.oid >= 16384 AND t.nspname <> 'information_schema'
+      AND (t.typrelid = 0 OR c.relkind = 'c') AND coalesce(e.typrelid, 0) = 0
+  )
+SELECT json_build_object(
+  'format', 1,
+  'version', (
+/* fingerprint.sql */
+),
+  'server_version', current_setting('server_version_num')::int,
+  'relations', coalesce((SELECT document FROM relations), '[]'),
+  'functions', coalesce((SELECT document FROM functions), '[]'),
+  'operators', coalesce((SELECT document FROM operators), '[]'),
+  'casts', coalesce((SELECT document FROM casts), '[]'),
+  'types', coalesce((SELECT document FROM types), '[]')
+)::pg_catalog.text
