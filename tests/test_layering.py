@@ -3,6 +3,7 @@ real."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import guarddb
 
@@ -140,3 +142,69 @@ def test_every_command_is_described_in_the_docs() -> None:
     names = [command.name for command in app.registered_commands]
     assert len(names) == 6
     assert [name for name in names if f"guarddb {name}" not in text] == []
+
+
+def block_of_readme(language: str) -> str:
+    found = re.search(
+        rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    assert found is not None
+    return found[1]
+
+
+README_TABLES = """
+CREATE TABLE customers (id int, tenant_id int, email text, phone text);
+CREATE TABLE orders (id int, tenant_id int);
+CREATE TABLE order_items (id int);
+CREATE TABLE products (id int);
+INSERT INTO customers VALUES (7, 42, 'ada@example.org', '555'), (8, 43, 'eve@example.org', '556');
+"""
+
+
+def test_the_readmes_quick_start_does_what_it_says(
+    fresh_dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute(README_TABLES)
+    policy = tmp_path / "sales.yaml"
+    policy.write_text(block_of_readme("yaml"), encoding="utf-8")
+    monkeypatch.setenv("SALES_HASH_KEY", "a key")
+    code = block_of_readme("python")
+    for said, meant in (("postgresql://agent@localhost/shop", fresh_dsn), ("sales.yaml", str(policy))):
+        assert said in code
+        code = code.replace(said, meant)
+    names: dict[str, object] = {}
+    # What the text shows as bare expressions is kept here, to be looked at.
+    code = code.replace("cur.fetchall()", "rows = cur.fetchall()").replace("ex.rule, ex.hint", "refusal = ex")
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["rows"] == [(7, names["rows"][0][1])]  # type: ignore[index]
+    assert re.fullmatch("[0-9a-f]{64}", names["rows"][0][1])  # type: ignore[index]
+    assert names["cur"].decision.verdict == "row-filter"  # type: ignore[attr-defined]
+    assert names["refusal"].rule == "masked_column_predicate"  # type: ignore[attr-defined]
+
+
+def test_the_readmes_role_can_read_and_nothing_else(fresh_dsn: str) -> None:
+    role = f"readme_agent_{os.getpid()}"
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute(README_TABLES)
+        database = conn.info.dbname
+        script = block_of_readme("sql").replace("DATABASE shop", f"DATABASE {database}")
+        conn.execute(re.sub(r"\bagent\b", role, script))
+        try:
+            with psycopg.connect(make_conninfo(fresh_dsn, user=role), autocommit=True) as agent:
+                assert agent.execute("SELECT count(*) FROM customers").fetchone() == (2,)
+                with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                    agent.execute("DELETE FROM customers")
+                # The setting is a habit, not a wall: the role may change it. What it was not granted is the wall.
+                agent.execute("SET default_transaction_read_only = off")
+                for refused in (
+                    "DELETE FROM customers",
+                    "CREATE TABLE t ()",
+                    "CREATE TEMPORARY TABLE t ()",
+                    "SELECT * FROM pg_authid",
+                ):
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                        agent.execute(refused)
+        finally:
+            conn.execute(f"DROP OWNED BY {role}")
+            conn.execute(f"DROP ROLE {role}")

@@ -40,12 +40,24 @@ for name, command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code. Whatever happens, the user gets a sentence and no
-    traceback."""
+    """Run the command line (this process's own, by default) and return its exit code.
+
+    Whatever happens, the user gets a sentence and no traceback.
+    """
     for stream in (sys.stdout, sys.stderr):
         # What an agent wrote may hold characters that the terminal's encoding has not.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    code = _run(arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; without this the interpreter complains once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     try:
         app(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
@@ -53,8 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Problem as ex:
         return _complain(str(ex))
     except BrokenPipeError:
-        # The reader (`| head`) has gone; without this the interpreter complains once more while it flushes.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except KeyboardInterrupt:
         print(file=sys.stderr)
