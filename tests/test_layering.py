@@ -195,7 +195,7 @@ def test_the_readmes_role_can_read_and_nothing_else(fresh_dsn: str) -> None:
                 assert agent.execute("SELECT count(*) FROM customers").fetchone() == (2,)
                 with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
                     agent.execute("DELETE FROM customers")
-                # The setting is a habit, not a wall: the role may change it. What it was not granted is the wall.
+                # The setting is a habit that the role may change; what it was not granted is the wall.
                 agent.execute("SET default_transaction_read_only = off")
                 for refused in (
                     "DELETE FROM customers",
