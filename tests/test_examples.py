@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -38,13 +37,13 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def sales(fresh_dsn: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def sales(fresh_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database as the profile of the examples expects it."""
     monkeypatch.setenv("SALES_HASH_KEY", "a key")
     monkeypatch.setenv("DATABASE_URL", fresh_dsn)
     with psycopg.connect(fresh_dsn, autocommit=True) as conn:
         conn.execute(TABLES)
-    yield fresh_dsn
+    return fresh_dsn
 
 
 def test_the_agents_tool_answers_with_rows_reasons_and_hints(sales: str) -> None:

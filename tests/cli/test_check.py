@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from guarddb import Catalog, PolicyProfile
+from guarddb import Catalog, PolicyProfile, load_policy
 from guarddb.cli.lint import Finding, lint
 from guarddb.sql.catalog import Attribute, Relation
 from tests.cli.conftest import Run
@@ -243,3 +243,15 @@ def test_the_text_counts(run: Run, tmp_path: Path) -> None:
     policy.write_text(json.dumps({**SOUND, "table_denylist": ["orders"]}))
     answer = run("check", policy)
     assert 'profile "sound": 0 errors, 1 warnings' in answer.out
+
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = sorted(
+    [*(ROOT / "guarddb" / "cli" / "shop").glob("*.yaml"), *(ROOT / "examples" / "profiles").glob("*")]
+)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_the_profiles_that_ship_draw_no_warning(path: Path) -> None:
+    remarks = lint(load_policy(path))
+    assert [finding for finding in remarks if finding.level != "advice"] == []
