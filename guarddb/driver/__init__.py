@@ -1,0 +1,1 @@
+"""The only room that knows psycopg: guarded connections and cursors."""

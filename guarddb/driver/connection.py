@@ -1,0 +1,298 @@
+"""The guarded connections: psycopg's own, with the policy attached when they connect.
+
+Sync and async share everything but the waiting: what has to ask the server is a generator here, driven by either.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, cast
+from weakref import ReferenceType, ref
+
+import psycopg as _psycopg
+from psycopg import errors as e
+from psycopg import pq
+from psycopg._connection_base import BaseConnection
+from psycopg._cursor_base import BaseCursor
+from psycopg.rows import Row
+
+from guarddb import telemetry
+from guarddb.driver.cursor import CursorMixin
+from guarddb.driver.cursors import guarded
+from guarddb.driver.faults import cleaned, translated
+from guarddb.driver.freshness import Looks, refresh_gen, set_walls_gen
+from guarddb.driver.results import register_loaders
+from guarddb.driver.session import ARGUMENTS, Attachment, Session
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen, QueryNoTemplate
+    from psycopg.adapt import AdaptersMap
+    from psycopg.pq.abc import PGconn, PGresult
+
+    from guarddb.policy.profile import PolicyProfile
+    from guarddb.runtime.budgets import Remaining
+    from guarddb.sql.catalog import Catalog
+
+TEXT = pq.Format.TEXT
+IDLE = pq.TransactionStatus.IDLE
+
+_CURSOR_INIT = BaseCursor.__init__.__code__
+
+
+def split_arguments(arguments: dict[str, Any]) -> tuple[Attachment, dict[str, Any]]:
+    """guarddb's own arguments of connect(), checked, and psycopg's."""
+    own = {name: arguments.pop(name) for name in ARGUMENTS if name in arguments}
+    return Attachment.of(**own), arguments
+
+
+class ConnectionMixin(BaseConnection[Row], Generic[Row]):
+    """What sync and async guarded connections share."""
+
+    _guard: Session
+
+    def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
+        # Before psycopg's: from its first moment the connection denies, until connect() attaches the policy.
+        self._guard = Session(pgconn)
+        self._guard_looks = Looks()
+        super().__init__(pgconn, *args, **kwargs)
+        mine = cast("Any", self)
+        mine.cursor_factory = guarded(mine.cursor_factory)
+        mine.server_cursor_factory = guarded(mine.server_cursor_factory)
+        pgconn.notice_handler = partial(_on_notice, ref(self))
+
+    @property
+    def policy(self) -> PolicyProfile | None:
+        """The profile in force."""
+        return self._guard.profile
+
+    @property
+    def agent(self) -> str | None:
+        """Who the budgets and reports of this connection are for."""
+        attachment = self._guard.attachment
+        return attachment.agent if attachment is not None else None
+
+    @property
+    def budget(self) -> Remaining | None:
+        """What is left of the policy's budgets; it asks the budget store."""
+        budget = self._guard.budget
+        return budget.remaining() if budget is not None else None
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        # BaseCursor.__init__ reads this, and nothing else of the connection that could tell: here a cursor that was
+        # made by its own class (`psycopg.Cursor(conn)`, Django, TypeInfo.fetch, cursor_factory) becomes a guarded one.
+        frame = sys._getframe(1)
+        if frame.f_code is _CURSOR_INIT:
+            _adopt(frame.f_locals.get("self"))
+        return super().adapters
+
+    # Attaching
+
+    def _guard_open_gen(self, attachment: Attachment) -> PQGen[None]:
+        """Attach the policy and put up the walls, before the agent's first statement and outside its transactions."""
+        session = self._guard
+        info = self.info
+        port = info.port
+        session.facts = telemetry.ConnectionFacts(info.dbname, info.host or None, port)
+        session.database = (info.host, info.hostaddr, port, info.dbname)
+        register_loaders(self.adapters)
+        session.attach(attachment)
+        yield from set_walls_gen(session, self)
+
+    def _guard_refresh_gen(self) -> PQGen[None]:
+        return refresh_gen(self._guard, self, self._guard_looks)
+
+    def _guard_begin_gen(self) -> PQGen[None]:
+        return super()._start_query()
+
+    # What psycopg's generators call
+
+    def _start_query(self) -> PQGen[None]:
+        # A guarded cursor does not come here (see CursorMixin._start_query). Whoever does has hidden from `adapters`.
+        cursor = sys._getframe(1).f_locals.get("self")
+        if not isinstance(cursor, BaseCursor):
+            raise self._guard.deny("internal_error", "a statement was started by something that is no cursor")
+        _adopt(cursor)
+        return self._guard_adopted_gen()
+
+    def _guard_adopted_gen(self) -> PQGen[None]:
+        self._guard.follow()
+        yield from self._guard_refresh_gen()
+        yield from self._guard_begin_gen()
+
+    def _exec_command(
+        self, command: QueryNoTemplate, result_format: pq.Format = TEXT
+    ) -> PQGen[PGresult | None]:
+        session = self._guard
+        verb = command[:6] if isinstance(command, bytes) else b""
+        if verb[:5] == b"BEGIN":
+            # The last moment to look at the catalog without taking the snapshot of the agent's transaction.
+            if session.attachment is not None and session.attention and self._pipeline is None:
+                yield from self._guard_refresh_gen()
+            result = yield from super()._exec_command(command, result_format)
+            session.began = session.attention = True
+            return result
+        result = yield from super()._exec_command(command, result_format)
+        if verb == b"COMMIT" or command == b"ROLLBACK":
+            session.names.end_transaction()
+        return result
+
+    def _deallocate(self, name: bytes | None) -> PQGen[None]:
+        yield from super()._deallocate(name)
+        if name is None:
+            self._guard.names.forget_prepared()
+
+    # A transaction that may write is not to be had under read_only
+
+    @property
+    def _guard_read_only(self) -> bool:
+        session = self._guard
+        return session.profile is None or (
+            session.profile.access_mode == "read_only" and not session.observe
+        )
+
+    def _get_tx_start_command(self) -> bytes:
+        if self._read_only is False and self._guard_read_only:
+            raise self._guard_no_writes("a READ WRITE transaction")
+        return super()._get_tx_start_command()
+
+    def _set_read_only_gen(self, value: bool | None) -> PQGen[None]:
+        if value is not None and not value and self._guard_read_only:
+            raise self._guard_no_writes("a READ WRITE transaction")
+        yield from super()._set_read_only_gen(value)
+
+    def _tpc_prepare_gen(self) -> PQGen[None]:
+        if self._guard_read_only:
+            raise self._guard_no_writes("PREPARE TRANSACTION")
+        yield from super()._tpc_prepare_gen()
+
+    def _tpc_finish_gen(self, action: Any, xid: Any) -> PQGen[None]:
+        # With a xid it is about a transaction that somebody else prepared.
+        if xid is not None and self._guard_read_only:
+            raise self._guard_no_writes(f"{action} PREPARED")
+        yield from super()._tpc_finish_gen(action, xid)
+
+    def _guard_no_writes(self, what: str) -> e.Error:
+        return self._guard.deny("read_only", f"the policy is read-only, so {what} is refused", "only read")
+
+    def _guard_error(self, error: e.Error) -> e.Error:
+        """What the agent gets in place of an error, when it comes from the server."""
+        session = self._guard
+        if error._info is not None:
+            session.fail()
+        error = translated(session, error)
+        session.span.end(error=error)
+        return error
+
+
+def _adopt(cursor: Any) -> None:
+    if isinstance(cursor, BaseCursor) and not isinstance(cursor, CursorMixin):
+        cursor.__class__ = guarded(type(cursor))
+
+
+def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
+    """psycopg's notice handler, for notices that may quote rows."""
+    conn = wself()
+    if conn is None or not conn._notice_handlers:
+        return
+    session: Session = conn._guard
+    if session.sensitive and not session.observe:
+        diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
+        if (fields := cleaned(diagnostic)) is not None:
+            result = cast("PGresult", _Notice(fields))
+    BaseConnection._notice_handler(wself, result)
+
+
+class _Notice:
+    """As much of a PGresult as psycopg's Diagnostic reads."""
+
+    def __init__(self, fields: dict[int, bytes | None]) -> None:
+        self._fields = fields
+
+    def error_field(self, field: int) -> bytes | None:
+        return self._fields.get(field)
+
+
+class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
+    """`psycopg.Connection` under a policy. Made by `connect()`, which takes the policy."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
+        """Connect as `psycopg.Connection.connect` does, under a policy.
+
+        Args:
+            policy: a PolicyProfile, a dict, a path, a URL or a PolicySource; without it `GUARDDB_POLICY` is read.
+            agent: who the budgets are counted for.
+            settings: values of PostgreSQL settings that row filters read.
+            budgets: where budgets are counted, a storage URI; `memory://` unless given.
+            enforcement: `enforce`, or `observe` to decide and report and change nothing.
+            on_decision: called with (decision, sql) for every statement.
+
+        Raises:
+            PolicyError: there is no policy, or it is not valid; no connection is made then.
+        """
+        attachment, arguments = split_arguments(kwargs)
+        conn = super().connect(conninfo, **arguments)
+        try:
+            with conn.lock:
+                conn.wait(conn._guard_open_gen(attachment))
+        except BaseException:
+            conn.close()
+            raise
+        return conn
+
+    def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+        """As psycopg's. Every operation passes here, so errors of the server's do too, wherever they come up."""
+        try:
+            return super().wait(gen, *args, **kwargs)
+        except e.Error as ex:
+            error = self._guard_error(ex)
+        # Outside of the handler: there `error` would drag the server's own error along as its __context__.
+        raise error
+
+    def _guard_catalog(self) -> Catalog:
+        """The catalog that statements are judged by now."""
+        with self.lock:
+            self.wait(self._guard_refresh_gen())
+        assert self._guard.catalog is not None
+        return self._guard.catalog
+
+
+class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
+    """`psycopg.AsyncConnection` under a policy."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
+        """Connect as `Connection.connect` does."""
+        attachment, arguments = split_arguments(kwargs)
+        conn = await super().connect(conninfo, **arguments)
+        try:
+            async with conn.lock:
+                await conn.wait(conn._guard_open_gen(attachment))
+        except BaseException:
+            await conn.close()
+            raise
+        return conn
+
+    async def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+        """As psycopg's; see `Connection.wait`."""
+        try:
+            return await super().wait(gen, *args, **kwargs)
+        except e.Error as ex:
+            error = self._guard_error(ex)
+        raise error
+
+    async def _guard_catalog(self) -> Catalog:
+        """The catalog that statements are judged by now."""
+        async with self.lock:
+            await self.wait(self._guard_refresh_gen())
+        assert self._guard.catalog is not None
+        return self._guard.catalog
+
+
+def connect(conninfo: str = "", **kwargs: Any) -> Connection[Any]:
+    """Connect under a policy; the arguments of `Connection.connect`."""
+    # Looked up when called: a tracer that patches Connection.connect after the import is then not passed by.
+    conn: Connection[Any] = Connection.connect(conninfo, **kwargs)
+    return conn

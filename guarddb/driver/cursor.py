@@ -1,0 +1,358 @@
+"""The guarded cursors: psycopg's own, with hooks where sync and async share their generators.
+
+A guarded class is composed on demand over any cursor class (`guarded(cls)`), a foreign one included, and adds no
+attribute to it: see `results.Results` for where the state is.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+import psycopg as _psycopg
+from psycopg import pq
+from psycopg._cursor_base import BaseCursor
+from psycopg._queries import PostgresClientQuery
+from psycopg.adapt import Transformer
+
+from guarddb import telemetry
+from guarddb.driver.inspection import cut, inspect_result, inspect_stream
+from guarddb.driver.query import guarded_query
+from guarddb.driver.results import MeteredTransformer, Results
+from guarddb.errors import PolicyViolation
+
+if TYPE_CHECKING:
+    from psycopg._queries import PostgresQuery
+    from psycopg.abc import Params, PQGen, Query
+    from psycopg.pq.abc import PGresult
+
+    from guarddb.decision.decision import Decision
+    from guarddb.driver.session import Session
+
+IDLE = pq.TransactionStatus.IDLE
+
+
+class CursorMixin(BaseCursor[Any, Any]):
+    """What every guarded cursor has, sync or async, client or server."""
+
+    __slots__ = ()
+
+    @property
+    def decision(self) -> Decision | None:
+        """The decision about the last statement; None before the first."""
+        results = self._results
+        judged = results.judged if isinstance(results, Results) else None
+        return judged.plan.decision if judged is not None else None
+
+    @property
+    def truncated(self) -> bool:
+        """Whether `max_rows` cut the current result."""
+        results = self._results
+        return isinstance(results, Results) and results.truncated
+
+    @property
+    def _guard(self) -> Session:
+        session: Session = self._conn._guard
+        return session
+
+    def _guard_results(self) -> Results:
+        results = self._results
+        if not isinstance(results, Results):
+            # A foreign cursor adopted after its first statement, or a generator of psycopg's that put a plain list.
+            results = Results(results)
+            self._results = results
+        return results
+
+    def _reset(self, reset_query: bool = True) -> None:
+        before = getattr(self, "_results", None)
+        super()._reset(reset_query)
+        self._results = results = Results()
+        if isinstance(before, Results):
+            if before.pending:
+                # Sent in a pipeline by this cursor, not answered yet.
+                results.pending = before.pending
+            if not reset_query:  # closed: what was decided may still be asked
+                results.judged = before.judged
+                results.truncated = before.truncated
+
+    # The statement: the policy and the catalog are made current, then it is converted and judged, and only then is a
+    # transaction begun for it. Nothing of a refused statement is sent, BEGIN included.
+
+    def _start_query(self, query: Query | None = None) -> PQGen[None]:
+        # psycopg's own, but for the BEGIN, which comes when the statement has been judged.
+        if self._closed:
+            raise _psycopg.InterfaceError("the cursor is closed")
+        self._reset()
+        if not self._last_query or (self._last_query is not query):
+            self._last_query = None
+            self._tx = Transformer(self)
+        elif type(self._tx) is MeteredTransformer:
+            self._tx = self._tx.real
+        conn = self._conn
+        session: Session = conn._guard
+        session.follow()
+        if session.attention or perf_counter() >= session.check_at:
+            yield from conn._guard_refresh_gen()
+
+    def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
+        pgq = guarded_query(self._query_cls)(self._tx)
+        try:
+            pgq.convert(query, params)
+        except PolicyViolation:
+            self._guard_results().judged = self._guard.last
+            raise
+        return pgq
+
+    def _guard_before_begin_gen(self, query: Query, params: Params | None, *, copy: bool = False) -> PQGen[None]:
+        """For the generators of psycopg's that begin and convert in one go: judge, then begin."""
+        conn = self._conn
+        if conn._autocommit or conn.pgconn.transaction_status != IDLE:
+            return
+        self._reset()
+        session: Session = conn._guard
+        session.follow()
+        yield from conn._guard_refresh_gen()
+        cls: type[PostgresQuery] = self._query_cls
+        if copy and (params or not isinstance(query, str | bytes | _psycopg.sql.Composable)):
+            cls = PostgresClientQuery
+        pgq = cls(Transformer(self))
+        pgq.convert(query, None if copy and not params else params)
+        judged = session.peek(pgq.query)
+        if judged.blocked:
+            self._guard_results().judged = judged
+            session.report(judged)
+        yield from conn._guard_begin_gen()
+
+    def _maybe_prepare_gen(
+        self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
+    ) -> PQGen[None]:
+        conn = self._conn
+        session: Session = conn._guard
+        if session.counts:
+            self._guard_charge(pgq)
+        if not conn._autocommit and conn.pgconn.transaction_status == IDLE:
+            yield from conn._guard_begin_gen()
+        yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+
+    def _guard_charge(self, pgq: Any) -> None:
+        if not pgq.counted:
+            self._guard.charge(pgq.judged)
+            pgq.counted = True
+
+    def _guard_sending(self, pgq: Any) -> None:
+        """The tripwire, and the note of what goes to the server. Nothing is sent that does not pass here."""
+        conn = self._conn
+        session: Session = conn._guard
+        judged = getattr(pgq, "judged", None)
+        if judged is None or judged.blocked or pgq.query is not judged.sent:
+            raise session.deny("internal_error", "a statement reached the connection that was never judged")
+        if session.counts:
+            self._guard_charge(pgq)
+        results = self._guard_results()
+        span = telemetry.start(session.facts, judged.plan, session.policy_name, session.version, judged.text)
+        if conn._pipeline is not None:
+            if results.pending is None:
+                results.pending = deque()
+            results.pending.append((judged, span))
+        else:
+            results.judged = judged
+            results.inspect = results.inspect or judged.inspect
+            results.span = session.span = span
+        if judged.effects:
+            session.note_sent(judged)
+        else:
+            session.began = False
+        if judged.sensitive or session.sensitive:
+            session.note_sensitive(judged, idle=conn.pgconn.transaction_status == IDLE)
+
+    def _execute_send(
+        self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None
+    ) -> None:
+        self._guard_sending(query)
+        super()._execute_send(query, force_extended=force_extended, binary=binary)
+
+    def _send_prepare(self, name: bytes, query: PostgresQuery) -> None:
+        judged = getattr(query, "judged", None)
+        if judged is None or judged.blocked or query.query is not judged.sent:
+            raise self._guard.deny("internal_error", "a statement reached the connection that was never judged")
+        super()._send_prepare(name, query)
+
+    def _send_query_prepared(
+        self, name: bytes, pgq: PostgresQuery, *, binary: bool | None = None
+    ) -> None:
+        self._guard_sending(pgq)
+        super()._send_query_prepared(name, pgq, binary=binary)
+
+    # The results
+
+    def _raise_for_result(self, result: PGresult) -> Any:
+        results = self._guard_results()
+        if results.pending:
+            results.pending.popleft()
+        self._guard.fail()
+        super()._raise_for_result(result)
+
+    def _set_results(self, results: list[PGresult]) -> None:
+        mine = self._guard_results()
+        judged, span = mine.judged, mine.span
+        if mine.pending:
+            judged, span = mine.pending.popleft()
+        many = self._execmany_returning
+        if judged is not None:
+            if many is None:
+                mine.judged = judged
+                mine.statements = judged.statements
+                mine.inspect = judged.inspect
+                mine.caps = mine.reported = None
+            elif many:
+                # One statement for each set of parameters, and each may have a plan of its own.
+                mine.statements += judged.statements[:1] * len(results)
+                mine.judged = judged
+                mine.inspect = mine.inspect or judged.inspect
+            else:
+                mine.judged = judged
+            if judged.effects:
+                self._guard_effects(judged, results)
+        super()._set_results(results)
+        if span is not None and span is not telemetry.NO_SPAN:
+            rows = self._rowcount if self.pgresult is not None and self.pgresult.nfields else None
+            span.end(rows=rows, truncated=mine.truncated)
+
+    def _guard_effects(self, judged: Any, results: list[PGresult]) -> None:
+        names = self._guard.names
+        names.confirm(judged)
+        for index, statement in enumerate(judged.statements):
+            if statement.session_verb != "fetch" or statement.row_cap is None or index >= len(results):
+                continue
+            portal = names.portals.get(statement.session_name or "")
+            if portal is not None:
+                mine = self._guard_results()
+                mine.inspect = True
+                mine.caps = mine.caps or {}
+                mine.caps[index] = left = max(0, statement.row_cap - portal.delivered)
+                portal.delivered += min(left, results[index].ntuples)
+
+    def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
+        if type(self._tx) is MeteredTransformer:
+            self._tx = self._tx.real
+        super()._select_current_result(i, format)
+        results = self._results
+        if type(results) is Results and results.inspect:
+            inspect_result(self, results, i, format)
+
+    def _stream_send_gen(
+        self, query: Query, params: Params | None = None, *, binary: bool | None = None, size: int
+    ) -> PQGen[None]:
+        yield from self._guard_before_begin_gen(query, params)
+        yield from super()._stream_send_gen(query, params, binary=binary, size=size)
+
+    def _stream_fetchone_gen(self, first: bool) -> PQGen[PGresult | None]:
+        result = yield from super()._stream_fetchone_gen(first)
+        results = self._results
+        if type(results) is not Results:
+            return result
+        if result is not None and results.inspect:
+            result = inspect_stream(self, results, result, first=first)
+        if result is None and results.span is not None:
+            results.span.end(truncated=results.truncated)
+        elif result is not None:
+            results.streamed += result.ntuples
+        return result
+
+    def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
+        if not self._conn._pipeline:
+            yield from self._guard_before_begin_gen(statement, params, copy=True)
+        yield from super()._start_copy_gen(statement, params)
+
+
+class ServerCursorGuard(CursorMixin):
+    """A named cursor. Its FETCH shows no statement: the portal's plan is kept by name, and caps all its FETCHes."""
+
+    __slots__ = ()
+
+    def _declare_gen(
+        self, query: Query, params: Params | None = None, binary: bool | None = None
+    ) -> PQGen[None]:
+        server = cast("Any", self)
+        yield from self._guard_before_begin_gen(server._make_declare_statement(query), params)
+        yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
+
+    def _describe_gen(self) -> PQGen[None]:
+        session = self._guard
+        server = cast("Any", self)
+        before = self._guard_results()
+        judged = before.judged
+        portal = session.names.portals.get(server._name)
+        if judged is not None and (portal is None or portal.judged is not judged):
+            session.names.open_portal(server._name, judged, session.context, hold=server._withhold)
+        elif judged is None and portal is not None:
+            judged = portal.judged
+        yield from super()._describe_gen()  # type: ignore[misc]
+        # psycopg put a plain list of the description's result in its place.
+        mine = Results(self._results)
+        self._results = mine
+        mine.span = before.span
+        if judged is not None:
+            mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect
+            session.names.confirm(judged)
+        if mine.inspect:
+            inspect_result(self, mine, 0, server._format)
+
+    def _guard_portal_gen(self) -> PQGen[Any]:
+        """The portal that FETCH or MOVE is about, judged by the policy of now."""
+        conn = self._conn
+        session: Session = conn._guard
+        session.follow()
+        if session.attention or perf_counter() >= session.check_at:
+            yield from conn._guard_refresh_gen()
+        name = cast("Any", self)._name
+        portal = session.names.portals.get(name)
+        if session.observe:
+            return portal
+        if portal is None:
+            if not session.restricts:
+                return None
+            raise session.deny(
+                "statement_not_allowed",
+                f'nothing is known about what the cursor "{name}" reads',
+                "open it with execute() or DECLARE on this connection",
+            )
+        if portal.context != session.context:
+            refused = session.rejudge("fetch", name, portal)
+            if refused is not None:
+                raise session.violation(refused.decision)
+            portal = session.names.portals[name]
+        return portal
+
+    def _fetch_gen(self, num: int | None) -> PQGen[list[Any]]:
+        server = cast("Any", self)
+        if self._closed:
+            raise _psycopg.InterfaceError("the cursor is closed")
+        portal = yield from self._guard_portal_gen()
+        if not server._described:
+            yield from self._conn._guard_begin_gen()
+        cap = portal.statement.row_cap if portal is not None and not self._guard.observe else None
+        if cap is None:
+            rows: list[Any] = yield from super()._fetch_gen(num)  # type: ignore[misc]
+            return rows
+        left = max(0, cap - portal.delivered)
+        if not left and self.truncated:
+            return []
+        # One more than is handed out tells whether there is more.
+        asked = left + 1 if num is None or num > left else num
+        rows = yield from super()._fetch_gen(asked)  # type: ignore[misc]
+        shown = rows[:left]
+        portal.delivered += len(shown)
+        if len(rows) > len(shown):
+            results = self._guard_results()
+            cut(self, results, self.pgresult, len(shown), cap)
+        return shown
+
+    def _scroll_gen(self, value: int, mode: str) -> PQGen[None]:
+        yield from self._guard_portal_gen()
+        yield from super()._scroll_gen(value, mode)  # type: ignore[misc]
+
+    def _close_gen(self) -> PQGen[None]:
+        yield from super()._close_gen()  # type: ignore[misc]
+        self._guard.names.forget(portal=cast("Any", self)._name)

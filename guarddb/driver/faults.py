@@ -1,0 +1,122 @@
+"""Row data cut out of what the server says: errors and notices of statements over masked or filtered relations.
+
+PostgreSQL quotes values in its messages (`invalid input syntax for type integer: "…"`), in DETAIL
+(`Key (email)=(…) already exists.`) and in CONTEXT. Class and SQLSTATE stay; names of tables, columns, types and
+constraints stay; the values go.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from psycopg import errors as e
+from psycopg.pq import DiagnosticField as Field
+
+from guarddb.decision.decision import Decision
+from guarddb.errors import PolicyViolation, refusal_message
+
+if TYPE_CHECKING:
+    from guarddb.driver.session import Session
+
+#: Raised on purpose by the check that the engine adds to RETURNING; the table's name follows.
+_ROW_FILTER_MARKER = re.compile(r"guarddb:row_filter_violation(?::([^\"\s]+(?: [^\"\s]+)*))?")
+
+_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'|«[^»]*»|“[^”]*”')
+_PARENTHESISED = re.compile(r"\s*\([^()]*\)")
+_NAMES = (
+    Field.SCHEMA_NAME,
+    Field.TABLE_NAME,
+    Field.COLUMN_NAME,
+    Field.DATATYPE_NAME,
+    Field.CONSTRAINT_NAME,
+)
+#: What may hold row data in whole.
+_DROPPED = (
+    Field.MESSAGE_DETAIL,
+    Field.CONTEXT,
+    Field.INTERNAL_QUERY,
+    Field.INTERNAL_POSITION,
+)
+_RAISED = "an error was raised by a function or trigger; its text was cut, for it may hold row data"
+
+Fields = dict[int, bytes | None]
+
+
+def fields_of(diagnostic: e.Diagnostic) -> Fields:
+    """All fields of a server message."""
+    encoding = diagnostic._encoding
+    fields: Fields = {}
+    for field in Field:
+        value = diagnostic._error_message(field)
+        if value is not None:
+            fields[field] = value.encode(encoding, "replace")
+    return fields
+
+
+def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
+    """The fields of a server message without row data, or None when there is nothing to cut."""
+    if diagnostic.statement_position and not diagnostic.internal_query:
+        # A position in the statement's own text: parse analysis said this, before it saw a row.
+        return None
+    encoding = diagnostic._encoding
+    fields = fields_of(diagnostic)
+    for field in _DROPPED:
+        fields.pop(field, None)
+    names = {value.decode(encoding, "replace") for name in _NAMES if (value := fields.get(name)) is not None}
+    message = diagnostic.message_primary or ""
+    if diagnostic.source_function == "exec_stmt_raise":
+        message = _RAISED
+        for name in _NAMES:  # RAISE sets these to whatever it likes
+            fields.pop(name, None)
+        fields.pop(Field.MESSAGE_HINT, None)
+    else:
+        message = _without_values(message, names)
+    fields[Field.MESSAGE_PRIMARY] = message.encode(encoding, "replace")
+    hint = diagnostic.message_hint
+    if hint and (_QUOTED.search(hint) or "(" in hint):
+        fields.pop(Field.MESSAGE_HINT, None)
+    return fields
+
+
+def _without_values(message: str, names: set[str]) -> str:
+    """
+    >>> _without_values('invalid input syntax for type integer: "4111 1111"', set())
+    'invalid input syntax for type integer'
+    >>> _without_values('duplicate key value violates unique constraint "u_key"', {'u_key'})
+    'duplicate key value violates unique constraint "u_key"'
+    >>> _without_values('value "300" is out of range for type smallint', set())
+    'value "…" is out of range for type smallint'
+    """
+    message = message.partition(":")[0]
+    message = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in names else '"…"', message)
+    # A quote that does not close stands before a value that holds one itself.
+    if message.count('"') % 2:
+        message = message.partition('"')[0] + '"…"'
+    return _PARENTHESISED.sub("", message).strip()
+
+
+def translated(session: Session, error: e.Error) -> e.Error:
+    """What the agent gets in place of an error of the server's; the error itself when there is nothing to hide."""
+    info = error._info
+    if info is None or isinstance(error, PolicyViolation) or session.observe:
+        return error
+    diagnostic = error.diag
+    primary = diagnostic.message_primary or ""
+    if diagnostic.sqlstate == "22P02" and (marker := _ROW_FILTER_MARKER.search(primary)):
+        return _row_filter_violation(session, marker[1])
+    if session.sensitive and (fields := cleaned(diagnostic)) is not None:
+        # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the values.
+        error._info = fields
+        message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
+        error.args = (message,)
+    return error
+
+
+def _row_filter_violation(session: Session, table: str | None) -> PolicyViolation:
+    where = f' of table "{table}"' if table else ""
+    reason = f"a row that the statement writes would be outside the row filter{where}; nothing of it was kept"
+    hint = "write only rows that the filter lets you see"
+    decision = Decision("block", "row_filter_violation", reason, hint)
+    name = session.profile.name if session.profile is not None else None
+    return PolicyViolation(refusal_message(name, reason), decision)

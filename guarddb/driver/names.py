@@ -1,0 +1,140 @@
+"""What the session has under a name: SQL-level prepared statements and portals, with the plan each was opened with.
+
+EXECUTE and FETCH show no statement of their own, so they are judged by what was remembered when the name was given.
+A name is known from the moment its statement is sent and confirmed when the server has accepted it; an error forgets
+whatever is not confirmed. In a pipeline the next statement is judged before the answer to the last one has come.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from guarddb.decision.decision import NO_NAMES, SessionNames, StatementPlan
+from guarddb.tree import SQLSyntaxError, parse
+
+if TYPE_CHECKING:
+    from guarddb.driver.plans import Judged
+
+#: DeclareCursorStmt.options: CURSOR_OPT_HOLD of nodes/parsenodes.h.
+_HOLD = 0x0020
+
+
+@dataclass(slots=True, eq=False)
+class Remembered:
+    """A prepared statement or portal: what opened it, and under which policy and catalog that was judged."""
+
+    judged: Judged
+    statement: StatementPlan
+    context: object
+    hold: bool = False
+    confirmed: bool = False
+    #: rows handed out by FETCH so far; `max_rows` counts per portal, not per FETCH
+    delivered: int = 0
+
+
+def is_with_hold(text: str) -> bool:
+    """Whether a DECLARE asks for a portal that outlives its transaction."""
+    try:
+        (statement,) = parse(text)
+    except (SQLSyntaxError, ValueError):
+        return False
+    options: int = statement["stmt"].get("DeclareCursorStmt", {}).get("options", 0)
+    return bool(options & _HOLD)
+
+
+class Names:
+    """The names of one session."""
+
+    __slots__ = ("portals", "prepared", "snapshot")
+
+    def __init__(self) -> None:
+        self.prepared: dict[str, Remembered] = {}
+        self.portals: dict[str, Remembered] = {}
+        #: the same, as the engine takes it
+        self.snapshot: SessionNames = NO_NAMES
+
+    def note_sent(self, judged: Judged, context: object) -> None:
+        """A statement goes to the server: learn or forget names."""
+        changed = False
+        for statement in judged.plan.statements:
+            verb, name = statement.session_verb, statement.session_name
+            if verb in ("prepare", "declare") and name is not None:
+                held = self.prepared if verb == "prepare" else self.portals
+                # A name in use makes the server refuse the statement: what is remembered stays true.
+                if name not in held:
+                    hold = verb == "declare" and is_with_hold(judged.text)
+                    held[name] = Remembered(judged, statement, context, hold)
+                    changed = True
+            elif verb in ("deallocate", "close"):
+                # Forgotten at once, even if the server should refuse: an unknown name is refused, never trusted.
+                held = self.prepared if verb == "deallocate" else self.portals
+                if name is None:
+                    held.clear()
+                else:
+                    held.pop(name, None)
+                changed = True
+            if statement.transaction in ("commit", "rollback"):
+                self.end_transaction()
+        if changed:
+            self._publish()
+
+    def confirm(self, judged: Judged) -> None:
+        """The server has accepted a statement."""
+        for statement in judged.plan.statements:
+            verb, name = statement.session_verb, statement.session_name
+            if verb in ("prepare", "declare") and name is not None:
+                found = (self.prepared if verb == "prepare" else self.portals).get(name)
+                if found is not None and found.judged is judged:
+                    found.confirmed = True
+
+    def fail(self) -> None:
+        """The server has refused something: forget the names that were only on their way."""
+        if not (self.prepared or self.portals):
+            return
+        for held in (self.prepared, self.portals):
+            for name in [name for name, found in held.items() if not found.confirmed]:
+                del held[name]
+        self._publish()
+
+    def end_transaction(self) -> None:
+        """Portals without HOLD are gone with their transaction."""
+        gone = [name for name, found in self.portals.items() if not found.hold]
+        for name in gone:
+            del self.portals[name]
+        if gone:
+            self._publish()
+
+    def forget(self, *, prepared: str | None = None, portal: str | None = None) -> None:
+        """The driver itself closed something."""
+        if prepared is not None:
+            self.prepared.pop(prepared, None)
+        if portal is not None:
+            self.portals.pop(portal, None)
+        self._publish()
+
+    def forget_prepared(self) -> None:
+        """The driver sent DEALLOCATE ALL: the agent's own prepared statements are gone as well."""
+        if self.prepared:
+            self.prepared.clear()
+            self._publish()
+
+    def open_portal(self, name: str, judged: Judged, context: object, *, hold: bool) -> None:
+        """A named cursor of psycopg's was declared."""
+        if not judged.plan.statements:
+            return
+        statement = judged.plan.statements[0]
+        self.portals[name] = Remembered(judged, statement, context, hold, confirmed=True)
+        self._publish()
+
+    def replace(self, kind: str, name: str, found: Remembered) -> None:
+        """The same text was judged anew."""
+        (self.prepared if kind == "execute" else self.portals)[name] = found
+        self._publish()
+
+    def _publish(self) -> None:
+        self.snapshot = SessionNames(
+            MappingProxyType({name: found.statement for name, found in self.prepared.items()}),
+            MappingProxyType({name: found.statement for name, found in self.portals.items()}),
+        )

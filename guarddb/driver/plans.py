@@ -1,0 +1,156 @@
+"""Plans by exact text: the engine is asked once for each text, policy, catalog and search path.
+
+The hot path of a statement is one lookup in the connection's own dict of plans. Behind it is a bounded cache for the
+whole process, so that a pool's connections and short-lived ones share what was decided.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from cachetools import LRUCache
+
+from guarddb.decision import evaluate as engine
+from guarddb.decision.decision import Decision, Plan, StatementPlan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guarddb.decision.decision import SessionNames
+    from guarddb.decision.evaluate import CompiledPolicy
+    from guarddb.policy.profile import PolicyProfile
+    from guarddb.sql.catalog import Catalog
+
+logger = logging.getLogger("guarddb")
+
+#: Plans kept in the process, and on one connection.
+PLANS = 2048
+CONNECTION_PLANS = 512
+
+
+@dataclass(slots=True, eq=False)
+class Judged:
+    """A text, the engine's answer, and what the driver asks of it on every run, worked out once.
+
+    Attributes:
+        original: the agent's bytes; `sent` are those that go to the server (the same object when nothing changed).
+        statements: how each result is handled; empty where results pass as they are (observing, empty text).
+        inspect: results need a look: a cap, a hidden RETURNING, hashes, or a policy with masks or egress budget.
+        effects: changes what the session knows: catalog, names, transaction or settings.
+    """
+
+    plan: Plan
+    original: bytes
+    sent: bytes
+    text: str
+    statements: tuple[StatementPlan, ...] = ()
+    blocked: bool = False
+    empty: bool = False
+    inspect: bool = False
+    effects: bool = False
+    sensitive: bool = False
+    #: part of no cache: the answer depends on the session's own names
+    uses_session: bool = False
+
+
+def has_effects(statement: StatementPlan) -> bool:
+    """Whether the session must take note of a statement that was sent."""
+    return (
+        statement.changes_catalog
+        or statement.transaction is not None
+        or statement.session_verb is not None
+        or not statement.kinds.isdisjoint(_UNSETTLING)
+    )
+
+
+#: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are `other`).
+_UNSETTLING = frozenset({"set", "other", "ddl"})
+
+
+class PlanCache:
+    """A bounded, thread-safe cache of `Judged` by (text, context)."""
+
+    def __init__(self, size: int = PLANS) -> None:
+        self._plans: LRUCache[tuple[bytes, object], Judged] = LRUCache(size)
+        self._lock = threading.Lock()
+
+    def get(self, text: bytes, context: object) -> Judged | None:
+        with self._lock:
+            return self._plans.get((text, context))
+
+    def put(self, text: bytes, context: object, judged: Judged) -> None:
+        with self._lock:
+            self._plans[text, context] = judged
+
+
+SHARED = PlanCache()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Compiled:
+    """A compiled policy and a number that no other one in this process ever has: plans are filed under it."""
+
+    policy: CompiledPolicy
+    serial: int
+
+
+_serials = count(1)
+_compiled: LRUCache[tuple[str, str, tuple[tuple[str, str], ...]], Compiled] = LRUCache(128)
+_compiled_lock = threading.Lock()
+
+
+def compiled(profile: PolicyProfile, version: str, settings: Mapping[str, str]) -> Compiled:
+    """The compiled policy, shared by every connection with the same profile, version and settings.
+
+    Filed under the profile's content: two profiles that only share a name and a version must never share plans.
+    """
+    key = (profile.model_dump_json(), version, tuple(sorted(settings.items())))
+    with _compiled_lock:
+        found = _compiled.get(key)
+        if found is None:
+            policy = engine.compile_policy(profile, settings, version)
+            found = _compiled[key] = Compiled(policy, next(_serials))
+        return found
+
+
+def decode(query: bytes, encoding: str) -> str | None:
+    """The text the server will read, or None when these bytes are not one.
+
+    The bytes must come back from the text unchanged: a codec that maps two byte sequences to one character would let
+    the server read another text than the engine.
+    """
+    try:
+        text = query.decode(encoding)
+        return text if encoding == "utf-8" or text.encode(encoding) == query else None
+    except (UnicodeError, LookupError):
+        return None
+
+
+def ask(text: str, policy: CompiledPolicy, catalog: Catalog | None, names: SessionNames) -> Plan:
+    """The engine's answer; an exception in it is a refusal, never a permit."""
+    try:
+        return engine.decide(text, policy, catalog, names)
+    except Exception:
+        logger.exception("the engine failed on a statement; it was refused")
+        return refusal("internal_error", "an internal error of guarddb; it was logged")
+
+
+def refusal(rule: Any, reason: str, hint: str | None = None) -> Plan:
+    """A plan that refuses."""
+    return Plan(Decision("block", rule, reason, hint))
+
+
+def masked_origins(policy: CompiledPolicy, catalog: Catalog | None) -> Mapping[tuple[int, int], str]:
+    """Which (table OID, attribute number) carry a mask: the second net, independent of the analysis of the text."""
+    try:
+        from guarddb.decision.masking import origin_masks
+    except ImportError:
+        return {}
+    if catalog is None:
+        return {}
+    masks: Mapping[tuple[int, int], str] = origin_masks(policy, catalog)
+    return masks

@@ -1,0 +1,75 @@
+"""The statement hook: psycopg's query classes, judged at the end of every conversion.
+
+Whatever the agent passes (str, bytes, Composed, a template string, raw `$1`, client-bound values), at the end of
+`convert()` and of every `dump()` it is bytes in `self.query`, and those bytes are what libpq sends. Hooking only
+`convert()` is a hole: `ClientCursor.executemany` renders every row after the first in `dump()`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from psycopg._queries import PostgresClientQuery, PostgresQuery, PostgresRawQuery
+
+if TYPE_CHECKING:
+    from psycopg.abc import Params, Query
+
+    from guarddb.driver.plans import Judged
+
+
+class QueryMixin(PostgresQuery):
+    """Judges what a query class made, and puts the text to send in its place."""
+
+    __slots__ = ()
+
+    # In the composed class's slots (see `guarded_query`).
+    judged: Judged | None
+    counted: bool
+
+    def __init__(self, transformer: Any) -> None:
+        super().__init__(transformer)
+        self.judged = None
+        self.counted = False
+
+    def convert(self, query: Query, vars: Params | None) -> None:
+        self.judged = None
+        super().convert(query, vars)
+        # A query class is free to end its convert() without dump(), as template strings do.
+        if self.judged is None:
+            self._judge()
+
+    def dump(self, vars: Params | None) -> None:
+        super().dump(vars)
+        self._judge()
+
+    def _judge(self) -> None:
+        judged = self.judged
+        query = self.query
+        if judged is not None and query is judged.sent:
+            # Only the parameters are new. Judged again all the same (the policy may have changed since), and
+            # by the agent's own text: what is sent already holds masks and filters.
+            query = judged.original
+        session = cast("Any", self._tx.connection)._guard
+        self.judged = judged = session.judge(query)
+        self.query = judged.sent
+        self.counted = False
+
+
+_composed: dict[type[PostgresQuery], type[QueryMixin]] = {}
+
+
+def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
+    """`cls` with the hook; the class itself when it has it already."""
+    found = _composed.get(cls)
+    if found is None:
+        if issubclass(cls, QueryMixin):
+            found = cls
+        else:
+            slots = {"__slots__": ("counted", "judged"), "__module__": cls.__module__}
+            found = cast("type[QueryMixin]", type(cls.__name__, (QueryMixin, cls), slots))
+        _composed[cls] = found
+    return found
+
+
+for _class in (PostgresQuery, PostgresClientQuery, PostgresRawQuery):
+    guarded_query(_class)

@@ -1,0 +1,192 @@
+"""What the agent sees of a result: cut after `max_rows`, without a RETURNING that guarddb added, hashed, metered.
+
+PGresult is a C type and cannot be cut. psycopg's C transformer needs the real one, everything else reads
+`cursor.pgresult`: that is where the views of this module go, so that no row is copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psycopg import pq
+from psycopg.adapt import Loader
+
+if TYPE_CHECKING:
+    from psycopg.abc import AdaptContext, Buffer, RowMaker
+    from psycopg.pq.abc import PGresult
+
+    from guarddb.decision.decision import StatementPlan
+    from guarddb.driver.plans import Judged
+    from guarddb.driver.session import Session
+    from guarddb.telemetry import StatementSpan
+
+#: Type OIDs that no server gives out (the last of 2^32), under which the loaders of this module are registered.
+HASH_OID = 0xFFFFFF01
+NULL_OID = 0xFFFFFF02
+
+
+class Results(list["PGresult"]):
+    """A cursor's results, and what the guard knows about the statement they came from.
+
+    It is kept here because a cursor has no room of its own: psycopg's cursors have __slots__, and one that was made
+    as `psycopg.Cursor(conn)` can only become a guarded one when both have the same layout.
+    """
+
+    #: the statement of the current results, and how each result is handled
+    judged: Judged | None = None
+    statements: tuple[StatementPlan, ...] = ()
+    inspect: bool = False
+    truncated: bool = False
+    #: in a pipeline: statements sent whose results have not come yet
+    pending: deque[tuple[Judged, StatementSpan]] | None = None
+    #: row caps of FETCH statements, by index: what is left of their portal's
+    caps: dict[int, int] | None = None
+    #: indexes whose truncation was reported
+    reported: set[int] | None = None
+    #: rows that stream() has handed out
+    streamed: int = 0
+    span: StatementSpan | None = None
+
+
+def keyed_hash(key: bytes, value: bytes, encoding: str) -> bytes:
+    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering in UTF-8, whatever the connection's encoding."""
+    if encoding != "utf-8":
+        value = value.decode(encoding).encode()
+    return hmac.digest(key, value, hashlib.sha256).hex().encode()
+
+
+class HashLoader(Loader):
+    """Loads a masked column that arrives as text: the value is hashed and never decoded. NULL never gets here."""
+
+    format = pq.Format.TEXT
+
+    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
+        super().__init__(oid, context)
+        conn: Any = self.connection
+        self._key: bytes | None = conn._guard.hash_key
+        self._encoding: str = conn._guard.encoding
+
+    def load(self, data: Buffer) -> str | None:
+        if self._key is None:
+            return None
+        return keyed_hash(self._key, bytes(data), self._encoding).decode()
+
+
+class HashBinaryLoader(HashLoader):
+    # The binary form of a text is its bytes, so that a hash is the same in both formats.
+    format = pq.Format.BINARY
+
+
+class NullLoader(Loader):
+    """Loads nothing, whatever is there."""
+
+    format = pq.Format.TEXT
+
+    def load(self, data: Buffer) -> None:
+        return None
+
+
+class NullBinaryLoader(NullLoader):
+    format = pq.Format.BINARY
+
+
+def register_loaders(adapters: Any) -> None:
+    """Make the reserved OIDs known; cursors made from now on have them too."""
+    adapters.register_loader(HASH_OID, HashLoader)
+    adapters.register_loader(HASH_OID, HashBinaryLoader)
+    adapters.register_loader(NULL_OID, NullLoader)
+    adapters.register_loader(NULL_OID, NullBinaryLoader)
+
+
+class ResultView:
+    """A PGresult as the agent may see it: fewer rows, and masked columns masked."""
+
+    __slots__ = ("_masks", "_result", "ntuples")
+
+    def __init__(
+        self,
+        result: PGresult,
+        ntuples: int,
+        masks: Mapping[int, Callable[[bytes], bytes | None]],
+    ) -> None:
+        self._result = result
+        self._masks = masks
+        self.ntuples = ntuples
+
+    def get_value(self, row_number: int, column_number: int) -> bytes | None:
+        """As PGresult's, of the rows and values that are shown."""
+        if not 0 <= row_number < self.ntuples:
+            return None
+        value = self._result.get_value(row_number, column_number)
+        mask = self._masks.get(column_number)
+        return value if mask is None or value is None else mask(value)
+
+    def get_isnull(self, row_number: int, column_number: int) -> bool:
+        return self.get_value(row_number, column_number) is None
+
+    def get_length(self, row_number: int, column_number: int) -> int:
+        return len(self.get_value(row_number, column_number) or b"")
+
+    @property
+    def pgresult_ptr(self) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+
+class CommandView:
+    """The result of a command to which guarddb added a RETURNING: as if it had not."""
+
+    __slots__ = ("_result",)
+
+    status: ClassVar[int] = pq.ExecStatus.COMMAND_OK
+    ntuples: ClassVar[int] = 0
+    nfields: ClassVar[int] = 0
+    binary_tuples: ClassVar[int] = 0
+    pgresult_ptr: ClassVar[None] = None
+
+    def __init__(self, result: PGresult) -> None:
+        self._result = result
+
+    def get_value(self, row_number: int, column_number: int) -> None:
+        return None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._result, name)
+
+
+class MeteredTransformer:
+    """psycopg's transformer, with every row counted against the egress budget before it is loaded."""
+
+    __slots__ = ("_result", "_session", "real")
+
+    def __init__(self, real: Any, session: Session, result: PGresult) -> None:
+        self.real = real
+        self._session = session
+        self._result = result
+
+    def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
+        self._session.charge_bytes(row_bytes(self._result, row, row + 1))
+        return self.real.load_row(row, make_row)
+
+    def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
+        self._session.charge_bytes(row_bytes(self._result, row0, row1))
+        return self.real.load_rows(row0, row1, make_row)
+
+    def set_pgresult(self, result: Any, **options: Any) -> None:
+        self.real.set_pgresult(result, **options)
+        self._result = result
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+def row_bytes(result: PGresult, row0: int, row1: int) -> int:
+    """How many bytes of values the server sent for these rows."""
+    length, columns = result.get_length, range(result.nfields)
+    return sum(length(row, column) for row in range(row0, row1) for column in columns)

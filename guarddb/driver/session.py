@@ -1,0 +1,453 @@
+"""What guarddb knows about one connection, and how a text is judged on it.
+
+Everything here is plain computation. What has to ask the server (reading the catalog, setting the walls) is in
+`freshness.py`, as generators that sync and async connections both drive.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from psycopg import NotSupportedError
+
+from guarddb import telemetry
+from guarddb.decision.decision import Decision, Plan
+from guarddb.driver import plans
+from guarddb.driver.names import Names, Remembered
+from guarddb.driver.plans import SHARED, Compiled, Judged
+from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
+from guarddb.runtime.budgets import RULES, Budget, BudgetError, BudgetLimits, BudgetStore, Overrun, open_store
+from guarddb.runtime.sources import PolicySource, open_source
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+    from guarddb.policy.profile import PolicyProfile
+    from guarddb.sql.catalog import Catalog
+    from guarddb.vocabulary import Rule
+
+logger = logging.getLogger("guarddb")
+
+OnDecision = Callable[[Decision, str], object]
+#: The connect() arguments that are guarddb's own.
+ARGUMENTS = (
+    "policy",
+    "agent",
+    "settings",
+    "approver",
+    "budgets",
+    "branches",
+    "enforcement",
+    "on_decision",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What connect() was told, checked before any connection is made."""
+
+    source: PolicySource
+    agent: str | None = None
+    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    observe: bool = False
+    store: BudgetStore | None = None
+    on_decision: OnDecision | None = None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        policy: Any = None,
+        agent: str | None = None,
+        settings: Mapping[str, str] | None = None,
+        approver: Any = None,
+        budgets: str | BudgetStore | None = None,
+        branches: Any = None,
+        enforcement: str = "enforce",
+        on_decision: OnDecision | None = None,
+    ) -> Attachment:
+        """Check the arguments.
+
+        Raises:
+            PolicyError: there is no policy, or it is not valid.
+            psycopg.NotSupportedError: an argument asks for what this version cannot do.
+        """
+        if approver is not None:
+            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held for approval")
+        if branches is not None:
+            raise NotSupportedError("branches= is not supported by this version of guarddb: there is no sandbox mode")
+        if enforcement not in ("enforce", "observe"):
+            raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
+        source = open_source(policy)
+        source.current()
+        store: BudgetStore | None = None
+        if isinstance(budgets, str):
+            try:
+                store = open_store(budgets)
+            except BudgetError as ex:
+                raise PolicyUnavailable(str(ex)) from None
+        elif budgets is not None:
+            store = budgets
+        given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
+        return cls(source, agent, given, enforcement == "observe", store, on_decision)
+
+
+class Session:
+    """The guard's side of one connection. Until a policy is attached it denies everything."""
+
+    def __init__(self, pgconn: PGconn) -> None:
+        self.pgconn = pgconn
+        self.attachment: Attachment | None = None
+        self.profile: PolicyProfile | None = None
+        self.version: str | None = None
+        self.compiled: Compiled | None = None
+        self.observe = False
+        self.on_decision: OnDecision | None = None
+        self.names = Names()
+        #: plans by the agent's bytes; emptied whenever `context` changes
+        self.plans: dict[bytes, Judged] = {}
+        self.context: tuple[object, ...] | None = None
+        self.encoding = "utf-8"
+        self.last: Judged | None = None
+
+        self.catalog: Catalog | None = None
+        self.database: tuple[object, ...] = ()
+        self.origins: Mapping[tuple[int, int], str] = {}
+
+        #: the settings that hold the walls, and whether they must be set (again)
+        self.walls: dict[str, str | None] = {}
+        self.walls_due = False
+        #: the catalog must be read again before anything is judged
+        self.stale = True
+        #: in a transaction that changed the catalog, or may have
+        self.dirty = False
+        #: in a transaction that has not seen a statement of the agent's yet
+        self.began = False
+        #: something of the above wants to be looked at before the next statement
+        self.attention = True
+        #: perf_counter() from which on the catalog is checked again
+        self.check_at = 0.0
+
+        #: row data is cut out of the server's messages
+        self.sensitive = False
+        self.budget: Budget | None = None
+        self.counts = False
+        self.egress = False
+        self.hash_key: bytes | None = None
+        self.facts = telemetry.ConnectionFacts()
+        #: of the statement that was sent last, outside a pipeline
+        self.span = telemetry.NO_SPAN
+
+    @property
+    def policy_name(self) -> str | None:
+        """The name of the policy in force."""
+        return self.profile.name if self.profile is not None else None
+
+    @property
+    def restricts(self) -> bool:
+        """Whether it matters where rows come from: the policy closes, masks, filters or caps something."""
+        profile = self.profile
+        return profile is None or bool(
+            profile.masking_rules
+            or profile.row_filters
+            or profile.table_allowlist
+            or profile.table_denylist
+            or profile.max_rows
+        )
+
+    # The policy
+
+    def attach(self, attachment: Attachment) -> None:
+        """From here on statements are judged."""
+        self.attachment = attachment
+        self.observe = attachment.observe
+        self.on_decision = attachment.on_decision
+        self.follow()
+
+    def follow(self) -> None:
+        """Take the policy that is in force now; a change empties the plans and renews the walls.
+
+        Raises:
+            PolicyUnavailable: it cannot be read.
+        """
+        attachment = self.attachment
+        if attachment is None:
+            raise PolicyUnavailable(refusal_message(None, "no policy is attached to this connection"))
+        try:
+            profile, version = attachment.source.current()
+        except Exception as ex:
+            logger.exception("the policy cannot be read; statements are refused")
+            name = self.policy_name
+            reason = f"the policy cannot be read ({type(ex).__name__})"
+            raise PolicyUnavailable(refusal_message(name, reason)) from None
+        if profile is not self.profile or version != self.version:
+            self._adopt(profile, version)
+
+    def _adopt(self, profile: PolicyProfile, version: str) -> None:
+        assert self.attachment is not None
+        settings = {**profile.guarddb.settings, **self.attachment.settings}
+        self.compiled = plans.compiled(profile, version, settings)
+        self.profile, self.version = profile, version
+        self.hash_key = None
+        if (variable := profile.guarddb.hash_key_env) is not None:
+            key = os.environ.get(variable)
+            if not key:
+                self.profile = None  # asked again for the next statement: the key may be there by then
+                reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
+                raise PolicyUnavailable(refusal_message(profile.name, reason))
+            self.hash_key = key.encode()
+        limits = BudgetLimits(
+            profile.budget_queries_per_hour, profile.budget_queries_per_day, profile.egress_bytes_per_day
+        )
+        self.counts = bool(limits.queries_per_hour or limits.queries_per_day)
+        self.egress = bool(limits.egress_bytes_per_day) and not self.observe
+        # One agent has one budget in each policy, whatever version of it is in force.
+        owner = getattr(profile, "id", None) or profile.name
+        store = self.attachment.store or open_store()
+        self.budget = Budget(store, f"{owner}/{self.attachment.agent or ''}", limits)
+        walls = _walls(profile, settings) if not self.observe else {}
+        # What an earlier version of the policy set and this one does not goes back to the session's own value.
+        self.walls = {**dict.fromkeys(self.walls), **walls}
+        self.walls_due = self.attention = True
+        self.renew()
+
+    def renew(self) -> None:
+        """Policy, catalog, search path or encoding changed: other plans hold."""
+        self.encoding = self.pgconn._encoding
+        self.plans = {}
+        if self.compiled is None or self.catalog is None:
+            self.context = None
+            return
+        catalog = self.catalog
+        self.context = (
+            self.compiled.serial,
+            self.observe,
+            self.database,
+            catalog.version,
+            catalog.search_path,
+            catalog.temp_schema,
+            self.encoding,
+        )
+        try:
+            self.origins = {} if self.observe else plans.masked_origins(self.compiled.policy, catalog)
+        except Exception:
+            logger.exception("the masked columns could not be listed; statements are refused")
+            self.context = None
+
+    # Judging
+
+    def judge(self, query: bytes) -> Judged:
+        """What to do with a statement of the agent's.
+
+        Raises:
+            PolicyViolation: it is refused.
+        """
+        judged = self.plans.get(query)
+        if judged is None:
+            judged = self._look_up(query)
+        self.last = judged
+        if judged.blocked or self.on_decision is not None:
+            self.report(judged)
+        return judged
+
+    def peek(self, query: bytes) -> Judged:
+        """The same, told to nobody yet."""
+        return self.plans.get(query) or self._look_up(query)
+
+    def _look_up(self, query: bytes) -> Judged:
+        if self.attachment is None or self.profile is None:
+            self.follow()
+        context = self.context
+        if context is None:
+            return self._judged(query, plans.refusal("internal_error", "the catalog could not be read"), "")
+        judged = SHARED.get(query, context)
+        if judged is None:
+            judged = self._decide(query)
+            if judged.uses_session:
+                return judged
+            SHARED.put(query, context, judged)
+        if len(self.plans) >= plans.CONNECTION_PLANS:
+            self.plans = {}
+        self.plans[query] = judged
+        return judged
+
+    def _decide(self, query: bytes) -> Judged:
+        assert self.compiled is not None
+        text = plans.decode(query, self.encoding)
+        if text is None:
+            reason = f"the text is not valid in the connection's encoding, {self.encoding}"
+            return self._judged(query, plans.refusal("parse_error", reason), "")
+        plan = plans.ask(text, self.compiled.policy, self.catalog, self.names.snapshot)
+        if plan.uses_session and not plan.decision.blocked:
+            plan = self._by_names_of_today(text, plan)
+        return self._judged(query, plan, text)
+
+    def _judged(self, query: bytes, plan: Plan, text: str) -> Judged:
+        decision = plan.decision
+        session = plan.uses_session
+        if decision.blocked and decision.rule == "empty":
+            # Pools and ORMs ping with it, and nothing in it can do anything (spec 2).
+            plan = Plan(Decision("allow", "ok", "the text holds no statement"))
+            return Judged(plan, query, query, text, empty=True)
+        effects = any(plans.has_effects(statement) for statement in plan.statements)
+        if self.observe:
+            return Judged(plan, query, query, text, effects=effects, uses_session=session)
+        if decision.blocked:
+            return Judged(plan, query, b"", text, blocked=True, uses_session=session)
+        sent = query
+        if plan.sql != text:
+            try:
+                sent = plan.sql.encode(self.encoding)
+            except UnicodeError:
+                sent = b""
+            if not sent:
+                reason = "the rewritten text cannot be sent in the connection's encoding"
+                return Judged(plans.refusal("internal_error", reason), query, b"", text, blocked=True)
+        inspect = (
+            self.egress
+            or bool(self.origins)
+            or any(s.row_cap is not None or s.hidden_returning or s.keyed_hashes for s in plan.statements)
+        )
+        return Judged(
+            plan,
+            query,
+            sent,
+            text,
+            plan.statements,
+            inspect=inspect,
+            effects=effects,
+            sensitive=any(statement.sensitive for statement in plan.statements),
+            uses_session=session,
+        )
+
+    def _by_names_of_today(self, text: str, plan: Plan) -> Plan:
+        """EXECUTE and FETCH hold only while the remembered text would be sent as it was."""
+        assert self.compiled is not None
+        for statement in plan.statements:
+            verb, name = statement.session_verb, statement.session_name
+            if verb not in ("execute", "fetch", "move") or name is None:
+                continue
+            found = (self.names.prepared if verb == "execute" else self.names.portals).get(name)
+            if found is None or found.context == self.context:
+                continue
+            refused = self.rejudge(verb, name, found)
+            if refused is not None:
+                return refused
+            plan = plans.ask(text, self.compiled.policy, self.catalog, self.names.snapshot)
+        return plan
+
+    def rejudge(self, verb: str, name: str, found: Remembered) -> Plan | None:
+        """Judge what stands behind a name by the policy and catalog of now; the refusal, or None."""
+        again = self._decide(found.judged.original)
+        if again.blocked:
+            return again.plan
+        if again.sent != found.judged.sent:
+            what, how = ("statement", "PREPARE") if verb == "execute" else ("cursor", "DECLARE")
+            return plans.refusal(
+                "statement_not_allowed",
+                f'the policy changed since the {what} "{name}" was opened, and holds for it in another way now',
+                f"close it and {how} it again",
+            )
+        statement = again.plan.statements[0] if again.plan.statements else found.statement
+        fresh = Remembered(again, statement, self.context, found.hold, found.confirmed, found.delivered)
+        self.names.replace(verb, name, fresh)
+        return None
+
+    def report(self, judged: Judged) -> None:
+        """Tell who watches, and raise when it is refused."""
+        decision = judged.plan.decision
+        if self.on_decision is not None and not judged.empty:
+            try:
+                self.on_decision(decision, judged.text)
+            except Exception:
+                # The callback watches; what it does wrong must change nothing.
+                logger.exception("the on_decision callback failed")
+        if judged.blocked:
+            error = self.violation(decision)
+            span = telemetry.start(self.facts, judged.plan, self.policy_name, self.version, judged.text)
+            span.end(error=error)
+            raise error
+
+    def violation(self, decision: Decision) -> PolicyViolation:
+        """The error for a decision that blocks."""
+        kind = PolicyUnavailable if decision.rule == "policy_unavailable" else PolicyViolation
+        return violation(kind, self.policy_name, decision)
+
+    def deny(self, rule: Rule, reason: str, hint: str | None = None) -> PolicyViolation:
+        """The error for something that is refused outside of a statement."""
+        return self.violation(Decision("block", rule, reason, hint))
+
+    # Around a statement
+
+    def charge(self, judged: Judged) -> None:
+        """Count a statement against the budgets.
+
+        Raises:
+            BudgetExceeded: it would be one too many.
+            PolicyUnavailable: the store does not answer.
+        """
+        if self.counts and not judged.empty and self.budget is not None:
+            self._spend(self.budget.charge_query, judged.plan.decision)
+
+    def charge_bytes(self, amount: int) -> None:
+        """Count bytes that are about to be handed out. Raises as `charge` does."""
+        if self.budget is not None:
+            budget = self.budget
+            self._spend(lambda: budget.charge_bytes(amount), None)
+
+    def _spend(self, spend: Callable[[], None], decision: Decision | None) -> None:
+        name = self.policy_name
+        try:
+            spend()
+        except Overrun as over:
+            if not self.observe:
+                message = refusal_message(name, over.reason)
+                raise BudgetExceeded(
+                    message, decision, rule=RULES[over.counter], resets_at=over.resets_at
+                ) from None
+        except Exception as ex:
+            logger.exception("the budget store does not answer")
+            if not self.observe:
+                reason = f"the budget store does not answer ({type(ex).__name__})"
+                raise PolicyUnavailable(refusal_message(name, reason)) from None
+
+    def note_sent(self, judged: Judged) -> None:
+        """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""
+        self.names.note_sent(judged, self.context)
+        for statement in judged.plan.statements:
+            if statement.changes_catalog or not statement.kinds.isdisjoint(plans._UNSETTLING):
+                self.stale = self.dirty = True
+                if "set" in statement.kinds or "other" in statement.kinds:
+                    self.walls_due = True
+            if statement.transaction == "begin":
+                self.began = True
+            elif statement.transaction != "set":
+                self.began = False
+        self.attention = True
+
+    def note_sensitive(self, judged: Judged, *, idle: bool) -> None:
+        """From a statement over masked or filtered rows to the end of its transaction messages are cleaned."""
+        self.sensitive = judged.sensitive or (self.sensitive and not idle)
+
+    def fail(self) -> None:
+        """The server refused something."""
+        self.names.fail()
+
+
+def _walls(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:
+    walls: dict[str, str | None] = {
+        # The engine reads strings as PostgreSQL does with this on (the default); a role or database may say otherwise.
+        "standard_conforming_strings": "on",
+    }
+    if profile.access_mode == "read_only":
+        walls["default_transaction_read_only"] = "on"
+    if profile.statement_timeout_ms:
+        walls["statement_timeout"] = str(profile.statement_timeout_ms)
+    # Only names with a dot are settings of the application; PostgreSQL's own are not the caller's to give.
+    walls.update({name: value for name, value in settings.items() if "." in name})
+    return walls
