@@ -18,6 +18,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
+import guarddb
 from guarddb import telemetry
 from guarddb.decision.decision import Decision, MaskedColumn, Plan, StatementPlan
 from guarddb.telemetry import ConnectionFacts
@@ -264,3 +265,53 @@ def test_an_sdk_installed_later_is_noticed(no_sdk: None, monkeypatch: pytest.Mon
 def test_a_span_that_is_not_sampled_costs_nothing_more(no_sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "_TRACER_PROVIDER", TracerProvider(sampler=ALWAYS_OFF))
     assert telemetry.start(FACTS, plan(statement("SELECT")), "p", "1") is telemetry.NO_SPAN
+
+
+PROFILE = {
+    "name": "telemetry",
+    "table_allowlist": ["people"],
+    "masking_rules": [{"table": "people", "column": "email", "kind": "redact"}],
+    "max_rows": 2,
+}
+
+
+@pytest.fixture
+def people(fresh_dsn: str) -> str:
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE people (id int, name text, email text)")
+        conn.execute("INSERT INTO people SELECT n, 'Ada ' || n, 'ada@x.org' FROM generate_series(1, 5) n")
+    return fresh_dsn
+
+
+def test_a_guarded_connection_reports_each_statement(exported: Exported, people: str) -> None:
+    """Live: an answered statement, a refused one and a failed one, with names and counts and nothing of the
+    data."""
+    with guarddb.connect(people, policy=PROFILE, autocommit=True) as conn:
+        exported.spans.clear()
+        assert len(conn.execute("SELECT id, email FROM people WHERE name <> 'Lovelace'").fetchall()) == 2
+        with pytest.raises(guarddb.PolicyViolation):
+            conn.execute("SELECT id FROM people WHERE email = 'lovelace@x.org'")
+        with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+            conn.execute("SELECT name::int FROM people")
+        version = conn.policy.version
+    answered, refused, failed = exported.spans.get_finished_spans()
+    assert answered.name == "SELECT public.people"
+    first = dict(answered.attributes or {})
+    assert first["guarddb.verdict"] == "mask"
+    assert (first["guarddb.rows"], first["guarddb.truncated"]) == (2, True)
+    assert "email" in first["guarddb.masked_columns"]
+    assert (first["guarddb.policy.name"], first["guarddb.policy.version"]) == ("telemetry", version)
+    assert dict(refused.attributes or {})["guarddb.rule"] == "masked_column_predicate"
+    assert dict(failed.attributes or {})["db.response.status_code"] == "22P02"
+    for span in (answered, refused, failed):
+        text = span.to_json().lower()
+        assert "lovelace" not in text
+        assert "ada" not in text.replace("metadata", "")
+
+
+async def test_an_async_connection_reports_as_well(exported: Exported, people: str) -> None:
+    async with await guarddb.AsyncConnection.connect(people, policy=PROFILE, autocommit=True) as conn:
+        exported.spans.clear()
+        await (await conn.execute("SELECT id FROM people")).fetchall()
+    assert exported.span().name == "SELECT public.people"
+    assert attributes_of(exported)["guarddb.rows"] == 2
