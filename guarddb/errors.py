@@ -147,5 +147,3 @@ def rfc3339(moment: datetime) -> str:
 def violation(kind: type[PolicyViolation], policy_name: str | None, decision: Decision) -> PolicyViolation:
     """The error that reports a blocking decision."""
     return kind(refusal_message(policy_name, decision.reason), decision)
-
-

@@ -1,6 +1,7 @@
 """The guarded connections: psycopg's own, with the policy attached when they connect.
 
-Sync and async share everything but the waiting: what has to ask the server is a generator here, driven by either.
+Sync and async share everything but the waiting: what has to ask the server is a generator here, driven by
+either.
 """
 
 from __future__ import annotations
@@ -80,8 +81,9 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
 
     @property
     def adapters(self) -> AdaptersMap:
-        # BaseCursor.__init__ reads this, and nothing else of the connection that could tell: here a cursor that was
-        # made by its own class (`psycopg.Cursor(conn)`, Django, TypeInfo.fetch, cursor_factory) becomes a guarded one.
+        # BaseCursor.__init__ reads this, and nothing else of the connection that could tell: here a cursor
+        # that was made by its own class (`psycopg.Cursor(conn)`, Django, TypeInfo.fetch, cursor_factory)
+        # becomes a guarded one.
         frame = sys._getframe(1)
         if frame.f_code is _CURSOR_INIT:
             _adopt(frame.f_locals.get("self"))
@@ -109,7 +111,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     # What psycopg's generators call
 
     def _start_query(self) -> PQGen[None]:
-        # A guarded cursor does not come here (see CursorMixin._start_query). Whoever does has hidden from `adapters`.
+        # A guarded cursor does not come here (see CursorMixin._start_query). Whoever does has hidden from
+        # `adapters`.
         cursor = sys._getframe(1).f_locals.get("self")
         if not isinstance(cursor, BaseCursor):
             raise self._guard.deny("internal_error", "a statement was started by something that is no cursor")
@@ -148,9 +151,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     @property
     def _guard_read_only(self) -> bool:
         session = self._guard
-        return session.profile is None or (
-            session.profile.access_mode == "read_only" and not session.observe
-        )
+        return session.profile is None or (session.profile.access_mode == "read_only" and not session.observe)
 
     def _get_tx_start_command(self) -> bytes:
         if self._read_only is False and self._guard_read_only:
@@ -222,12 +223,11 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         """Connect as `psycopg.Connection.connect` does, under a policy.
 
         Args:
-            policy: a PolicyProfile, a dict, a path, a URL or a PolicySource; without it `GUARDDB_POLICY` is read.
-            agent: who the budgets are counted for.
-            settings: values of PostgreSQL settings that row filters read.
-            budgets: where budgets are counted, a storage URI; `memory://` unless given.
-            enforcement: `enforce`, or `observe` to decide and report and change nothing.
-            on_decision: called with (decision, sql) for every statement.
+            policy: a PolicyProfile, a dict, a path, a URL or a PolicySource; without it `GUARDDB_POLICY` is
+            read. agent: who the budgets are counted for. settings: values of PostgreSQL settings that row
+            filters read. budgets: where budgets are counted, a storage URI; `memory://` unless given.
+            enforcement: `enforce`, or `observe` to decide and report and change nothing. on_decision: called
+            with (decision, sql) for every statement.
 
         Raises:
             PolicyError: there is no policy, or it is not valid; no connection is made then.
@@ -243,7 +243,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         return conn
 
     def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
-        """As psycopg's. Every operation passes here, so errors of the server's do too, wherever they come up."""
+        """As psycopg's. Every operation passes here, and with it every error of the server's."""
         try:
             return super().wait(gen, *args, **kwargs)
         except e.Error as ex:

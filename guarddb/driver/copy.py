@@ -1,4 +1,4 @@
-"""COPY: its rows pass by the transformer, so masks and filters are in the statement; what is left is the egress meter."""
+"""COPY: its rows pass by the transformer, so masks and filters are in the statement. Here is the egress meter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _MeteredMixin:
-    """Counts what COPY TO STDOUT hands out. Copy objects have no __slots__: one can become metered when it exists."""
+    """Counts what COPY TO STDOUT hands out. Copy objects have no __slots__, so one can become metered."""
 
     cursor: Any
 

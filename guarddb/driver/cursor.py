@@ -1,7 +1,7 @@
 """The guarded cursors: psycopg's own, with hooks where sync and async share their generators.
 
-A guarded class is composed on demand over any cursor class (`guarded(cls)`), a foreign one included, and adds no
-attribute to it: see `results.Results` for where the state is.
+A guarded class is composed on demand over any cursor class (`guarded(cls)`), a foreign one included, and adds
+no attribute to it: see `results.Results` for where the state is.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 IDLE = pq.TransactionStatus.IDLE
 
+_NEVER_JUDGED = "a statement reached the connection that was never judged"
+
 
 class CursorMixin(BaseCursor[Any, Any]):
     """What every guarded cursor has, sync or async, client or server."""
@@ -59,10 +61,16 @@ class CursorMixin(BaseCursor[Any, Any]):
     def _guard_results(self) -> Results:
         results = self._results
         if not isinstance(results, Results):
-            # A foreign cursor adopted after its first statement, or a generator of psycopg's that put a plain list.
+            # A foreign cursor adopted after its first statement, or a generator of psycopg's that put a plain
+            # list.
             results = Results(results)
             self._results = results
         return results
+
+    def _guard_unmeter(self) -> None:
+        tx: Any = self._tx
+        if type(tx) is MeteredTransformer:
+            self._tx = tx.real
 
     def _reset(self, reset_query: bool = True) -> None:
         before = getattr(self, "_results", None)
@@ -76,8 +84,8 @@ class CursorMixin(BaseCursor[Any, Any]):
                 results.judged = before.judged
                 results.truncated = before.truncated
 
-    # The statement: the policy and the catalog are made current, then it is converted and judged, and only then is a
-    # transaction begun for it. Nothing of a refused statement is sent, BEGIN included.
+    # The statement: the policy and the catalog are made current, then it is converted and judged, and only
+    # then is a transaction begun for it. Nothing of a refused statement is sent, BEGIN included.
 
     def _start_query(self, query: Query | None = None) -> PQGen[None]:
         # psycopg's own, but for the BEGIN, which comes when the statement has been judged.
@@ -87,8 +95,8 @@ class CursorMixin(BaseCursor[Any, Any]):
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
             self._tx = Transformer(self)
-        elif type(self._tx) is MeteredTransformer:
-            self._tx = self._tx.real
+        else:
+            self._guard_unmeter()
         conn = self._conn
         session: Session = conn._guard
         session.follow()
@@ -104,7 +112,9 @@ class CursorMixin(BaseCursor[Any, Any]):
             raise
         return pgq
 
-    def _guard_before_begin_gen(self, query: Query, params: Params | None, *, copy: bool = False) -> PQGen[None]:
+    def _guard_before_begin_gen(
+        self, query: Query, params: Params | None, *, copy: bool = False
+    ) -> PQGen[None]:
         """For the generators of psycopg's that begin and convert in one go: judge, then begin."""
         conn = self._conn
         if conn._autocommit or conn.pgconn.transaction_status != IDLE:
@@ -146,7 +156,7 @@ class CursorMixin(BaseCursor[Any, Any]):
         session: Session = conn._guard
         judged = getattr(pgq, "judged", None)
         if judged is None or judged.blocked or pgq.query is not judged.sent:
-            raise session.deny("internal_error", "a statement reached the connection that was never judged")
+            raise session.deny("internal_error", _NEVER_JUDGED)
         if session.counts:
             self._guard_charge(pgq)
         results = self._guard_results()
@@ -175,12 +185,10 @@ class CursorMixin(BaseCursor[Any, Any]):
     def _send_prepare(self, name: bytes, query: PostgresQuery) -> None:
         judged = getattr(query, "judged", None)
         if judged is None or judged.blocked or query.query is not judged.sent:
-            raise self._guard.deny("internal_error", "a statement reached the connection that was never judged")
+            raise self._guard.deny("internal_error", _NEVER_JUDGED)
         super()._send_prepare(name, query)
 
-    def _send_query_prepared(
-        self, name: bytes, pgq: PostgresQuery, *, binary: bool | None = None
-    ) -> None:
+    def _send_query_prepared(self, name: bytes, pgq: PostgresQuery, *, binary: bool | None = None) -> None:
         self._guard_sending(pgq)
         super()._send_query_prepared(name, pgq, binary=binary)
 
@@ -234,8 +242,7 @@ class CursorMixin(BaseCursor[Any, Any]):
                 portal.delivered += min(left, results[index].ntuples)
 
     def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
-        if type(self._tx) is MeteredTransformer:
-            self._tx = self._tx.real
+        self._guard_unmeter()
         super()._select_current_result(i, format)
         results = self._results
         if type(results) is Results and results.inspect:
@@ -267,7 +274,7 @@ class CursorMixin(BaseCursor[Any, Any]):
 
 
 class ServerCursorGuard(CursorMixin):
-    """A named cursor. Its FETCH shows no statement: the portal's plan is kept by name, and caps all its FETCHes."""
+    """A named cursor. Its FETCH shows no statement: the portal's plan is kept by name."""
 
     __slots__ = ()
 
@@ -346,7 +353,7 @@ class ServerCursorGuard(CursorMixin):
         portal.delivered += len(shown)
         if len(rows) > len(shown):
             results = self._guard_results()
-            cut(self, results, self.pgresult, len(shown), cap)
+            cut(self, results, cast("PGresult", self.pgresult), len(shown), cap)
         return shown
 
     def _scroll_gen(self, value: int, mode: str) -> PQGen[None]:

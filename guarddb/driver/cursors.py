@@ -109,9 +109,7 @@ def guarded(cls: type[Any]) -> type[CursorMixin]:
         return cls
     if not issubclass(cls, BaseCursor):
         raise TypeError(f"{cls.__qualname__} is not a cursor class of psycopg's")
-    mixins: list[type[Any]] = [
-        AsyncCursorMixin if issubclass(cls, _psycopg.AsyncCursor) else SyncCursorMixin
-    ]
+    mixins: list[type[Any]] = [AsyncCursorMixin if issubclass(cls, _psycopg.AsyncCursor) else SyncCursorMixin]
     if issubclass(cls, ServerCursorMixin):
         mixins.insert(0, ServerCursorGuard)
     if issubclass(cls, ClientCursorMixin):

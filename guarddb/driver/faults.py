@@ -1,7 +1,7 @@
-"""Row data cut out of what the server says: errors and notices of statements over masked or filtered relations.
+"""Row data cut out of what the server says about statements over masked or filtered relations.
 
-PostgreSQL quotes values in its messages (`invalid input syntax for type integer: "…"`), in DETAIL
-(`Key (email)=(…) already exists.`) and in CONTEXT. Class and SQLSTATE stay; names of tables, columns, types and
+PostgreSQL quotes values in its messages (`invalid input syntax for type integer: "…"`), in DETAIL (`Key
+(email)=(…) already exists.`) and in CONTEXT. Class and SQLSTATE stay; names of tables, columns, types and
 constraints stay; the values go.
 """
 
@@ -97,7 +97,7 @@ def _without_values(message: str, names: set[str]) -> str:
 
 
 def translated(session: Session, error: e.Error) -> e.Error:
-    """What the agent gets in place of an error of the server's; the error itself when there is nothing to hide."""
+    """What the agent gets in place of an error of the server's; often the error itself."""
     info = error._info
     if info is None or isinstance(error, PolicyViolation) or session.observe:
         return error
@@ -106,7 +106,8 @@ def translated(session: Session, error: e.Error) -> e.Error:
     if diagnostic.sqlstate == "22P02" and (marker := _ROW_FILTER_MARKER.search(primary)):
         return _row_filter_violation(session, marker[1])
     if session.sensitive and (fields := cleaned(diagnostic)) is not None:
-        # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the values.
+        # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the
+        # values.
         error._info = fields
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)

@@ -1,11 +1,12 @@
 """What the guard has to ask the server: the walls of the session, and whether the catalog still holds.
 
-All of it is generators over the connection, like psycopg's own, so that sync and async share them. None of it is the
-agent's text, so none of it is judged.
+All of it is generators over the connection, like psycopg's own, so that sync and async share them. None of it
+is the agent's text, so none of it is judged.
 
-DDL of this connection is noticed at once, because its plan says so. DDL of others is noticed by asking: the snapshot
-of the session says whether any transaction ended since the last look, and only then is the catalog's fingerprint
-taken. How often is asked depends on what asking costs, so that it never takes more than a few percent of the time.
+DDL of this connection is noticed at once, because its plan says so. DDL of others is noticed by asking: the
+snapshot of the session says whether any transaction ended since the last look, and only then is the catalog's
+fingerprint taken. How often is asked depends on what asking costs, so that it never takes more than a few
+percent of the time.
 """
 
 from __future__ import annotations
@@ -59,8 +60,11 @@ def _without_comments(query: str) -> str:
     return "\n".join(line for line in query.splitlines() if not line.lstrip().startswith("--"))
 
 
-#: What says cheaply that nothing changed: no transaction ended since, and names mean the same. It is sent often.
-_LOOK = f"SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, ({_without_comments(SESSION_QUERY)})".encode()
+#: What says cheaply that nothing changed: no transaction ended since, and names mean the same. It is sent
+#: often.
+_LOOK = (
+    f"SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, ({_without_comments(SESSION_QUERY)})".encode()
+)
 _FINGERPRINT = _without_comments(FINGERPRINT_QUERY).encode()
 _SETTINGS = _without_comments(CATALOG_SETTINGS_QUERY).encode()
 _CATALOG = _without_comments(CATALOG_QUERY).encode()
@@ -117,7 +121,8 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
                 return
             yield from pipeline._sync_gen()
             status = pgconn.transaction_status
-    # In a failed transaction the server answers nothing but an end of it; the catalog of before will do for that.
+    # In a failed transaction the server answers nothing but an end of it; the catalog of before will do for
+    # that.
     if status not in (IDLE, INTRANS):
         return
     if session.began and session.catalog is not None and not session.stale:
@@ -243,6 +248,4 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
     if result is None or result.status not in (COMMAND_OK, TUPLES_OK):
         raise OperationalError("the server did not answer a question of guarddb's")
     columns = range(result.nfields)
-    return [
-        tuple(result.get_value(number, column) for column in columns) for number in range(result.ntuples)
-    ]
+    return [tuple(result.get_value(number, column) for column in columns) for number in range(result.ntuples)]

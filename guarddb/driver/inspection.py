@@ -1,4 +1,4 @@
-"""The result hook: caps, hidden RETURNING, hashes, the second net, and the egress meter, on results that need a look."""
+"""The result hook: caps, hidden RETURNING, hashes, the second net and the egress meter."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ Masks = dict[int, Callable[[bytes], "bytes | None"]]
 
 
 def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
-    """Show result `i`, which psycopg has just made the current one, as its statement's plan wants it shown."""
+    """Show result `i`, which psycopg has just made the current one, as its plan wants it shown."""
     results.truncated = False
     result = results[i]
     statements = results.statements
-    # More results than statements do not happen (the server answers each once); the last plan would hold for them.
+    # More results than statements do not happen (the server answers each once); the last plan would hold for
+    # them.
     statement = statements[min(i, len(statements) - 1)] if statements else None
     if statement is not None and statement.hidden_returning:
         cursor.pgresult = CommandView(result)
@@ -151,8 +152,8 @@ def _mask_columns(
                 oids[column] = NULL_OID
                 if loaders:
                     logger.error(
-                        "fault: output column %d comes from masked column %d of relation %d, and the plan has "
-                        "no mask for it; it was returned as NULL",
+                        "fault: output column %d comes from masked column %d of relation %d and has no mask "
+                        "in the plan; it was returned as NULL",
                         column + 1,
                         origin[1],
                         origin[0],
@@ -162,7 +163,8 @@ def _mask_columns(
     shown_format = pq.Format(result.fformat(0)) if format is None else format
     if loaders:
         if cursor.adapters.get_loader(HASH_OID, shown_format) is None:
-            # adapters that were replaced since the connection was made; registering calls back into the cursor
+            # adapters that were replaced since the connection was made; registering calls back into the
+            # cursor
             register_loaders(cursor.adapters)
         types = [oids.get(column, result.ftype(column)) for column in range(result.nfields)]
         cursor._tx.set_loader_types(types, shown_format)

@@ -1,8 +1,9 @@
-"""What the session has under a name: SQL-level prepared statements and portals, with the plan each was opened with.
+"""What the session has under a name: SQL-level prepared statements and portals, and the plans behind them.
 
-EXECUTE and FETCH show no statement of their own, so they are judged by what was remembered when the name was given.
-A name is known from the moment its statement is sent and confirmed when the server has accepted it; an error forgets
-whatever is not confirmed. In a pipeline the next statement is judged before the answer to the last one has come.
+EXECUTE and FETCH show no statement of their own, so they are judged by what was remembered when the name was
+given. A name is known from the moment its statement is sent and confirmed when the server has accepted it; an
+error forgets whatever is not confirmed. In a pipeline the next statement is judged before the answer to the
+last one has come.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ class Names:
                     held[name] = Remembered(judged, statement, context, hold)
                     changed = True
             elif verb in ("deallocate", "close"):
-                # Forgotten at once, even if the server should refuse: an unknown name is refused, never trusted.
+                # Forgotten at once, even if the server should refuse: an unknown name is refused, never
+                # trusted.
                 held = self.prepared if verb == "deallocate" else self.portals
                 if name is None:
                     held.clear()

@@ -1,7 +1,7 @@
 """Plans by exact text: the engine is asked once for each text, policy, catalog and search path.
 
-The hot path of a statement is one lookup in the connection's own dict of plans. Behind it is a bounded cache for the
-whole process, so that a pool's connections and short-lived ones share what was decided.
+The hot path of a statement is one lookup in the connection's own dict of plans. Behind it is a bounded cache
+for the whole process, so that a pool's connections and short-lived ones share what was decided.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +38,10 @@ class Judged:
     """A text, the engine's answer, and what the driver asks of it on every run, worked out once.
 
     Attributes:
-        original: the agent's bytes; `sent` are those that go to the server (the same object when nothing changed).
-        statements: how each result is handled; empty where results pass as they are (observing, empty text).
-        inspect: results need a look: a cap, a hidden RETURNING, hashes, or a policy with masks or egress budget.
-        effects: changes what the session knows: catalog, names, transaction or settings.
+        original: the agent's bytes; `sent` are those that go to the server (the same object when nothing
+        changed). statements: how each result is handled; empty where results pass as they are (observing,
+        empty text). inspect: results need a look: a cap, a hidden RETURNING, hashes, or a policy with masks
+        or egress budget. effects: changes what the session knows: catalog, names, transaction or settings.
     """
 
     plan: Plan
@@ -67,7 +68,8 @@ def has_effects(statement: StatementPlan) -> bool:
     )
 
 
-#: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are `other`).
+#: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are
+#: `other`).
 _UNSETTLING = frozenset({"set", "other", "ddl"})
 
 
@@ -106,7 +108,8 @@ _compiled_lock = threading.Lock()
 def compiled(profile: PolicyProfile, version: str, settings: Mapping[str, str]) -> Compiled:
     """The compiled policy, shared by every connection with the same profile, version and settings.
 
-    Filed under the profile's content: two profiles that only share a name and a version must never share plans.
+    Filed under the profile's content: two profiles that only share a name and a version must never share
+    plans.
     """
     key = (profile.model_dump_json(), version, tuple(sorted(settings.items())))
     with _compiled_lock:
@@ -120,8 +123,8 @@ def compiled(profile: PolicyProfile, version: str, settings: Mapping[str, str]) 
 def decode(query: bytes, encoding: str) -> str | None:
     """The text the server will read, or None when these bytes are not one.
 
-    The bytes must come back from the text unchanged: a codec that maps two byte sequences to one character would let
-    the server read another text than the engine.
+    The bytes must come back from the text unchanged: a codec that maps two byte sequences to one character
+    would let the server read another text than the engine.
     """
     try:
         text = query.decode(encoding)
@@ -145,12 +148,12 @@ def refusal(rule: Any, reason: str, hint: str | None = None) -> Plan:
 
 
 def masked_origins(policy: CompiledPolicy, catalog: Catalog | None) -> Mapping[tuple[int, int], str]:
-    """Which (table OID, attribute number) carry a mask: the second net, independent of the analysis of the text."""
+    """Which (table OID, attribute number) carry a mask: the second net, independent of any analysis."""
     try:
-        from guarddb.decision.masking import origin_masks
-    except ImportError:
+        masking: Any = import_module("guarddb.decision.masking")
+    except ModuleNotFoundError:
         return {}
     if catalog is None:
         return {}
-    masks: Mapping[tuple[int, int], str] = origin_masks(policy, catalog)
+    masks: Mapping[tuple[int, int], str] = masking.origin_masks(policy, catalog)
     return masks

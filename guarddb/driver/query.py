@@ -1,8 +1,8 @@
 """The statement hook: psycopg's query classes, judged at the end of every conversion.
 
-Whatever the agent passes (str, bytes, Composed, a template string, raw `$1`, client-bound values), at the end of
-`convert()` and of every `dump()` it is bytes in `self.query`, and those bytes are what libpq sends. Hooking only
-`convert()` is a hole: `ClientCursor.executemany` renders every row after the first in `dump()`.
+Whatever the agent passes (str, bytes, Composed, a template string, raw `$1`, client-bound values), at the end
+of `convert()` and of every `dump()` it is bytes in `self.query`, and those bytes are what libpq sends.
+Hooking only `convert()` is a hole: `ClientCursor.executemany` renders every row after the first in `dump()`.
 """
 
 from __future__ import annotations

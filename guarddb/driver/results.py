@@ -1,4 +1,4 @@
-"""What the agent sees of a result: cut after `max_rows`, without a RETURNING that guarddb added, hashed, metered.
+"""What the agent sees of a result: cut after `max_rows`, without an added RETURNING, hashed, metered.
 
 PGresult is a C type and cannot be cut. psycopg's C transformer needs the real one, everything else reads
 `cursor.pgresult`: that is where the views of this module go, so that no row is copied.
@@ -16,7 +16,8 @@ from psycopg import pq
 from psycopg.adapt import Loader
 
 if TYPE_CHECKING:
-    from psycopg.abc import AdaptContext, Buffer, RowMaker
+    from psycopg.abc import AdaptContext, Buffer
+    from psycopg.rows import RowMaker
     from psycopg.pq.abc import PGresult
 
     from guarddb.decision.decision import StatementPlan
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from guarddb.driver.session import Session
     from guarddb.telemetry import StatementSpan
 
-#: Type OIDs that no server gives out (the last of 2^32), under which the loaders of this module are registered.
+#: Type OIDs that no server gives out (the last of 2^32), under which the loaders of this module are
+#: registered.
 HASH_OID = 0xFFFFFF01
 NULL_OID = 0xFFFFFF02
 
@@ -32,8 +34,8 @@ NULL_OID = 0xFFFFFF02
 class Results(list["PGresult"]):
     """A cursor's results, and what the guard knows about the statement they came from.
 
-    It is kept here because a cursor has no room of its own: psycopg's cursors have __slots__, and one that was made
-    as `psycopg.Cursor(conn)` can only become a guarded one when both have the same layout.
+    It is kept here because a cursor has no room of its own: psycopg's cursors have __slots__, and one that
+    was made as `psycopg.Cursor(conn)` can only become a guarded one when both have the same layout.
     """
 
     #: the statement of the current results, and how each result is handled
@@ -53,14 +55,14 @@ class Results(list["PGresult"]):
 
 
 def keyed_hash(key: bytes, value: bytes, encoding: str) -> bytes:
-    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering in UTF-8, whatever the connection's encoding."""
+    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering, in UTF-8."""
     if encoding != "utf-8":
         value = value.decode(encoding).encode()
     return hmac.digest(key, value, hashlib.sha256).hex().encode()
 
 
 class HashLoader(Loader):
-    """Loads a masked column that arrives as text: the value is hashed and never decoded. NULL never gets here."""
+    """Loads a masked column that arrives as text: hashed, never decoded. NULL never gets here."""
 
     format = pq.Format.TEXT
 
@@ -186,7 +188,7 @@ class MeteredTransformer:
         return getattr(self.real, name)
 
 
-def row_bytes(result: PGresult, row0: int, row1: int) -> int:
+def row_bytes(result: Any, row0: int, row1: int) -> int:
     """How many bytes of values the server sent for these rows."""
     length, columns = result.get_length, range(result.nfields)
     return sum(length(row, column) for row in range(row0, row1) for column in columns)

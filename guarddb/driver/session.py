@@ -1,7 +1,7 @@
 """What guarddb knows about one connection, and how a text is judged on it.
 
-Everything here is plain computation. What has to ask the server (reading the catalog, setting the walls) is in
-`freshness.py`, as generators that sync and async connections both drive.
+Everything here is plain computation. What has to ask the server (reading the catalog, setting the walls) is
+in `freshness.py`, as generators that sync and async connections both drive.
 """
 
 from __future__ import annotations
@@ -78,9 +78,9 @@ class Attachment:
             psycopg.NotSupportedError: an argument asks for what this version cannot do.
         """
         if approver is not None:
-            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held for approval")
+            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held")
         if branches is not None:
-            raise NotSupportedError("branches= is not supported by this version of guarddb: there is no sandbox mode")
+            raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
         if enforcement not in ("enforce", "observe"):
             raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
         source = open_source(policy)
@@ -211,7 +211,8 @@ class Session:
         store = self.attachment.store or open_store()
         self.budget = Budget(store, f"{owner}/{self.attachment.agent or ''}", limits)
         walls = _walls(profile, settings) if not self.observe else {}
-        # What an earlier version of the policy set and this one does not goes back to the session's own value.
+        # What an earlier version of the policy set and this one does not goes back to the session's own
+        # value.
         self.walls = {**dict.fromkeys(self.walls), **walls}
         self.walls_due = self.attention = True
         self.renew()
@@ -350,7 +351,7 @@ class Session:
             what, how = ("statement", "PREPARE") if verb == "execute" else ("cursor", "DECLARE")
             return plans.refusal(
                 "statement_not_allowed",
-                f'the policy changed since the {what} "{name}" was opened, and holds for it in another way now',
+                f'the policy changed since the {what} "{name}" was opened, and treats it otherwise now',
                 f"close it and {how} it again",
             )
         statement = again.plan.statements[0] if again.plan.statements else found.statement
@@ -441,7 +442,8 @@ class Session:
 
 def _walls(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:
     walls: dict[str, str | None] = {
-        # The engine reads strings as PostgreSQL does with this on (the default); a role or database may say otherwise.
+        # The engine reads strings as PostgreSQL does with this on (the default); a role or database may say
+        # otherwise.
         "standard_conforming_strings": "on",
     }
     if profile.access_mode == "read_only":
