@@ -126,7 +126,7 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
         "title": step.title,
         "sql": step.sql,
     }
-    cur = conn.cursor()
+    cur: Any = conn.cursor()
     decision: Decision | None = None
     started = perf_counter()
     try:
