@@ -1,8 +1,8 @@
 """A policy guard for the SQL that AI agents write, inside psycopg.
 
-`guarddb.connect()` in place of `psycopg.connect()`; everything else stays. psycopg's public names are here too,
-so that `import guarddb as psycopg` works, but none that is called `psycopg` itself: SQLAlchemy's async adapter
-copies a driver module's dict over its own attributes, and would then connect with the plain driver.
+`guarddb.connect()` in place of `psycopg.connect()`; everything else stays. psycopg's public names are here,
+so that `import guarddb as psycopg` works, but none that is called `psycopg` itself: SQLAlchemy's async
+adapter copies a driver module's dict over its own attributes, and would then connect with the plain driver.
 """
 
 from __future__ import annotations
@@ -192,8 +192,8 @@ from guarddb.policy.profile import RowFilter as RowFilter
 from guarddb.policy.profile import StatementRules as StatementRules
 from guarddb.sql.catalog import Catalog as Catalog
 
-# `guarddb.errors` and `guarddb.sql` are modules of our own; under `import guarddb as psycopg` they must also be
-# what psycopg's are (`psycopg.errors.UniqueViolation`, `psycopg.sql.SQL`).
+# `guarddb.errors` and `guarddb.sql` are modules of our own; under `import guarddb as psycopg` they must also
+# be what psycopg's are (`psycopg.errors.UniqueViolation`, `psycopg.sql.SQL`).
 for _ours, _theirs in ((errors, _psycopg_errors), (sql, _psycopg_sql)):
     for _name, _value in vars(_theirs).items():
         if not _name.startswith("_") and not hasattr(_ours, _name):

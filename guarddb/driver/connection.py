@@ -92,7 +92,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     # Attaching
 
     def _guard_open_gen(self, attachment: Attachment) -> PQGen[None]:
-        """Attach the policy and put up the walls, before the agent's first statement and outside its transactions."""
+        """Attach the policy and put up the walls, before the agent's first statement."""
         session = self._guard
         info = self.info
         port = info.port

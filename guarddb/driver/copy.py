@@ -1,4 +1,4 @@
-"""COPY: its rows pass by the transformer, so masks and filters are in the statement. Here is the egress meter."""
+"""COPY: its rows pass by the transformer: masks and filters are in its statement, the meter is here."""
 
 from __future__ import annotations
 

@@ -149,11 +149,11 @@ def refusal(rule: Any, reason: str, hint: str | None = None) -> Plan:
 
 def masked_origins(policy: CompiledPolicy, catalog: Catalog | None) -> Mapping[tuple[int, int], str]:
     """Which (table OID, attribute number) carry a mask: the second net, independent of any analysis."""
+    if catalog is None or not policy.profile.masking_rules:
+        return {}
     try:
         masking: Any = import_module("guarddb.decision.masking")
     except ModuleNotFoundError:
-        return {}
-    if catalog is None:
         return {}
     masks: Mapping[tuple[int, int], str] = masking.origin_masks(policy, catalog)
     return masks

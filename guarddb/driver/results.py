@@ -17,8 +17,8 @@ from psycopg.adapt import Loader
 
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer
-    from psycopg.rows import RowMaker
     from psycopg.pq.abc import PGresult
+    from psycopg.rows import RowMaker
 
     from guarddb.decision.decision import StatementPlan
     from guarddb.driver.plans import Judged

@@ -269,7 +269,8 @@ class Session:
         judged = SHARED.get(query, context)
         if judged is None:
             judged = self._decide(query)
-            if judged.uses_session:
+            if judged.uses_session or judged.blocked:
+                # A refusal may be about a name that is not known yet, and need not be fast.
                 return judged
             SHARED.put(query, context, judged)
         if len(self.plans) >= plans.CONNECTION_PLANS:
@@ -432,7 +433,7 @@ class Session:
         self.attention = True
 
     def note_sensitive(self, judged: Judged, *, idle: bool) -> None:
-        """From a statement over masked or filtered rows to the end of its transaction messages are cleaned."""
+        """From a statement over masked or filtered rows to its transaction's end messages are cleaned."""
         self.sensitive = judged.sensitive or (self.sensitive and not idle)
 
     def fail(self) -> None:

@@ -1,0 +1,130 @@
+"""Guarded connections for the driver's tests, sync and async with one test text, and an engine to say what it likes."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import psycopg
+import pytest
+
+import guarddb
+from guarddb.decision import evaluate as engine
+from guarddb.decision.decision import Decision, Plan, StatementPlan
+
+_numbers = count()
+
+SELECT = StatementPlan("select", frozenset({"select"}), "SELECT", returns_rows=True)
+
+
+def open_policy(**fields: Any) -> dict[str, Any]:
+    """A profile with a name of its own, so that no test meets another's plans."""
+    return {"name": f"test {next(_numbers)}", "access_mode": "read_write", **fields}
+
+
+async def run(value: Any) -> Any:
+    """What an async method gives after waiting, what a sync one gives at once."""
+    return await value if inspect.isawaitable(value) else value
+
+
+async def collect(rows: Any) -> list[Any]:
+    """The items of an iterator, async or not."""
+    if hasattr(rows, "__aiter__"):
+        return [row async for row in rows]
+    return list(rows)
+
+
+class block:
+    """`async with` for sync context managers too."""
+
+    def __init__(self, manager: Any) -> None:
+        self.manager = manager
+
+    async def __aenter__(self) -> Any:
+        if hasattr(self.manager, "__aenter__"):
+            return await self.manager.__aenter__()
+        return self.manager.__enter__()
+
+    async def __aexit__(self, *error: Any) -> Any:
+        if hasattr(self.manager, "__aexit__"):
+            return await self.manager.__aexit__(*error)
+        return self.manager.__exit__(*error)
+
+
+Connect = Callable[..., Awaitable[Any]]
+
+
+@pytest.fixture(params=["sync", "async"])
+async def connect(request: pytest.FixtureRequest, dsn: str) -> AsyncIterator[Connect]:
+    """connect(**arguments) -> a guarded connection of the worker's database, once sync and once async."""
+    opened: list[Any] = []
+
+    async def open_one(conninfo: str = dsn, **arguments: Any) -> Any:
+        arguments.setdefault("policy", open_policy())
+        if request.param == "sync":
+            conn: Any = guarddb.connect(conninfo, **arguments)
+        else:
+            conn = await guarddb.AsyncConnection.connect(conninfo, **arguments)
+        opened.append(conn)
+        return conn
+
+    yield open_one
+    for conn in opened:
+        with suppress(psycopg.Error):
+            await run(conn.close())
+
+
+@pytest.fixture
+def guard(dsn: str) -> Iterator[Callable[..., guarddb.Connection[Any]]]:
+    """guard(**arguments) -> a guarded sync connection of the worker's database."""
+    opened: list[guarddb.Connection[Any]] = []
+
+    def open_one(conninfo: str = dsn, **arguments: Any) -> guarddb.Connection[Any]:
+        arguments.setdefault("policy", open_policy())
+        opened.append(guarddb.connect(conninfo, **arguments))
+        return opened[-1]
+
+    yield open_one
+    for conn in opened:
+        conn.close()
+
+
+class Engine:
+    """Decides by exact text what a test wants decided, and lets the real engine see to the rest."""
+
+    def __init__(self, real: Callable[..., Plan]) -> None:
+        self.real = real
+        self.plans: dict[str, Plan | Exception | Callable[..., Plan]] = {}
+        self.asked: list[str] = []
+
+    def allow(self, text: str, *statements: StatementPlan, sql: str | None = None, **changes: Any) -> None:
+        """Let `text` pass, sent as `sql`, with these plans or one SELECT's with `changes`."""
+        uses_session = changes.pop("uses_session", False)
+        chosen = statements or (replace(SELECT, **changes),)
+        sent = text if sql is None else sql
+        self.plans[text] = Plan(Decision("allow", rewritten_sql=sent), sent, chosen, uses_session)
+
+    def block(self, text: str, rule: Any = "table_denied", reason: str = "no", hint: str | None = None) -> None:
+        """Refuse `text`."""
+        self.plans[text] = Plan(Decision("block", rule, reason, hint))
+
+    def __call__(self, sql: str, policy: Any, catalog: Any, names: Any = None) -> Plan:
+        self.asked.append(sql)
+        plan = self.plans.get(sql)
+        if isinstance(plan, Exception):
+            raise plan
+        if plan is None:
+            return self.real(sql, policy, catalog, names)
+        return plan if isinstance(plan, Plan) else plan(sql, policy, catalog, names)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """An engine in front of the real one, for what only some policies make it answer."""
+    fake = Engine(engine.decide)
+    monkeypatch.setattr(engine, "decide", fake)
+    return fake
