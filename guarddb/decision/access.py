@@ -1,0 +1,103 @@
+"""Access mode and statement rules: which kinds of statement a profile admits."""
+
+from __future__ import annotations
+
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.catalog import Catalog
+from guarddb.sql.statement import Statement
+from guarddb.vocabulary import KINDS, Kind
+
+_READ_ONLY: frozenset[Kind] = frozenset(("select", "show", "explain", "transaction"))
+#: Never under read_only; `set` and `other` can be opened by an entry in statement_rules.allow.
+_WRITES: frozenset[Kind] = frozenset(("insert", "update", "delete", "ddl", "copy"))
+
+
+def access(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """The ceiling first, then what the profile denies, then what it admits."""
+    profile = policy.profile
+    rules = profile.statement_rules
+    kinds = statement.kinds
+    allowed = rules.allow
+    read_only = profile.access_mode == "read_only"
+    if read_only:
+        refusal = _read_only(statement, allowed)
+        if refusal is not None:
+            return refusal
+    for kind in KINDS:
+        if kind not in kinds:
+            continue
+        if kind in rules.deny:
+            return Refusal(
+                "statement_denied",
+                f"statements of kind {kind} are denied by this policy; allowed kinds: {_shown(policy)}",
+                "Use another kind of statement.",
+            )
+        if (allowed and kind not in allowed) or (kind == "other" and kind not in allowed):
+            what = statement.operation if kind == "other" else f"a statement of kind {kind}"
+            return Refusal(
+                "statement_not_allowed",
+                f"{what} is not allowed by this policy; allowed kinds: {_shown(policy)}",
+                "Use a statement of an allowed kind.",
+            )
+    if statement.command == "TransactionStmt" and statement.transaction in (
+        "prepare",
+        "commit_prepared",
+        "rollback_prepared",
+        "unknown",
+    ):
+        return Refusal(
+            "statement_not_allowed",
+            f"{statement.operation} leaves a transaction behind that no session owns",
+            "Use BEGIN … COMMIT.",
+        )
+    return None
+
+
+def _read_only(statement: Statement, allowed: tuple[Kind, ...]) -> Refusal | None:
+    writes = [kind for kind in KINDS if kind in statement.kinds and kind in _WRITES]
+    if writes:
+        what = statement.operation if statement.kind in writes else f"a statement that does {', '.join(writes)}"
+        return Refusal(
+            "read_only",
+            f"{what} is refused: this policy is read only; allowed kinds: select, show, explain, transaction",
+            "Read the data with SELECT; changes have to be made by somebody with write access.",
+        )
+    if "set" in statement.kinds and "set" not in allowed:
+        return Refusal(
+            "read_only",
+            f"{statement.operation} is refused: under a read-only policy settings are left alone unless it allows kind set",
+            "Leave the session's settings as they are.",
+        )
+    if statement.transaction in ("begin", "set") and asks_for_read_write(statement):
+        return Refusal(
+            "read_only",
+            "a READ WRITE transaction is refused: this policy is read only",
+            "Begin the transaction without READ WRITE.",
+        )
+    if statement.locks_rows:
+        return Refusal(
+            "locking_select",
+            "SELECT … FOR UPDATE or FOR SHARE locks rows and is refused: this policy is read only",
+            "Leave out the FOR UPDATE or FOR SHARE clause.",
+        )
+    return None
+
+
+def asks_for_read_write(statement: Statement) -> bool:
+    """BEGIN READ WRITE, START TRANSACTION READ WRITE, SET TRANSACTION READ WRITE."""
+    fields = statement.fields
+    for option in [*fields.get("options", ()), *fields.get("args", ())]:
+        element = option.get("DefElem", {})
+        if element.get("defname") == "transaction_read_only":
+            value = element.get("arg", {}).get("A_Const", {})
+            return not value.get("ival", {}).get("ival", 0)
+    return False
+
+
+def _shown(policy: CompiledPolicy) -> str:
+    rules = policy.profile.statement_rules
+    kinds = rules.allow or tuple(
+        k for k in KINDS if k != "other" and (policy.profile.access_mode == "read_write" or k in _READ_ONLY)
+    )
+    return ", ".join(k for k in kinds if k not in rules.deny) or "none"

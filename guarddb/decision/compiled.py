@@ -1,0 +1,358 @@
+"""A profile made ready to judge, and what it makes of each relation of a catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from types import MappingProxyType
+
+from guarddb.decision.predicates import BoundPredicate, bind
+from guarddb.policy.patterns import RelationPattern
+from guarddb.policy.predicate import Predicate
+from guarddb.policy.profile import PolicyProfile
+from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.classify import read_statement
+from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Statement
+from guarddb.tree import parse
+from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
+
+_SYSTEM_SCHEMAS = frozenset(("pg_catalog", "information_schema", "pg_toast"))
+_NO_MASKS: Mapping[str, MaskKind] = MappingProxyType({})
+_MAX_VIEW_DEPTH = 32
+
+
+class CompiledPolicy:
+    """A profile with its settings bound. Holds, for the catalogs it has met lately, what each relation is subject to.
+
+    Attributes:
+        profile: the profile in force.
+        version: its version, part of every decision and cache key.
+        settings: values of the settings that row filters read, by lower-case name; the caller's over the profile's own.
+    """
+
+    def __init__(self, profile: PolicyProfile, version: str, settings: Mapping[str, str]) -> None:
+        self.profile = profile
+        self.version = version
+        self.settings: Mapping[str, str] = MappingProxyType(
+            {name.lower(): value for name, value in {**profile.guarddb.settings, **settings}.items()}
+        )
+        self._governance: dict[object, Governance] = {}
+
+    @cached_property
+    def restricts_data(self) -> bool:
+        """Whether the profile protects any data inside the database: masks, filters, or a list of relations."""
+        profile = self.profile
+        return bool(profile.masking_rules or profile.row_filters or profile.table_allowlist or profile.table_denylist)
+
+    @cached_property
+    def floor_exceptions(self) -> frozenset[str]:
+        return frozenset(self.profile.guarddb.floor_exceptions)
+
+    @cached_property
+    def protected_settings(self) -> frozenset[str]:
+        """Settings that a session may not change, by lower-case name."""
+        return frozenset(self.settings) | self.profile.filter_settings
+
+    def governance(self, catalog: Catalog | None) -> Governance:
+        """What the profile makes of this catalog's relations; the last few catalogs are remembered."""
+        key = None if catalog is None else (catalog.version, id(catalog.relations))
+        found = self._governance.get(key)
+        if found is None:
+            if len(self._governance) >= 8:
+                self._governance.clear()
+            found = self._governance[key] = Governance(self, catalog)
+        return found
+
+
+class RelationRules:
+    """What applies to one relation.
+
+    Attributes:
+        identities: every (schema, name) it counts as: itself, then what it is a partition or child of.
+        masks: attribute name -> kind. For a view: by where its columns come from.
+        filters: the row filters of its identities.
+        seen_through: of a view, every relation its definition reads, at any depth.
+        predicate_masks: of a view, masked columns (`schema.table.column`) that its definition filters, joins or sorts by.
+        unsafe: why rows of it cannot be filtered at all, or None.
+        needs_inlining: a view over a filtered relation.
+        definition: the facts of a view's definition.
+    """
+
+    __slots__ = (
+        "definition",
+        "filters",
+        "identities",
+        "masks",
+        "needs_inlining",
+        "predicate_masks",
+        "seen_through",
+        "texts",
+        "unsafe",
+    )
+
+    def __init__(self) -> None:
+        self.identities: list[tuple[str, str]] = []
+        self.masks: Mapping[str, MaskKind] = _NO_MASKS
+        self.filters: list[BoundPredicate] = []
+        self.seen_through: set[tuple[str, str]] = set()
+        self.predicate_masks: list[str] = []
+        self.unsafe: str | None = None
+        self.needs_inlining = False
+        self.definition: Statement | None = None
+        self.texts: dict[object, str] = {}
+
+    @property
+    def governed(self) -> bool:
+        return bool(self.masks or self.filters or self.needs_inlining or self.unsafe)
+
+
+_UNGOVERNED = RelationRules()
+
+
+class Governance:
+    """A policy applied to one catalog: rules per relation, worked out when first asked for."""
+
+    def __init__(self, policy: CompiledPolicy, catalog: Catalog | None) -> None:
+        self.policy = policy
+        self.catalog = catalog
+        profile = policy.profile
+        self.masks = profile.masks
+        self.filters = profile.filters
+        self.restricts = bool(self.masks or self.filters)
+        self._rules: dict[tuple[str, str], RelationRules] = {}
+        self._open: list[tuple[str, str]] = []
+
+    # ------------------------------------------------------------------ relations
+
+    def rules(self, reference: Reference) -> RelationRules:
+        """The rules for the relation a reference means."""
+        key = (reference.schema, reference.name)
+        found = self._rules.get(key)
+        if found is None:
+            found = self._rules[key] = self._work_out(reference.schema, reference.name, reference.relation)
+        return found
+
+    def rules_for(self, relation: Relation) -> RelationRules:
+        key = (relation.schema, relation.name)
+        found = self._rules.get(key)
+        if found is None:
+            found = self._rules[key] = self._work_out(relation.schema, relation.name, relation)
+        return found
+
+    def _relation(self, oid: int) -> Relation | None:
+        return None if self.catalog is None else self.catalog.by_oid(oid)
+
+    def _work_out(self, schema: str, name: str, relation: Relation | None) -> RelationRules:
+        rules = RelationRules()
+        rules.identities = [(schema, name)]
+        if relation is not None:
+            rules.identities += [
+                (parent.schema, parent.name) for oid in relation.ancestors if (parent := self._relation(oid)) is not None
+            ]
+        rules.masks = self._own_masks(rules.identities, relation)
+        rules.filters = [
+            bind(predicate, pattern, relation, schema, name, self.catalog, self.policy.settings)
+            for pattern, predicate in self._own_filters(rules.identities)
+        ]
+        if relation is not None:
+            if relation.descendants:
+                self._look_at_children(rules, relation)
+            if relation.definition is not None:
+                self._look_through(rules, relation)
+        return rules
+
+    def _own_masks(self, identities: Iterable[tuple[str, str]], relation: Relation | None) -> Mapping[str, MaskKind]:
+        if not self.masks:
+            return _NO_MASKS
+        masks: dict[str, MaskKind] = {}
+        for schema, name in identities:
+            for pattern, rule in self.masks:
+                if not pattern.matches(schema, name, bare="public", strict=False):
+                    continue
+                for column in self._columns(rule.column_name, relation):
+                    kind = strictest(masks.get(column), rule.kind)
+                    assert kind is not None
+                    masks[column] = kind
+        return masks
+
+    @staticmethod
+    def _columns(rule_column: object, relation: Relation | None) -> list[str]:
+        """The attributes a rule's column means; without a catalog its own (folded) spelling."""
+        from guarddb.policy.patterns import NamePart, fold
+
+        assert isinstance(rule_column, NamePart)
+        if relation is None:
+            return [rule_column.text if rule_column.exact else fold(rule_column.text)]
+        return [a.name for a in relation.attributes if rule_column.matches(a.name, strict=False)]
+
+    def _own_filters(self, identities: Iterable[tuple[str, str]]) -> list[tuple[RelationPattern, Predicate]]:
+        found: list[tuple[RelationPattern, Predicate]] = []
+        for schema, name in identities:
+            for entry in self.filters:
+                if entry[0].matches(schema, name, bare="public", strict=False) and entry not in found:
+                    found.append(entry)
+        return found
+
+    def _look_at_children(self, rules: RelationRules, relation: Relation) -> None:
+        """Reading a parent reads its children: a rule of a child's own holds there as well, or the read is refused."""
+        masks = dict(rules.masks)
+        mine = {(str(f.pattern), f.source.text) for f in rules.filters}
+        for oid in relation.descendants:
+            child = self._relation(oid)
+            if child is None:
+                continue
+            below = self.rules_for(child)
+            for column, kind in below.masks.items():
+                merged = strictest(masks.get(column), kind)
+                assert merged is not None
+                masks[column] = merged
+            if {(str(f.pattern), f.source.text) for f in below.filters} - mine:
+                rules.unsafe = (
+                    f'it has the partition or child "{child.schema}.{child.name}", which has a row filter of its own'
+                )
+        rules.masks = masks
+
+    # ------------------------------------------------------------------ views
+
+    def _look_through(self, rules: RelationRules, view: Relation) -> None:
+        key = (view.schema, view.name)
+        if key in self._open or len(self._open) > _MAX_VIEW_DEPTH:
+            rules.unsafe = "its definition refers to itself"
+            return
+        self._open.append(key)
+        try:
+            statement = self._definition(view)
+        finally:
+            self._open.pop()
+        if statement is None or statement.top is None:
+            rules.unsafe = "its definition could not be read"
+            return
+        rules.definition = statement
+        self._open.append(key)
+        try:
+            self._take_from_definition(rules, view, statement)
+        finally:
+            self._open.pop()
+
+    def _take_from_definition(self, rules: RelationRules, view: Relation, statement: Statement) -> None:
+        for reference in statement.references:
+            below = self.rules(reference)
+            rules.seen_through.update(below.identities)
+            rules.seen_through |= below.seen_through
+            if below.unsafe and self.restricts:
+                rules.unsafe = rules.unsafe or f'it reads "{reference.qualified_name}": {below.unsafe}'
+            if below.filters or below.needs_inlining:
+                if view.kind == "m":
+                    rules.unsafe = (
+                        f'it is a materialised view over "{reference.qualified_name}", and its stored rows cannot be filtered'
+                    )
+                rules.needs_inlining = True
+        if not self.masks:
+            return
+        masks = dict(rules.masks)
+        assert statement.top is not None
+        for attribute, output in zip(view.attributes, statement.top.outputs, strict=False):
+            kind = strictest(masks.get(attribute.name), self.mask_of(output))
+            if kind is not None:
+                masks[attribute.name] = kind
+        rules.masks = masks
+        for reference in statement.references:
+            rules.predicate_masks += [p for p in self.rules(reference).predicate_masks if p not in rules.predicate_masks]
+        for root in statement.roots:
+            if root.clause not in PREDICATE_CLAUSES:
+                continue
+            for link, _ in root.uses:
+                if self.mask_of(link) is not None and not self.use_allowed(link, root):
+                    shown = self.shown(link)
+                    if shown not in rules.predicate_masks:
+                        rules.predicate_masks.append(shown)
+
+    def _definition(self, view: Relation) -> Statement | None:
+        """The facts of a view's definition, worked out once a catalog; None when it cannot be read."""
+        assert self.catalog is not None
+        memo: dict[int, Statement | None] = self.catalog.__dict__.setdefault("_definitions", {})
+        if view.oid not in memo:
+            try:
+                raw = parse(view.definition or "", checked=False)
+                memo[view.oid] = read_statement(raw[0], self.catalog.for_definitions(), {"prepared": {}, "portals": {}})
+            except Exception:  # whatever it is, a definition that is not understood is not seen through
+                memo[view.oid] = None
+        return memo[view.oid]
+
+    # ------------------------------------------------------------------ masks
+
+    def mask_of(self, link: Link) -> MaskKind | None:
+        """The mask on what a link carries: the rule's kind for a bare column, `null` through anything else."""
+        if isinstance(link, tuple):
+            return self._base_mask(link)
+        kind: MaskKind | None = None
+        seen: set[tuple[int, bool]] = set()
+        stack: list[tuple[Link, bool]] = [(link, True)]
+        while stack:
+            item, bare = stack.pop()
+            if isinstance(item, tuple):
+                found = self._base_mask(item)
+                if found is not None:
+                    kind = strictest(kind, found if bare and item[1] != "*" else "null")
+                continue
+            if (id(item), bare) in seen:
+                continue
+            seen.add((id(item), bare))
+            stack.extend((each, bare) for each in item.links)
+            stack.extend((each, False) for each in item.opaque)
+            if item.root is not None:
+                stack.extend((use, False) for use, _ in item.root.uses)
+        return kind
+
+    def _base_mask(self, origin: tuple[Reference, str]) -> MaskKind | None:
+        reference, attribute = origin
+        masks = self.rules(reference).masks
+        if not masks:
+            return None
+        if attribute != "*":
+            return masks.get(attribute)
+        kind: MaskKind | None = None
+        for each in masks.values():
+            kind = strictest(kind, each)
+        return kind
+
+    def use_allowed(self, link: Link, root: object, use: MaskUseKind | None = None) -> bool:
+        """Whether `guarddb.mask_uses` allows what a clause does with a masked column."""
+        from guarddb.decision.masking import use_kinds
+
+        if not self.policy.profile.guarddb.mask_uses:
+            return False
+        from guarddb.sql.statement import Root, origins
+
+        assert isinstance(root, Root)
+        uses = use_kinds(root, link)
+        if not uses:
+            return False
+        return all(
+            self._base_mask(origin) is None or uses <= self._allowed_uses(origin) for origin in origins(link)
+        )
+
+    def _allowed_uses(self, origin: tuple[Reference, str]) -> frozenset[MaskUseKind]:
+        reference, attribute = origin
+        allowed: set[MaskUseKind] = set()
+        for schema, name in self.rules(reference).identities:
+            for pattern, use in self.policy.profile.mask_use_patterns:
+                if pattern.matches(schema, name, bare="public", strict=True) and use.column_name.matches(
+                    attribute, strict=True
+                ):
+                    allowed.update(use.allow)
+        return frozenset(allowed)
+
+    @staticmethod
+    def shown(link: Link) -> str:
+        """A link as a person reads it: `public.users.ssn`."""
+        from guarddb.sql.statement import origins
+
+        if isinstance(link, Output):
+            found = sorted(f"{r.qualified_name}.{a}" for r, a in origins(link))
+            return found[0] if found else link.name
+        return f"{link[0].qualified_name}.{link[1]}"
+
+
+def is_system(schema: str) -> bool:
+    return schema in _SYSTEM_SCHEMAS or schema.startswith("pg_toast")

@@ -1,0 +1,260 @@
+"""The floor: what is refused whatever the profile says, unless it names the rule in `guarddb.floor_exceptions`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list
+from guarddb.sql.statement import Statement
+from guarddb.tree import Node, nodes
+from guarddb.vocabulary import Rule
+
+#: Objects whose DROP takes data with it. A type or an extension takes the columns of it, a schema all that is in it.
+_HOLDS_DATA = frozenset(
+    "OBJECT_TABLE OBJECT_MATVIEW OBJECT_FOREIGN_TABLE OBJECT_SEQUENCE OBJECT_SCHEMA OBJECT_TYPE OBJECT_DOMAIN "
+    "OBJECT_EXTENSION OBJECT_DATABASE OBJECT_TABLESPACE OBJECT_FOREIGN_SERVER OBJECT_FDW OBJECT_COLUMN OBJECT_ATTRIBUTE".split()
+)
+#: Settings a session may never change, besides those the profile's own row filters read.
+_PROTECTED = frozenset(
+    "statement_timeout row_security session_replication_role transaction_read_only default_transaction_read_only "
+    "transaction_timeout".split()
+)
+_ROLE = frozenset(("role", "session_authorization"))
+_CODE = {
+    "CreateFunctionStmt": "CREATE FUNCTION or PROCEDURE",
+    "RuleStmt": "CREATE RULE",
+    "CreateTrigStmt": "CREATE TRIGGER",
+    "CreateEventTrigStmt": "CREATE EVENT TRIGGER",
+    "AlterEventTrigStmt": "ALTER EVENT TRIGGER",
+    "CreatePLangStmt": "CREATE LANGUAGE",
+    "CreateTransformStmt": "CREATE TRANSFORM",
+    "CreateCastStmt": "CREATE CAST",
+    "CreateOpClassStmt": "CREATE OPERATOR CLASS",
+    "AlterFunctionStmt": "ALTER FUNCTION",
+    "CreateAmStmt": "CREATE ACCESS METHOD",
+    "CreateExtensionStmt": "CREATE EXTENSION",
+    "LoadStmt": "LOAD",
+}
+
+
+def destructive_ddl(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """DROP of anything that holds data, DROP COLUMN, TRUNCATE."""
+    for command, fields in _utilities(statement):
+        what = _destroys(command, fields)
+        if what is not None:
+            return Refusal(
+                "destructive_ddl",
+                f"{what} destroys data and is refused under every policy",
+                "Leave the data in place; ask a person with the right to it if it really has to go.",
+            )
+    return None
+
+
+def _destroys(command: str, fields: Node) -> str | None:
+    if command == "TruncateStmt":
+        return "TRUNCATE"
+    if command in ("DropdbStmt", "DropTableSpaceStmt", "DropOwnedStmt"):
+        return {"DropdbStmt": "DROP DATABASE", "DropTableSpaceStmt": "DROP TABLESPACE"}.get(command, "DROP OWNED")
+    if command == "DropStmt":
+        kind = fields.get("removeType", "")
+        name = kind.removeprefix("OBJECT_").replace("_", " ").replace("MATVIEW", "MATERIALIZED VIEW")
+        if kind in _HOLDS_DATA:
+            return f"DROP {name}"
+        if fields.get("behavior") == "DROP_CASCADE":
+            return f"DROP {name} … CASCADE"
+    if command == "AlterTableStmt":
+        for wrapped in fields.get("cmds", ()):
+            subtype = wrapped["AlterTableCmd"].get("subtype", "")
+            if subtype in ("AT_DropColumn", "AT_DropColumnRecurse"):
+                return "DROP COLUMN" if fields.get("objtype") != "OBJECT_TYPE" else "DROP ATTRIBUTE"
+    if command == "DiscardStmt" and fields.get("target") == "DISCARD_TEMP":
+        return "DISCARD TEMP"
+    return None
+
+
+def whereless_write(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """UPDATE and DELETE (and MERGE that does either) without a condition on a column, at any depth."""
+    for query in statement.queries:
+        if query.kind not in ("update", "delete", "merge") or query.filters_rows:
+            continue
+        if query.kind == "merge" and not any(
+            w["MergeWhenClause"].get("commandType") in ("CMD_UPDATE", "CMD_DELETE")
+            and w["MergeWhenClause"].get("matchKind") != "MERGE_WHEN_NOT_MATCHED_BY_TARGET"
+            for w in query.fields.get("mergeWhenClauses", ())
+        ):
+            continue
+        verb = query.kind.upper()
+        target = query.target.qualified_name if query.target is not None else "the table"
+        missing = "ON condition" if query.kind == "merge" else "WHERE"
+        return Refusal(
+            "whereless_write",
+            f'{verb} on "{target}" without a {missing} that names a column would touch every row',
+            f"Add a {missing} that picks the rows by a column of the table, for example WHERE id = 1.",
+        )
+    return None
+
+
+def anonymous_code(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """DO blocks; and, when the profile restricts data, everything that stores code for later."""
+    for command, fields in _utilities(statement):
+        if command == "DoStmt":
+            return Refusal(
+                "anonymous_code",
+                "DO runs code that cannot be judged",
+                "Write the statements of the block one by one.",
+            )
+        stored = _CODE.get(command)
+        if command == "DefineStmt" and fields.get("kind") in ("OBJECT_OPERATOR", "OBJECT_AGGREGATE", "OBJECT_TYPE"):
+            stored = "CREATE " + fields["kind"].removeprefix("OBJECT_")
+        if stored is not None and policy.restricts_data:
+            return Refusal(
+                "anonymous_code",
+                f"{stored} stores code that would run outside this policy",
+                "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
+            )
+    return None
+
+
+def session_settings(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """search_path, role and the settings that hold the guard's walls up, by SET, RESET, DISCARD, ALTER or set_config()."""
+    for command, fields in _utilities(statement):
+        refusal = None
+        if command == "VariableSetStmt":
+            refusal = _variable(fields, policy)
+        elif command in ("AlterRoleSetStmt", "AlterDatabaseSetStmt", "AlterSystemStmt"):
+            refusal = _variable(fields.get("setstmt", {}), policy)
+        elif command == "AlterFunctionStmt":
+            for _, node in nodes(fields):
+                if "kind" in node and str(node.get("kind", "")).startswith("VAR_"):
+                    refusal = refusal or _variable(node, policy)
+        elif command == "DiscardStmt" and fields.get("target", "DISCARD_ALL") == "DISCARD_ALL":
+            refusal = Refusal(
+                "protected_setting",
+                "DISCARD ALL would reset the settings that this policy depends on",
+                "Close and reopen the connection for a fresh session.",
+            )
+        if refusal is not None:
+            return refusal
+    for call in statement.calls:
+        if call.name == "set_config" and call.schema in (None, "pg_catalog"):
+            name = _constant_argument(call.node)
+            refusal = _setting(name, policy) if name is not None else None
+            if refusal is not None:
+                return refusal
+    return _settings_view(statement)
+
+
+def _settings_view(statement: Statement) -> Refusal | None:
+    for reference in statement.references:
+        if reference.mode in ("update", "insert", "delete", "merge") and reference.schema == "pg_catalog":
+            if reference.name == "pg_settings":
+                return Refusal("protected_setting", "UPDATE pg_settings changes settings like SET does", None)
+    return None
+
+
+def _variable(fields: Node, policy: CompiledPolicy) -> Refusal | None:
+    kind = fields.get("kind", "VAR_SET_VALUE")
+    name = str(fields.get("name", "")).lower()
+    if kind == "VAR_RESET_ALL":
+        return Refusal(
+            "protected_setting",
+            "RESET ALL would reset the settings that this policy depends on",
+            "Reset the one setting that you changed, by its name.",
+        )
+    if kind == "VAR_SET_MULTI":
+        if name == "transaction snapshot":
+            return None
+        # SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE is default_transaction_read_only = off.
+        if name == "session characteristics" and any(
+            a.get("DefElem", {}).get("defname") == "transaction_read_only" for a in fields.get("args", ())
+        ):
+            return _setting("default_transaction_read_only", policy)
+        return None
+    return _setting(name, policy)
+
+
+def _setting(name: str, policy: CompiledPolicy) -> Refusal | None:
+    name = name.lower()
+    if name in ("search_path", "schema"):
+        return Refusal(
+            "search_path_change",
+            "changing search_path would change which tables a name means",
+            "Write the schema in front of the table: schema.table.",
+        )
+    if name in _ROLE:
+        return Refusal(
+            "role_change", f'changing "{name}" would change whose rights apply', "Work with the role you are connected as."
+        )
+    if name in _PROTECTED or name in policy.protected_settings:
+        return Refusal(
+            "protected_setting",
+            f'the setting "{name}" is set by the policy and cannot be changed',
+            "Leave it as it is; SHOW tells its value.",
+        )
+    return None
+
+
+def copy_files(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """COPY to or from a file or a program of the server."""
+    for command, fields in _utilities(statement):
+        if command == "CopyStmt" and (fields.get("is_program") or "filename" in fields):
+            what = "a program" if fields.get("is_program") else "a file"
+            return Refusal(
+                "forbidden_function",
+                f"COPY to or from {what} on the server is refused under every policy",
+                "Use COPY … TO STDOUT or COPY … FROM STDIN.",
+            )
+    return None
+
+
+def _utilities(statement: Statement) -> list[tuple[str, Node]]:
+    """The utility statement, and those inside CREATE SCHEMA and CREATE RULE."""
+    if statement.ddl is None:
+        return []
+    command, fields = statement.ddl
+    found = [(command, fields)]
+    if command in ("CreateSchemaStmt", "RuleStmt"):
+        found += [(name, node) for name, node in nodes(fields) if name.endswith("Stmt") and name[0].isupper()]
+    return found
+
+
+def _constant_argument(call: Node | None) -> str | None:
+    if call is None:
+        return None
+    for argument in call.get("args", ()):
+        node: Any = argument
+        if "NamedArgExpr" in node:
+            node = node["NamedArgExpr"]["arg"]
+        while "TypeCast" in node:
+            node = node["TypeCast"]["arg"]
+        text = node.get("A_Const", {}).get("sval", {}).get("sval")
+        if text is not None:
+            return str(text)
+        return None
+    return None
+
+
+#: The floor but for functions, in the order they are asked: (tag that lifts it, the rule).
+FLOOR: tuple[tuple[tuple[Rule, ...], Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None]], ...] = (
+    (("destructive_ddl",), destructive_ddl),
+    (("whereless_write",), whereless_write),
+    (("search_path_change", "role_change", "protected_setting"), session_settings),
+    (("anonymous_code",), anonymous_code),
+    (("forbidden_function",), copy_files),
+)
+
+
+def floor(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """The first rule of the floor that refuses the statement and that the profile does not lift."""
+    for _, rule in FLOOR:
+        refusal = rule(statement, policy, catalog)
+        if refusal is not None and refusal.rule not in policy.floor_exceptions:
+            return refusal
+    return None
+
+
+__all__ = ["floor", "string_list"]

@@ -1,0 +1,207 @@
+"""Functions, in whatever clothes they are called: by name, as an attribute, behind an operator or a cast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.refusal import Refusal
+from guarddb.sql import functions as facts
+from guarddb.sql.catalog import Catalog, Function
+from guarddb.sql.statement import Call, Statement
+
+_BOTH = ("public", "pg_catalog")
+
+
+def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """The first call that the profile does not admit."""
+    refusal: Refusal | None = None
+    for call in statement.calls:
+        refusal = _call(call, policy, catalog)
+        if refusal is not None and refusal.rule not in policy.floor_exceptions:
+            return refusal
+    if statement.operators:
+        refusal = _operators(statement, policy, catalog)
+        if refusal is not None and refusal.rule not in policy.floor_exceptions:
+            return refusal
+    refusal = _types(statement, policy, catalog)
+    if refusal is not None and refusal.rule not in policy.floor_exceptions:
+        return refusal
+    return None
+
+
+def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    schema, name = call.schema, call.name
+    if call.how == "sample" and facts.is_sampling_method(name) and schema in (None, "pg_catalog"):
+        return None
+    reason = facts.refused_by_name(name)
+    if reason is not None:
+        return _forbidden(call, reason)
+    builtin = facts.builtin(name) if schema in (None, "pg_catalog") else ()
+    if builtin:
+        if facts.needs_allowlist(name):
+            refusal = _stateful(call, policy)
+        else:
+            reason = facts.forbidden(name, call.arguments)
+            refusal = _forbidden(call, reason) if reason is not None else _argument(call)
+        if refusal is not None:
+            return refusal
+    if schema == "pg_catalog":
+        return None if builtin else _forbidden(call, "PostgreSQL has no built-in function of that name")
+    mine: tuple[Function, ...] = ()
+    if catalog is not None:
+        mine = tuple(catalog.functions_named(name, schema))
+    for function in mine:
+        if not _takes(function, call) or admitted(function, policy):
+            continue
+        return _not_allowed(call, function.qualified_name, policy)
+    if mine or builtin or call.how in ("field", "attribute"):
+        # An attribute or a field that is no function at all is for PostgreSQL to complain about.
+        return None
+    if schema is not None and _named(schema, name, policy):
+        return None
+    if schema is None and _named("public", name, policy):
+        return None
+    if catalog is None and schema != "information_schema":
+        return Refusal(
+            "function_not_allowed",
+            f'function "{call.shown}" is not a built-in one, and without a catalog nobody can say what it does',
+            "Use a built-in function, or evaluate with the database's catalog.",
+        )
+    return _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
+
+
+def _takes(function: Function, call: Call) -> bool:
+    """Whether a call with this many arguments can mean the function; attributes and casts always have one."""
+    if function.variadic:
+        return call.arguments >= function.required_arguments - 1
+    return function.required_arguments <= call.arguments <= max(len(function.arguments), function.required_arguments)
+
+
+def admitted(function: Function, policy: CompiledPolicy) -> bool:
+    """Whether the agent may call a function from outside pg_catalog."""
+    if function.is_trusted_extension_code:
+        return True
+    if function.kind == "a" and function.extension is not None and function.volatility != "v":
+        # An extension's aggregate has no language of its own; whoever installed the extension chose what it runs.
+        return True
+    return _named(function.schema, function.name, policy)
+
+
+def _named(schema: str, name: str, policy: CompiledPolicy) -> bool:
+    return any(p.matches(schema, name) for p in policy.profile.function_patterns)
+
+
+def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
+    if policy.profile.access_mode == "read_write" and any(
+        p.matches("pg_catalog", call.name, bare=_BOTH) for p in policy.profile.function_patterns
+    ):
+        return None
+    return _forbidden(
+        call, "it changes a sequence or takes a lock that outlives a rollback, and this policy does not list it"
+    )
+
+
+def _argument(call: Call) -> Refusal | None:
+    """A function that runs the input function of a type named by a string: the string must name a built-in type."""
+    if call.name not in facts.INPUT_BY_TYPE_NAME or call.node is None:
+        return None
+    arguments = call.node.get("args", ())
+    named = arguments[1].get("A_Const", {}).get("sval", {}).get("sval") if len(arguments) > 1 else None
+    if named is not None and facts.builtin_type(str(named).strip().lower()) is not None:
+        return None
+    return _forbidden(call, "the type it reads by name is not a constant that names a built-in type")
+
+
+def _forbidden(call: Call, reason: str) -> Refusal:
+    return Refusal(
+        "forbidden_function",
+        f'function "{call.shown}" is refused: {reason}',
+        "Leave the call out, or compute the value with another built-in function.",
+    )
+
+
+def _not_allowed(call: Call, shown: str, policy: CompiledPolicy) -> Refusal:
+    allowed = policy.profile.guarddb.function_allowlist
+    listed = ", ".join(allowed) if allowed else "none"
+    how = {"attribute": " (an attribute that is a function)", "operator": " (behind an operator)", "cast": " (behind a cast)"}
+    return Refusal(
+        "function_not_allowed",
+        f'function "{shown}"{how.get(call.how, "")} is not allowed by this policy; allowed user functions: {listed}',
+        "Use built-in functions instead.",
+    )
+
+
+def _operators(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    for schema, name in statement.operators:
+        builtin = facts.builtin_operator(name) if schema in (None, "pg_catalog") else ()
+        mine = tuple(catalog.operators_named(name)) if catalog is not None and schema != "pg_catalog" else ()
+        for operator in mine:
+            if schema is not None and operator.schema != schema:
+                continue
+            behind_schema, _, behind = operator.function.rpartition(".")
+            if behind_schema in ("", "pg_catalog"):
+                continue
+            if not _all_admitted(behind_schema, behind, policy, catalog):
+                return _not_allowed(Call(None, behind, 2, None, how="operator"), operator.function, policy)
+        if not builtin and not mine:
+            shown = f"{schema}.{name}" if schema else name
+            without = " without a catalog" if catalog is None else ""
+            return Refusal(
+                "function_not_allowed",
+                f'operator "{shown}" is not known{without}, so what it calls cannot be judged',
+                "Use a built-in operator" + (", or evaluate with the database's catalog." if catalog is None else "."),
+            )
+    return None
+
+
+def _all_admitted(schema: str, name: str, policy: CompiledPolicy, catalog: Catalog | None) -> bool:
+    assert catalog is not None
+    found = tuple(catalog.functions_named(name, schema))
+    return bool(found) and all(admitted(function, policy) for function in found)
+
+
+def _types(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """Casts that call user functions, and domains whose CHECK does."""
+    if catalog is None:
+        for use in statement.types:
+            if use.schema in (None, "pg_catalog") and facts.builtin_type(use.name) is not None:
+                continue
+            shown = f"{use.schema}.{use.name}" if use.schema else use.name
+            return Refusal(
+                "function_not_allowed",
+                f'type "{shown}" is not a built-in one, and without a catalog nobody can say what a cast to it runs',
+                "Cast to a built-in type, or evaluate with the database's catalog.",
+            )
+        return None
+    named: set[str] = set()
+    for use in statement.types:
+        found = catalog.type_named(use.schema, use.name)
+        if found is None:
+            named.add(f"pg_catalog.{use.name}" if use.schema is None else f"{use.schema}.{use.name}")
+            continue
+        named.add(f"{found.schema}.{found.name}")
+        for check in found.check_functions:
+            schema, _, name = check.rpartition(".")
+            if not _all_admitted(schema, name, policy, catalog):
+                return _not_allowed(Call(None, name, 1, None, how="cast"), check, policy)
+    if not catalog.casts:
+        return None
+    if any(call.name in facts.RUNS_JSON_CAST for call in statement.calls):
+        named.update(("pg_catalog.json", "pg_catalog.jsonb"))
+    touched = named | set(_column_types(statement))
+    for cast in catalog.casts:
+        if cast.source not in touched or (cast.context == "e" and cast.target not in named):
+            continue
+        schema, _, name = cast.function.rpartition(".")
+        if not _all_admitted(schema, name, policy, catalog):
+            return _not_allowed(Call(None, name, 1, None, how="cast"), cast.function, policy)
+    return None
+
+
+def _column_types(statement: Statement) -> Iterable[str]:
+    for reference in statement.references:
+        if reference.relation is not None:
+            for attribute in reference.relation.attributes:
+                yield attribute.type
+                yield attribute.base_type

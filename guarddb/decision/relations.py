@@ -1,0 +1,139 @@
+"""Relations: denylist, allowlist, and what of the system catalogs is not for everybody."""
+
+from __future__ import annotations
+
+from guarddb.decision.compiled import CompiledPolicy, is_system
+from guarddb.decision.refusal import Refusal
+from guarddb.sql import functions as facts
+from guarddb.sql.catalog import Catalog
+from guarddb.sql.statement import Reference, Statement
+
+_COUNTER_COLUMNS = frozenset(("reltuples", "relpages", "relallvisible", "relallfrozen", "*"))
+
+
+def relations(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """The first relation that the profile does not open, seen through views and from partitions up to their parents."""
+    profile = policy.profile
+    filtered = bool(profile.row_filters)
+    for reference in statement.references:
+        if is_system(reference.schema):
+            refusal = _system(reference, statement, policy, filtered=filtered)
+        elif profile.table_allowlist or profile.table_denylist or policy.restricts_data:
+            refusal = _user(reference, policy, catalog)
+        elif facts.is_restricted_relation(reference.schema, reference.name):
+            refusal = _restricted(reference)
+        else:
+            refusal = None
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    profile = policy.profile
+    rules = policy.governance(catalog).rules(reference)
+    shown = f'table "{reference.qualified_name}"'
+    if profile.deny_patterns:
+        for identity in rules.identities:
+            if _denied(identity, policy):
+                return Refusal("table_denied", f"{shown} is denied by this policy", _hint(policy))
+        for identity in sorted(rules.seen_through):
+            if _denied(identity, policy):
+                return Refusal(
+                    "table_denied",
+                    f'{shown} reads "{identity[0]}.{identity[1]}", which is denied by this policy',
+                    _hint(policy),
+                )
+        if reference.inherits and reference.relation is not None and catalog is not None:
+            for oid in reference.relation.descendants:
+                child = catalog.by_oid(oid)
+                if child is not None and _denied((child.schema, child.name), policy):
+                    return Refusal(
+                        "table_denied",
+                        f'{shown} includes its child "{child.schema}.{child.name}", which is denied by this policy',
+                        _hint(policy),
+                    )
+    if facts.is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+        return _restricted(reference)
+    for identity in rules.seen_through:
+        if is_system(identity[0]) and facts.is_restricted_relation(*identity):
+            return _restricted(reference)
+    if not profile.allow_patterns:
+        return None
+    if any(
+        pattern.matches(schema, name, bare="public", strict=True)
+        for schema, name in rules.identities
+        for pattern in profile.allow_patterns
+    ):
+        return None
+    listed = ", ".join(profile.table_allowlist)
+    return Refusal(
+        "table_not_allowed",
+        f"{shown} is not in this credential's allowlist; allowed tables: {listed}",
+        f"Use only these tables: {listed}.",
+    )
+
+
+def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
+    return any(p.matches(*identity, bare="any", strict=False) for p in policy.profile.deny_patterns)
+
+
+def _hint(policy: CompiledPolicy) -> str:
+    allowed = policy.profile.table_allowlist
+    return f"Use only these tables: {', '.join(allowed)}." if allowed else "Leave this table out of the statement."
+
+
+def _explicit(reference: Reference, policy: CompiledPolicy) -> bool:
+    """An entry that names the relation with its schema; `schema.*` is not naming it."""
+    return any(
+        p.schema is not None and p.name is not None and p.matches(reference.schema, reference.name, bare="public", strict=True)
+        for p in policy.profile.allow_patterns
+    )
+
+
+def _restricted(reference: Reference) -> Refusal:
+    return Refusal(
+        "table_not_allowed",
+        f'"{reference.qualified_name}" shows other sessions\' SQL, secrets or sampled data; '
+        "it needs an explicit schema-qualified entry in this credential's allowlist",
+        "Ask the tables themselves for the data you need.",
+    )
+
+
+def _system(reference: Reference, statement: Statement, policy: CompiledPolicy, *, filtered: bool) -> Refusal | None:
+    shown = f'"{reference.qualified_name}"'
+    if any(_denied_exactly((reference.schema, reference.name), policy) for _ in (0,)):
+        return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy))
+    if reference.mode not in ("read", "copy") or (reference.mode == "copy" and statement.fields.get("is_from")):
+        return Refusal("table_denied", f"{shown} belongs to the system and cannot be changed", None)
+    if reference.schema.startswith("pg_toast") and not _explicit(reference, policy):
+        return Refusal("table_denied", f"{shown} holds raw column data that no rule covers", None)
+    if facts.is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+        return _restricted(reference)
+    if filtered and _counts_rows(reference, statement):
+        return Refusal(
+            "row_filter_unsafe",
+            f"{shown} counts the rows of tables, and a row filter of this policy hides some of them",
+            "Count the rows with SELECT count(*), or leave out reltuples and relpages.",
+        )
+    return None
+
+
+def _denied_exactly(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
+    return any(p.matches(*identity, bare="any", strict=False) for p in policy.profile.deny_patterns)
+
+
+def _counts_rows(reference: Reference, statement: Statement) -> bool:
+    if f"{reference.schema}.{reference.name}" in facts.ROW_COUNTERS:
+        return True
+    if reference.name != "pg_class" or reference.schema != "pg_catalog":
+        return False
+    for query in statement.queries:
+        for output in query.outputs:
+            if any(isinstance(k, tuple) and k[0] is reference and k[1] in _COUNTER_COLUMNS for k in output.links + output.opaque):
+                return True
+    return any(
+        isinstance(link, tuple) and link[0] is reference and link[1] in _COUNTER_COLUMNS
+        for root in statement.roots
+        for link, _ in root.uses
+    )

@@ -1,0 +1,549 @@
+"""Row filters: every reference to a filtered relation sees only the rows for which the predicate is true.
+
+Three ways to write a filter into a statement, from the cheapest:
+
+- *plainly*, ANDed to the query's WHERE or to the join's ON, where none of the statement's own conditions on that relation can
+  raise an error. Indexes, GROUP BY on a primary key, ctid and whole rows keep working.
+- *fenced*, as a subquery with OFFSET 0 in the relation's place: PostgreSQL evaluates nothing of the outside below it.
+- *guarded*, as `CASE WHEN predicate THEN condition END` around the conditions that could raise, where the relation cannot
+  become a subquery: the target of UPDATE and DELETE, a query that groups by the primary key or asks for ctid.
+
+What fits none of them is refused: `row_filter_unsafe`.
+"""
+
+from __future__ import annotations
+
+from guarddb.decision.compiled import CompiledPolicy, Governance, RelationRules
+from guarddb.decision.masking import Targets, brings_under_another_name
+from guarddb.decision.predicates import BoundPredicate
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.names import literal, quote
+from guarddb.sql.plain import cannot_raise
+from guarddb.sql.rewrite import Rewriter, RewriteError
+from guarddb.sql.statement import Query, Reference, Root, Statement, depends_on
+from guarddb.tree import Node
+
+MARKER = "guarddb:row_filter_violation:"
+_CONDITIONS = frozenset(("where", "on", "using", "having", "merge", "conflict"))
+#: Evaluated on the rows that came through all conditions of their query.
+_AFTER_FILTERS = frozenset(("set", "write", "values", "function", "limit", "sample", "filter", "window", "order", "group", "distinct", "setop"))
+_RETURNING_FOR_MERGE = 170000
+
+
+def row_filters(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """Whether every filter of the statement can be written into it."""
+    governance = policy.governance(catalog)
+    if not governance.restricts:
+        return None
+    for reference in statement.references:
+        rules = governance.rules(reference)
+        if not rules.filters and not rules.needs_inlining and not rules.unsafe:
+            continue
+        refusal = _possible(statement, reference, rules, governance)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _unsafe(reference: Reference, why: str, hint: str | None = None) -> Refusal:
+    return Refusal(
+        "row_filter_unsafe",
+        f'the row filter on "{reference.qualified_name}" cannot be kept here: {why}',
+        hint or "Use a plain SELECT, INSERT, UPDATE or DELETE on the table.",
+    )
+
+
+def _possible(statement: Statement, reference: Reference, rules: RelationRules, governance: Governance) -> Refusal | None:
+    for predicate in rules.filters:
+        if predicate.missing is not None:
+            return _unsafe(
+                reference,
+                f'it reads the setting "{predicate.missing}", for which the application gave no value',
+                "The application has to pass settings={...} when it connects.",
+            )
+    if reference.mode == "ddl":
+        command, fields = statement.ddl or ("", {})
+        if brings_under_another_name(command, fields):
+            return _unsafe(reference, "its rows would come under another name")
+        if command == "CreateTableAsStmt" and fields.get("objtype") == "OBJECT_MATVIEW":
+            return None
+        return None
+    if rules.unsafe is not None and (reference.inherits or rules.filters or rules.needs_inlining):
+        if reference.inherits or reference.mode != "read":
+            return _unsafe(reference, rules.unsafe)
+    if statement.ddl is not None and statement.ddl[0] == "CreateTableAsStmt":
+        if statement.ddl[1].get("objtype") == "OBJECT_MATVIEW":
+            return _unsafe(reference, "a materialised view would store rows that no filter reaches")
+    if reference.mode == "copy" and statement.fields.get("is_from"):
+        return _unsafe(reference, "COPY FROM does not check the rows it writes", "Use INSERT.")
+    if reference.mode in ("insert", "update", "delete", "merge"):
+        if rules.needs_inlining:
+            return _unsafe(reference, "it is written through a view", "Write to the table itself.")
+        if reference.relation is not None and (reference.relation.has_rules or reference.relation.kind == "f"):
+            return _unsafe(reference, "the table has rules, or is a foreign table")
+    return None
+
+
+# ---------------------------------------------------------------------- writing them
+
+
+class _Conditions:
+    """The conditions to AND to one query's WHERE, and the conjuncts that they guard."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.guard = False
+        self.guarded_roots: set[int] = set()
+
+
+class FilterWriter:
+    """Writes the filters of one statement. `refusal` is set when one finds no safe place."""
+
+    def __init__(
+        self,
+        statement: Statement,
+        policy: CompiledPolicy,
+        governance: Governance,
+        rewriter: Rewriter,
+        targets: Targets,
+        catalog: Catalog | None,
+    ) -> None:
+        self.statement = statement
+        self.policy = policy
+        self.governance = governance
+        self.rewriter = rewriter
+        self.targets = targets
+        self.catalog = catalog
+        self.where: dict[int, tuple[Query, _Conditions]] = {}
+        self.on: dict[int, tuple[Node, list[str]]] = {}
+        self.shown: list[str] = []
+        self.hidden_returning = False
+        self._top_queries = set()
+        if statement.top is not None:
+            self._top_queries = {id(q) for q in statement.top.leaves()} | {id(statement.top)}
+
+    def write(self) -> Refusal | None:
+        """Place every filter, then make the edits."""
+        # MODE ddl: CREATE VIEW stores the text as it is; what reads the view later is seen through.
+        if self.statement.command == "ViewStmt":
+            return None
+        for reference in self.statement.references:
+            rules = self.governance.rules(reference)
+            if reference.mode == "ddl" or not (rules.filters or rules.needs_inlining):
+                continue
+            if reference.mode == "copy":
+                continue  # the caller turns COPY table into COPY (query)
+            refusal = self._place(reference, rules)
+            if refusal is not None:
+                return refusal
+        for query, conditions in self.where.values():
+            self._write_where(query, conditions)
+        for join, texts in self.on.values():
+            self.rewriter.add_on(join, " AND ".join(f"({t})" for t in texts) if len(texts) > 1 else texts[0])
+        return None
+
+    def _show(self, rules: RelationRules) -> None:
+        for predicate in rules.filters:
+            if predicate.shown not in self.shown:
+                self.shown.append(predicate.shown)
+
+    def _place(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        self._show(rules)
+        if reference.mode == "read":
+            if rules.needs_inlining:
+                return self._inline(reference, rules)
+            return self._read(reference, rules)
+        if reference.mode in ("update", "delete"):
+            return self._target(reference, rules)
+        if reference.mode == "insert":
+            return self._check_new_row(reference, rules)
+        if reference.mode == "merge":
+            return self._merge(reference, rules)
+        return _unsafe(reference, f"it is used for {reference.mode}")
+
+    # ------------------------------------------------------------------ reads
+
+    def _read(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        unsafe = self._unsafe_roots(reference)
+        if not unsafe and self._plainly(reference, rules):
+            return None
+        needs_base = self._needs_base(reference)
+        if not needs_base and self._fence(reference, rules, fence=bool(unsafe)):
+            return None
+        if self._guarded(reference, rules, unsafe):
+            return None
+        if reference.whole_row and not reference.system_columns and self._fence(reference, rules, fence=bool(unsafe)):
+            return None
+        return _unsafe(
+            reference,
+            "a condition that can raise an error would run on hidden rows",
+            "Compare columns with constants only, or put the condition into an outer query over a subquery.",
+        )
+
+    def _unsafe_roots(self, reference: Reference) -> list[Root]:
+        """The expressions that PostgreSQL may evaluate on a row of the relation before its filter, and that can raise."""
+        found = []
+        for root in self.statement.roots:
+            clause = root.clause
+            if clause in _AFTER_FILTERS:
+                continue
+            if clause in ("target", "returning") and root.query is not None and id(root.query) in self._top_queries:
+                continue
+            if clause == "ddl" or not any(reference in depends_on(link) for link, _ in root.uses):
+                continue
+            if root.node is not None and cannot_raise(root):
+                continue
+            found.append(root)
+        return found
+
+    def _needs_base(self, reference: Reference) -> bool:
+        """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
+        if reference.system_columns or reference.whole_row or reference.sampled or reference.wrapper is None:
+            return True
+        query, relation = reference.query, reference.relation
+        if query is None or relation is None or not relation.primary_key:
+            return False
+        grouped = {link[1] for link in query.group_by if isinstance(link, tuple) and link[0] is reference}
+        return bool(grouped) and grouped >= set(relation.primary_key)
+
+    def _condition(self, reference: Reference, rules: RelationRules) -> str | None:
+        """The filter as a condition on the reference's alias; None where a name in it could be captured."""
+        names: dict[str, str] | None = None
+        if reference.alias_columns:
+            relation = reference.relation
+            if relation is None:
+                return None
+            aliases = reference.alias_columns
+            names = {a.name: aliases[i] for i, a in enumerate(relation.attributes) if i < len(aliases)}
+        for predicate in rules.filters:
+            if not predicate.bound or reference.alias in predicate.inner_names:
+                return None
+        return _joined([p.text(reference.alias, names) for p in rules.filters])
+
+    def _plainly(self, reference: Reference, rules: RelationRules, *, only_where: bool = False) -> bool:
+        """AND the filter to the query's WHERE, or to the ON below which the relation may be null-extended."""
+        query = reference.query
+        condition = self._condition(reference, rules)
+        if condition is None or query is None or reference.hidden_by_join_alias or self._alias_twice(reference, query):
+            return False
+        place = _join_place(reference)
+        if place is None:
+            return False
+        if place == "where":
+            if query.kind not in ("select", "update", "delete"):
+                return False
+            self._where(query).texts.append(condition)
+            return True
+        if only_where:
+            return False
+        assert isinstance(place, dict)
+        self.on.setdefault(id(place), (place, []))[1].append(condition)
+        return True
+
+    @staticmethod
+    def _alias_twice(reference: Reference, query: Query) -> bool:
+        """PostgreSQL refuses the same alias twice in one FROM, but not inside an aliased join."""
+        return sum(1 for other in query.references if other.alias == reference.alias) > 1 or (
+            query.target is not None and query.target.alias == reference.alias
+        )
+
+    def _where(self, query: Query) -> _Conditions:
+        return self.where.setdefault(id(query), (query, _Conditions()))[1]
+
+    def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
+        """Put `(SELECT * FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
+        if reference.wrapper is None or reference.sampled:
+            return False
+        name = self.rewriter.relation_text(reference)
+        alias = rules.filters[0].own_name
+        for predicate in rules.filters:
+            if not predicate.bound and predicate.own_name != alias:
+                return False
+        texts = [p.text(alias) if p.bound else p.source.text for p in rules.filters]
+        offset = " OFFSET 0" if fence else ""
+        self.rewriter.replace_relation(
+            reference, f"SELECT * FROM {name} AS {quote(alias)} WHERE {_joined(texts)}{offset}"
+        )
+        return True
+
+    def _guarded(self, reference: Reference, rules: RelationRules, unsafe: list[Root]) -> bool:
+        """AND the filter to WHERE, and let the conditions that can raise run only where it is true."""
+        query = reference.query
+        if query is None or any(not self._inside_where(root, query) for root in unsafe):
+            return False
+        if not self._plainly(reference, rules, only_where=True):
+            return False
+        self._guard(query, unsafe)
+        return True
+
+    def _guard(self, query: Query, unsafe: list[Root]) -> None:
+        conditions = self._where(query)
+        if unsafe:
+            conditions.guard = True
+            conditions.guarded_roots.update(id(root) for root in unsafe)
+
+    def _inside_where(self, root: Root, query: Query) -> bool:
+        """Whether an expression stands in the query's own WHERE, a sub-select there included."""
+        if root.query is query:
+            return root.clause == "where"
+        inner = root.query
+        while inner is not None and inner.parent is not query:
+            inner = inner.parent
+        return inner is not None and _holds(query.fields.get("whereClause"), inner.fields)
+
+    def _write_where(self, query: Query, conditions: _Conditions) -> None:
+        text = _joined(conditions.texts)
+        if not conditions.guard:
+            self.rewriter.add_condition(query, text)
+            return
+        where = query.fields["whereClause"]
+        conjunction = where.get("BoolExpr", {})
+        arguments = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [where]
+        own = next((r for r in self.statement.roots if r.query is query and r.clause == "where" and r.node is where), None)
+        guarded = [
+            i
+            for i, argument in enumerate(arguments)
+            if own is None or not cannot_raise(own, argument) or _has_sublink(argument)
+        ]
+        self.rewriter.add_condition(query, text, guarded or range(len(arguments)))
+
+    # ------------------------------------------------------------------ views
+
+    def _inline(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        """Put a view's definition in its place, with the filters inside."""
+        if reference.wrapper is None or reference.sampled or reference.system_columns:
+            return _unsafe(reference, "the view cannot be replaced by its definition here")
+        relation = reference.relation
+        assert relation is not None
+        try:
+            text = inlined_view(relation, self.policy, self.catalog)
+        except RewriteError as ex:
+            return _unsafe(reference, str(ex))
+        if self._unsafe_roots(reference):
+            text = f"SELECT * FROM ({text}) AS {quote(relation.name)} OFFSET 0"
+        if rules.filters:
+            alias = rules.filters[0].own_name
+            if any(not p.bound for p in rules.filters):
+                return _unsafe(reference, "its own filter has a sub-select that cannot be tied to the view")
+            condition = _joined([p.text(alias) for p in rules.filters])
+            text = f"SELECT * FROM ({text}) AS {quote(alias)} WHERE {condition} OFFSET 0"
+        below = self.governance
+        for schema, name in rules.seen_through:
+            found = self.catalog.relation(schema, name) if self.catalog is not None else None
+            if found is not None:
+                self._show(below.rules_for(found))
+        self.rewriter.replace_relation(reference, text)
+        return None
+
+    # ------------------------------------------------------------------ writes
+
+    def _target(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        query = reference.query
+        assert query is not None
+        condition = self._condition(reference, rules)
+        where = query.fields.get("whereClause", {})
+        if condition is None or "CurrentOfExpr" in where:
+            return _unsafe(reference, "the filter has no place in this WHERE")
+        unsafe = self._unsafe_roots(reference)
+        outside = [root for root in unsafe if not self._inside_where(root, query)]
+        if outside:
+            return _unsafe(reference, "a condition that can raise an error would run on hidden rows")
+        self._where(query).texts.append(condition)
+        self._guard(query, unsafe)
+        if reference.mode == "update":
+            return self._check_new_row(reference, rules)
+        return None
+
+    def _check_new_row(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        """Let RETURNING raise for a written row that the filter would hide: the server undoes the statement."""
+        query = reference.query
+        assert query is not None
+        if query.kind == "insert":
+            refusal = self._conflict(reference, rules, query)
+            if refusal is not None:
+                return refusal
+        if query.kind == "update" and not self._may_leave(reference, rules, query):
+            return None
+        condition = self._condition(reference, rules)
+        if condition is None:
+            return _unsafe(reference, "the filter cannot be asked of the rows this writes")
+        check = _check(condition, reference)
+        if "returningClause" not in query.fields:
+            self.rewriter.add_returning(query, self.statement.end, check)
+            if query.top:
+                self.hidden_returning = True
+            return None
+        return self._check_in_returning(reference, query, check)
+
+    @staticmethod
+    def _may_leave(reference: Reference, rules: RelationRules, query: Query) -> bool:
+        """Whether an UPDATE could make a row leave the filter."""
+        relation = reference.relation
+        if relation is None or relation.has_row_triggers or relation.kind not in ("r", "p"):
+            return True
+        generated = {a.name for a in relation.attributes if a.generated}
+        for predicate in rules.filters:
+            if predicate.has_sublink or not predicate.bound:
+                return True
+            if predicate.columns & (query.written | generated):
+                return True
+        return False
+
+    def _check_in_returning(self, reference: Reference, query: Query, check: str) -> Refusal | None:
+        target = query.fields["returningClause"]["exprs"][0]["ResTarget"]
+        form = f"CASE WHEN ({check}) THEN ({{}}) END"
+        key = id(target)
+        if key in self.targets.columns:
+            owner, node, output, expression = self.targets.columns[key]
+            self.targets.columns[key] = (owner, node, output, form.format(expression))
+            return None
+        if key in self.targets.wraps:
+            owner, node, output, inner = self.targets.wraps[key]
+            self.targets.wraps[key] = (owner, node, output, form.format(inner))
+            return None
+        outputs = [o for o in query.outputs if o.target is target]
+        if not outputs or any(o.open is not None for o in outputs):
+            return _unsafe(reference, "the columns of RETURNING * are not known without a catalog")
+        if key not in self.targets.stars and outputs[0].star:
+            entries = [
+                f"{quote(o.qualifier)}.{quote(o.name)}" if o.qualifier is not None else quote(o.name) for o in outputs
+            ]
+            self.targets.stars[key] = (query, target, entries, [""] * len(entries))
+        if key in self.targets.stars:
+            owner, node, entries, names = self.targets.stars[key]
+            entries[0] = form.format(entries[0])
+            names[0] = names[0] or outputs[0].name
+            return None
+        self.targets.wraps[key] = (query, target, outputs[0], form)
+        return None
+
+    def _conflict(self, reference: Reference, rules: RelationRules, query: Query) -> Refusal | None:
+        """ON CONFLICT DO UPDATE on a row that the filter hides: an error, as with native row security."""
+        clause = query.fields.get("onConflictClause")
+        if clause is None or clause.get("action") != "ONCONFLICT_UPDATE":
+            return None
+        condition = self._condition(reference, rules)
+        if condition is None:
+            return _unsafe(reference, "the filter cannot be asked of the conflicting row")
+        check = _check(condition, reference)
+        self.rewriter.guard_conflict(query, check)
+        return None
+
+    def _merge(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        query = reference.query
+        assert query is not None
+        version = self.catalog.server_version if self.catalog is not None else 0
+        if version < _RETURNING_FOR_MERGE:
+            return _unsafe(reference, "before PostgreSQL 17 the rows that MERGE writes cannot be checked", "Use INSERT … ON CONFLICT, UPDATE or DELETE.")
+        clauses = [w["MergeWhenClause"] for w in query.fields.get("mergeWhenClauses", ())]
+        if any(c.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" for c in clauses):
+            return _unsafe(reference, "WHEN NOT MATCHED BY SOURCE would meet hidden rows")
+        condition = self._condition(reference, rules)
+        if condition is None or self._unsafe_roots(reference):
+            return _unsafe(reference, "a condition of this MERGE that can raise an error would run on hidden rows")
+        self.on.setdefault(id(query.fields), (query.fields, []))[1].append(condition)
+        if all(c.get("commandType") in ("CMD_DELETE", "CMD_NOTHING") for c in clauses):
+            return None
+        deletes = any(c.get("commandType") == "CMD_DELETE" for c in clauses)
+        check = _check(condition, reference)
+        if deletes:
+            return _unsafe(reference, "a MERGE that deletes and writes cannot be checked row by row", "Use separate statements.")
+        if "returningClause" not in query.fields:
+            self.rewriter.add_returning(query, self.statement.end, check)
+            if query.top:
+                self.hidden_returning = True
+            return None
+        return self._check_in_returning(reference, query, check)
+
+
+def inlined_view(view: Relation, policy: CompiledPolicy, catalog: Catalog | None) -> str:
+    """A view's definition with the filters of what it reads written in. Its own scope, its own check.
+
+    Raises:
+        RewriteError: a filter finds no place in it.
+    """
+    from guarddb.sql.classify import read_statement
+    from guarddb.tree import parse
+
+    assert catalog is not None
+    assert view.definition is not None
+    definition = view.definition.strip().removesuffix(";")
+    raw = parse(definition, checked=False)
+    statement = read_statement(raw[0], catalog.for_definitions(), {"prepared": {}, "portals": {}})
+    governance = policy.governance(catalog)
+    rewriter = Rewriter(definition, raw)
+    targets = Targets(rewriter)
+    writer = FilterWriter(statement, policy, governance, rewriter, targets, catalog)
+    for reference in statement.references:
+        rules = governance.rules(reference)
+        if rules.unsafe is not None:
+            raise RewriteError(f'"{view.schema}.{view.name}" reads "{reference.qualified_name}": {rules.unsafe}')
+        if (missing := next((p.missing for p in rules.filters if p.missing), None)) is not None:
+            raise RewriteError(f'a filter below it reads the setting "{missing}", for which no value was given')
+    refusal = writer.write()
+    if refusal is not None:
+        raise RewriteError(refusal.reason)
+    return rewriter.finish() if rewriter.edited else definition
+
+
+def _joined(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else " AND ".join(f"({t})" for t in texts)
+
+
+def _check(condition: str, reference: Reference) -> str:
+    """A boolean that is true for a row the filter shows, and raises for any other.
+
+    The text depends on a column, so that the planner cannot evaluate the failing cast ahead of time.
+    """
+    column = f"{quote(reference.alias)}.tableoid"
+    marker = literal(MARKER + reference.qualified_name)
+    failure = f"pg_catalog.concat({marker}, NULLIF({column}, {column}))::pg_catalog.bool"
+    return f"CASE WHEN ({condition}) THEN true ELSE {failure} END"
+
+
+def _join_place(reference: Reference) -> str | Node | None:
+    """Where a plain condition on a joined relation goes: `where`, the fields of a join whose ON takes it, or None."""
+    inner_on: Node | None = None
+    for join, side in reversed(reference.joins):
+        kind = join.get("jointype", "JOIN_INNER")
+        has_on = "quals" in join
+        if kind == "JOIN_INNER":
+            if has_on and inner_on is None:
+                inner_on = join
+            continue
+        if (kind == "JOIN_LEFT" and side == "l") or (kind == "JOIN_RIGHT" and side == "r"):
+            # Preserved: a row that the filter drops would be dropped above as well.
+            inner_on = None if inner_on is None else inner_on
+            continue
+        if kind == "JOIN_FULL":
+            return inner_on
+        # The nullable side of LEFT or RIGHT: the join's own ON decides which rows count as matching.
+        return inner_on or (join if has_on else None)
+    return "where"
+
+
+def _holds(tree: object, fields: Node) -> bool:
+    stack = [tree]
+    while stack:
+        value = stack.pop()
+        if value is fields:
+            return True
+        if isinstance(value, dict):
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False
+
+
+def _has_sublink(node: object) -> bool:
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "SubLink" in value:
+                return True
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False

@@ -1,0 +1,581 @@
+"""Edits to the text of a statement, and the proof that they made what was meant.
+
+Each edit is made twice: on the text, at token boundaries, so that the agent's comments and spelling stay; and on the
+tree, as a node put where it belongs. `finish()` parses the edited text and compares it with the edited tree. A text edit
+that landed in the wrong place cannot pass, so finding the place may be simple.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+from pglast import parser
+
+from guarddb.sql.names import quote
+from guarddb.sql.statement import Query, Reference
+from guarddb.tree import Node, parse
+
+#: Where things stand in the text; never part of what it means.
+_PLACES = frozenset(
+    ("location", "stmt_location", "stmt_len", "list_start", "list_end", "rexpr_list_start", "rexpr_list_end", "name_location")
+)
+_AFTER_WHERE = frozenset(
+    "GROUP_P HAVING WINDOW ORDER LIMIT OFFSET FETCH FOR UNION INTERSECT EXCEPT RETURNING ASCII_59 WITH_LA".split()
+)
+_JOIN_WORDS = frozenset("LEFT RIGHT FULL INNER_P CROSS NATURAL".split())
+_OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = "ASCII_40", "ASCII_41", "ASCII_44", "ASCII_46", "ASCII_59", "ASCII_42"
+
+
+class RewriteError(Exception):
+    """An edit found no place, or the edited text does not parse to the edited tree."""
+
+
+class Rewriter:
+    """Collects edits on one text. Offsets of the tree are bytes, those of the scanner characters."""
+
+    def __init__(self, sql: str, statements: list[Node]) -> None:
+        self.sql = sql
+        self.statements = statements
+        self.tokens = [t for t in parser.scan(sql) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
+        self.names = [t.name for t in self.tokens]
+        self.starts = [t.start for t in self.tokens]
+        self._edits: list[tuple[int, int, int, str]] = []
+        self._bytes: list[int] | None = None
+        if not sql.isascii():
+            offsets, position = [], 0
+            for character in sql:
+                offsets.append(position)
+                position += len(character.encode())
+            offsets.append(position)
+            self._bytes = offsets
+
+    # ------------------------------------------------------------------ places
+
+    def at(self, location: int) -> int:
+        """The index of the token that starts at a byte offset of the tree."""
+        if self._bytes is not None:
+            location = bisect_left(self._bytes, location)
+        index = bisect_left(self.starts, location)
+        if index >= len(self.starts) or self.starts[index] != location:
+            raise RewriteError(f"no token starts at {location}")
+        return index
+
+    def _end(self, index: int) -> int:
+        return self.tokens[index].end + 1
+
+    def _edit(self, start: int, end: int, text: str) -> None:
+        self._edits.append((start, end, len(self._edits), text))
+
+    def _before(self, index: int, text: str) -> None:
+        self._edit(self.starts[index], self.starts[index], text)
+
+    def _after(self, index: int, text: str) -> None:
+        self._edit(self._end(index), self._end(index), text)
+
+    def _name_end(self, index: int) -> int:
+        """The last token of a dotted name (or `a.*`) that starts at `index`."""
+        names = self.names
+        while index + 2 < len(names) and names[index + 1] == _DOT:
+            index += 2
+        return index
+
+    def _is_word(self, index: int) -> bool:
+        """The keyword at `index` is one, and not a column label: `AS from`, `t.order`."""
+        return index == 0 or self.names[index - 1] not in ("AS", _DOT)
+
+    def _forward(self, index: int, stop: frozenset[str]) -> int:
+        """The first token after `index` at its depth that is in `stop`, or the closing parenthesis; len(tokens) at the end."""
+        depth = 0
+        names = self.names
+        count = len(names)
+        position = index + 1
+        while position < count:
+            name = names[position]
+            if name in ("ASCII_40", "ASCII_91"):
+                depth += 1
+            elif name in ("ASCII_41", "ASCII_93"):
+                depth -= 1
+                if depth < 0:
+                    return position
+            elif depth == 0 and name in stop and self._is_word(position):
+                if name == "GROUP_P" and names[position - 1] == "WITHIN":
+                    position += 1
+                    continue
+                if name == "FROM" and names[position - 1] == "DISTINCT":
+                    position += 1
+                    continue
+                return position
+            position += 1
+        return count
+
+    def _level(self, index: int, words: frozenset[str]) -> int:
+        """The SELECT (UPDATE, DELETE …) that begins the query in whose FROM the token at `index` stands."""
+        depth = 0
+        position = index - 1
+        while position >= 0:
+            name = self.names[position]
+            if name in ("ASCII_41", "ASCII_93"):
+                depth += 1
+            elif name in ("ASCII_40", "ASCII_91"):
+                # Below zero: a parenthesis around a join; the query is further out.
+                depth = max(depth - 1, 0)
+            elif depth == 0 and name in words and self._is_word(position):
+                return position
+            position -= 1
+        raise RewriteError("the query's first word was not found")
+
+    def _anchor(self, query: Query) -> int:
+        if query.kind in ("update", "delete"):
+            assert query.target is not None
+            return self.at(query.target.location)
+        for reference in query.references:
+            if reference.location >= 0 and reference.node.get("location") is not None or reference.location > 0:
+                return self.at(reference.location)
+        raise RewriteError("the query has no relation to find it by")
+
+    # ------------------------------------------------------------------ relations
+
+    def replace_relation(self, reference: Reference, query_sql: str) -> None:
+        """Put a parenthesised query in a relation's place, under the name it had."""
+        wrapper = reference.wrapper
+        if wrapper is None or reference.sampled:
+            raise RewriteError("this reference cannot become a subquery")
+        first = self.at(reference.location)
+        last = self._name_end(first)
+        if not reference.inherits:
+            before = first - 1
+            if self.names[before] == _OPEN:
+                before -= 1
+                last += 1
+            if self.names[before] != "ONLY":
+                raise RewriteError("ONLY was not found")
+            first = before
+        elif last + 1 < len(self.names) and self.names[last + 1] == _STAR:
+            last += 1
+        node = reference.node
+        alias = node.get("alias")
+        text = f"({query_sql})"
+        if alias is None:
+            text += f" AS {quote(reference.alias)}"
+            alias = {"aliasname": reference.alias}
+        self._edit(self.starts[first], self._end(last), text)
+        subquery = _parsed(query_sql)
+        wrapper.clear()
+        wrapper["RangeSubselect"] = {"subquery": subquery, "alias": alias}
+
+    def relation_text(self, reference: Reference) -> str:
+        """The name of a relation as the agent wrote it, with ONLY."""
+        first = self.at(reference.location)
+        text = self.sql[self.starts[first] : self._end(self._name_end(first))]
+        return text if reference.inherits else f"ONLY {text}"
+
+    # ------------------------------------------------------------------ conditions
+
+    def add_condition(self, query: Query, condition: str, guarded: Sequence[int] | None = None) -> None:
+        """AND a condition in front of a query's WHERE.
+
+        Args:
+            guarded: indexes of the conjuncts of the present WHERE that may run only on rows for which the condition is
+                true: each becomes `CASE WHEN condition THEN conjunct END`. None: none of them.
+        """
+        fields = query.fields
+        words = {"select": "SELECT", "update": "UPDATE", "delete": "DELETE_P"}.get(query.kind)
+        if words is None:
+            raise RewriteError(f"no WHERE in {query.kind}")
+        level = self._level(self._anchor(query), frozenset((words,)))
+        condition_tree = _expression(condition)
+        where = self._forward(level, _AFTER_WHERE | {"WHERE"})
+        if where < len(self.names) and self.names[where] == "WHERE":
+            end = self._forward(where, _AFTER_WHERE | {"ON"}) - 1
+            present = fields["whereClause"]
+            self._before(where + 1, f"({condition}) AND (")
+            if guarded:
+                present = self._guard(where + 1, end, present, condition, condition_tree, guarded)
+            self._after(end, ")")
+            fields["whereClause"] = _and(condition_tree, present)
+        else:
+            if "whereClause" in fields:
+                raise RewriteError("WHERE was not found")
+            self._after(where - 1, f" WHERE ({condition})")
+            fields["whereClause"] = condition_tree
+
+    def _guard(
+        self, first: int, last: int, node: Node, condition: str, condition_tree: Node, guarded: Sequence[int]
+    ) -> Node:
+        conjunction = node.get("BoolExpr", {})
+        pieces = self._conjuncts(first, last)
+        if conjunction.get("boolop") != "AND_EXPR" or len(pieces) != len(conjunction["args"]):
+            self._before(first, f"CASE WHEN ({condition}) THEN (")
+            self._after(last, ") END")
+            return _case(condition_tree, node)
+        arguments = list(conjunction["args"])
+        for index in guarded:
+            start, end = pieces[index]
+            self._before(start, f"CASE WHEN ({condition}) THEN (")
+            self._after(end, ") END")
+            arguments[index] = _case(condition_tree, arguments[index])
+        return {"BoolExpr": {**conjunction, "args": arguments}}
+
+    def _conjuncts(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The token ranges between the ANDs at the depth of `first`."""
+        pieces, start, depth, between = [], first, 0, 0
+        for position in range(first, last + 1):
+            name = self.names[position]
+            if name in ("ASCII_40", "ASCII_91", "CASE"):
+                depth += 1
+            elif name in ("ASCII_41", "ASCII_93", "END_P"):
+                depth -= 1
+            elif depth == 0 and name == "BETWEEN":
+                between += 1
+            elif depth == 0 and name == "AND":
+                if between:
+                    between -= 1
+                else:
+                    pieces.append((start, position - 1))
+                    start = position + 1
+        pieces.append((start, last))
+        return pieces
+
+    def add_on(self, join: Node, condition: str) -> None:
+        """AND a condition in front of a join's ON."""
+        on = self._on(join)
+        end = on
+        depth = 0
+        position = on + 1
+        stop = _AFTER_WHERE | {"WHERE", "ON", "JOIN", "WHEN", _COMMA, "SET"}
+        while position < len(self.names):
+            name = self.names[position]
+            if name in ("ASCII_40", "ASCII_91", "CASE"):
+                depth += 1
+            elif name in ("ASCII_41", "ASCII_93", "END_P"):
+                depth -= 1
+                if depth < 0:
+                    break
+            elif depth == 0 and self._is_word(position):
+                following = self.names[position + 1] if position + 1 < len(self.names) else ""
+                if name in stop and not (name == "GROUP_P" and self.names[position - 1] == "WITHIN"):
+                    break
+                if name in _JOIN_WORDS and following in ("JOIN", "OUTER_P", *_JOIN_WORDS):
+                    break
+            end = position
+            position += 1
+        self._before(on + 1, f"({condition}) AND (")
+        self._after(end, ")")
+        key = "quals" if "quals" in join else "joinCondition"
+        join[key] = _and(_expression(condition), join[key])
+
+    def _on(self, join: Node) -> int:
+        quals = join.get("quals") or join.get("joinCondition")
+        first = _first_location(quals)
+        if first is None:
+            raise RewriteError("the ON clause was not found")
+        position = self.at(first) - 1
+        while position >= 0 and self.names[position] in (_OPEN, "NOT", "NOT_LA"):
+            position -= 1
+        if position < 0 or self.names[position] != "ON":
+            raise RewriteError("the ON clause was not found")
+        return position
+
+    # ------------------------------------------------------------------ target lists
+
+    def replace_column(self, target: Node, name: str, expression: str) -> None:
+        """Put an expression in the place of a target that is a bare column, under the name it had."""
+        first = self.at(target["val"]["ColumnRef"]["location"] if "location" in target["val"]["ColumnRef"] else 0)
+        text = expression if "name" in target else f"{expression} AS {quote(name)}"
+        self._edit(self.starts[first], self._end(self._name_end(first)), text)
+        target["val"] = _expression(expression)
+        target["name"] = target.get("name", name)
+
+    def expand_star(self, query: Query, target: Node, columns: Iterable[str]) -> None:
+        """Put a list of target entries in the place of `*` or `t.*`."""
+        text = ", ".join(columns)
+        first = self.at(target["val"]["ColumnRef"].get("location", 0))
+        self._edit(self.starts[first], self._end(self._name_end(first)), text)
+        fields = query.fields
+        targets = fields["returningClause"]["exprs"] if "returningClause" in fields else fields["targetList"]
+        place = next(i for i, wrapped in enumerate(targets) if wrapped.get("ResTarget") is target)
+        targets[place : place + 1] = _parsed(f"SELECT {text}")["SelectStmt"]["targetList"]
+
+    def column_text(self, column: Node) -> str:
+        """A ColumnRef as it stands in the text."""
+        first = self.at(column.get("location", 0))
+        return self.sql[self.starts[first] : self._end(self._name_end(first))]
+
+    def replace_node(self, node: Node, text: str, tree: Node) -> None:
+        """Put `text`, whose tree is `tree`, in the place of a constant or a column reference."""
+        ((_, fields),) = node.items()
+        first = self.at(fields.get("location", 0))
+        self._edit(self.starts[first], self._end(self._name_end(first)), text)
+        node.clear()
+        node.update(tree)
+
+    def target_text(self, target: Node) -> tuple[int, int, str]:
+        """(first token, last token, text) of a target's expression, without its label."""
+        first = self.at(target.get("location", 0))
+        stop = _AFTER_WHERE | {"FROM", "WHERE", "INTO", _COMMA}
+        last = self._forward(first - 1, stop) - 1
+        if "name" in target:
+            last -= 1
+            if self.names[last] == "AS":
+                last -= 1
+        return first, last, self.sql[self.starts[first] : self._end(last)]
+
+    def wrap_target(self, target: Node, name: str, form: str) -> None:
+        """Put `form` with `{}` replaced by the target's own expression in its place."""
+        first, last, text = self.target_text(target)
+        self._edit(self.starts[first], self._end(last), form.format(text) + ("" if "name" in target else f" AS {quote(name)}"))
+        target["val"] = _substituted(form, target["val"])
+        target["name"] = target.get("name", name)
+
+    def add_returning(self, query: Query, end: int, expression: str) -> None:
+        """Give a statement that has no RETURNING one. `end` is the statement's end as a byte offset (0: the text's)."""
+        last = self._last_token(query, end)
+        self._after(last, f" RETURNING {expression}")
+        query.fields["returningClause"] = {"exprs": [{"ResTarget": {"val": _expression(expression)}}]}
+
+    def _last_token(self, query: Query, end: int) -> int:
+        assert query.target is not None
+        first = self.at(query.target.location)
+        return self._forward(first, frozenset((_SEMICOLON,))) - 1
+
+    # ------------------------------------------------------------------ ON CONFLICT and COPY
+
+    def guard_conflict(self, query: Query, check: str) -> None:
+        """Let DO UPDATE ask `check` of the row in the way before anything else."""
+        assert query.target is not None
+        position = self._forward(self.at(query.target.location), frozenset(("CONFLICT",)))
+        position = self._forward(position, frozenset(("SET",)))
+        end = self._forward(position, frozenset(("WHERE", "RETURNING", _SEMICOLON)))
+        clause = query.fields["onConflictClause"]
+        if end < len(self.names) and self.names[end] == "WHERE":
+            last = self._forward(end, frozenset(("RETURNING", _SEMICOLON))) - 1
+            self._after(end, f" CASE WHEN ({check}) THEN (")
+            self._after(last, ") END")
+            clause["whereClause"] = _case(_expression(check), clause["whereClause"])
+        else:
+            self._after(end - 1, f" WHERE ({check})")
+            clause["whereClause"] = _expression(check)
+
+    def copy_of_query(self, fields: Node, query_sql: str) -> None:
+        """Turn `COPY table (columns) TO …` into `COPY (query) TO …`."""
+        first = self.at(fields["relation"]["location"])
+        last = self._name_end(first)
+        if last + 1 < len(self.names) and self.names[last + 1] == _OPEN:
+            last = self._forward(last + 1, frozenset())
+        self._edit(self.starts[first], self._end(last), f"({query_sql})")
+        fields.pop("relation")
+        fields.pop("attlist", None)
+        fields["query"] = _parsed(query_sql)
+
+    # ------------------------------------------------------------------ LIMIT
+
+    def first_token(self, location: int, command: str) -> int:
+        """The first token of the query inside a statement: behind DECLARE … FOR, PREPARE … AS, COPY (."""
+        first = bisect_left(self.starts, self._characters(location))
+        word = {"DeclareCursorStmt": "FOR", "PrepareStmt": "AS", "CopyStmt": _OPEN}.get(command)
+        if word is None:
+            return first
+        position, depth = first, 0
+        while position < len(self.names):
+            name = self.names[position]
+            if depth == 0 and name == word:
+                return position + 1
+            if name == _OPEN:
+                depth += 1
+            elif name == _CLOSE:
+                depth -= 1
+            position += 1
+        raise RewriteError(f"{word} was not found")
+
+    def limit(self, fields: Node, first: int, rows: int) -> bool:
+        """Let a SELECT that starts at token `first` ask for no more than `rows` rows; False when its LIMIT cannot be edited."""
+        while "larg" not in fields and self.names[first] == _OPEN and fields.get("limitCount") is not None:
+            first += 1  # (SELECT … LIMIT 5): the clause is inside
+        depth = 0
+        position, end = first, first
+        limit = fetch = locking = None
+        while position < len(self.names):
+            name = self.names[position]
+            if name in (_OPEN, "ASCII_91"):
+                depth += 1
+            elif name in (_CLOSE, "ASCII_93"):
+                depth -= 1
+                if depth < 0:
+                    break
+            elif depth == 0:
+                if name == _SEMICOLON:
+                    break
+                if self._is_word(position):
+                    if name == "LIMIT":
+                        limit = position
+                    elif name == "FETCH":
+                        fetch = position
+                    elif name == "FOR" and locking is None:
+                        locking = position
+            end = position
+            position += 1
+        count = fields.get("limitCount")
+        if count is None:
+            self._after(locking - 1 if locking is not None else end, f" LIMIT {rows}")
+            fields["limitCount"] = {"A_Const": {"ival": {"ival": rows}}}
+            fields["limitOption"] = "LIMIT_OPTION_COUNT"
+            return True
+        constant = count.get("A_Const")
+        if constant is not None and "ival" in constant and constant["ival"].get("ival", 0) <= rows:
+            return True
+        if limit is None or fetch is not None:
+            return False  # FETCH FIRST … ROWS: the driver cuts the result
+        last = min(self._forward(limit, _AFTER_WHERE), end + 1) - 1
+        text = self.sql[self.starts[limit + 1] : self._end(last)]
+        if constant is not None:
+            new, tree = str(rows), _expression(str(rows))
+        else:
+            form = f"LEAST(({{}})::pg_catalog.int8, {rows})"
+            new, tree = form.format(text), _substituted(form, count)
+        self._edit(self.starts[limit + 1], self._end(last), new)
+        fields["limitCount"] = tree
+        return True
+
+    def _characters(self, location: int) -> int:
+        return bisect_left(self._bytes, location) if self._bytes is not None else location
+
+    # ------------------------------------------------------------------ the whole
+
+    def replace_span(self, first: int, last: int, text: str) -> None:
+        """Replace the tokens from `first` to `last`; the caller edits the tree."""
+        self._edit(self.starts[first], self._end(last), text)
+
+    @property
+    def edited(self) -> bool:
+        return bool(self._edits)
+
+    def finish(self) -> str:
+        """The edited text.
+
+        Raises:
+            RewriteError: it does not parse to the edited tree.
+        """
+        pieces: list[str] = []
+        position = 0
+        for start, end, _, text in sorted(self._edits, key=_edit_order):
+            if start < position:
+                raise RewriteError("two edits overlap")
+            pieces.append(self.sql[position:start])
+            pieces.append(text)
+            position = end
+        pieces.append(self.sql[position:])
+        edited = "".join(pieces)
+        result = parse(edited, checked=False)
+        if not same_tree(result, self.statements):
+            raise RewriteError("the rewritten text does not mean what was meant")
+        return edited
+
+
+def _edit_order(edit: tuple[int, int, int, str]) -> tuple[int, int, int]:
+    start, end, order, text = edit
+    # At one place: what closes something (inserted after a token) before what opens something; then in order of making.
+    return (start, 0 if text.startswith(")") else 1, order)
+
+
+def same_tree(first: Any, second: Any) -> bool:
+    """Whether two trees are the same but for the places in the text."""
+    stack = [(first, second)]
+    while stack:
+        a, b = stack.pop()
+        if a is b:
+            continue
+        kind = type(a)
+        if kind is not type(b):
+            return False
+        if kind is dict:
+            for key, value in a.items():
+                if key in _PLACES:
+                    continue
+                if key not in b:
+                    return False
+                other = b[key]
+                if type(value) in (dict, list):
+                    stack.append((value, other))
+                elif value != other:
+                    return False
+            for key in b:
+                if key not in a and key not in _PLACES:
+                    return False
+        elif kind is list:
+            if len(a) != len(b):
+                return False
+            stack.extend(zip(a, b, strict=True))
+        elif a != b:
+            return False
+    return True
+
+
+@lru_cache(maxsize=512)
+def _parse_cached(sql: str) -> Node:
+    statement: Node = parse(sql, checked=False)[0]["stmt"]
+    return statement
+
+
+def _parsed(sql: str) -> Node:
+    """The tree of a query we wrote. Cached and shared: it is compared and never changed in place."""
+    return _parse_cached(sql)
+
+
+def _expression(sql: str) -> Node:
+    node: Node = _parse_cached(f"SELECT {sql}")["SelectStmt"]["targetList"][0]["ResTarget"]["val"]
+    return node
+
+
+def _and(left: Node, right: Node) -> Node:
+    """`left AND right` as the grammar makes it: a conjunction on the left takes the right one in (makeAndExpr)."""
+    conjunction = left.get("BoolExpr")
+    if conjunction is not None and conjunction.get("boolop") == "AND_EXPR":
+        return {"BoolExpr": {**conjunction, "args": [*conjunction["args"], right]}}
+    return {"BoolExpr": {"boolop": "AND_EXPR", "args": [left, right]}}
+
+
+def _case(condition: Node, result: Node) -> Node:
+    return {"CaseExpr": {"args": [{"CaseWhen": {"expr": condition, "result": result}}]}}
+
+
+_HOLE = "guarddb_hole"
+
+
+def _substituted(form: str, node: Node) -> Node:
+    """The tree of `form` with `node` in the hole."""
+    pattern = _expression(form.replace("{}", _HOLE).replace("{{", "{").replace("}}", "}"))
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            column = value.get("ColumnRef")
+            if column is not None and column.get("fields", [{}])[0].get("String", {}).get("sval") == _HOLE:
+                return node
+            return {k: fill(v) for k, v in value.items()}
+        if isinstance(value, list):
+            return [fill(v) for v in value]
+        return value
+
+    filled: Node = fill(pattern)
+    return filled
+
+
+def _first_location(node: Any) -> int | None:
+    """The smallest byte offset of any node below."""
+    best: int | None = None
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            location = value.get("location")
+            if location is None:
+                # Zero values are left out of the JSON; nothing in an ON clause stands at the text's beginning.
+                pass
+            elif location >= 0 and (best is None or location < best):
+                best = location
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return best

@@ -1,0 +1,343 @@
+"""The facts of one statement: which relations it refers to, what it calls, where each column goes.
+
+Nothing here knows a policy. The analysis (`analyze.py`) fills these objects in one walk; every rule reads them.
+
+Vocabulary, after PostgreSQL's own:
+
+- a *Reference* is one mention of a relation (a RangeVar that is not a CTE): `FROM t a, t b` has two;
+- a *Query* is one level: a SELECT, a branch of a set operation, a VALUES, an INSERT/UPDATE/DELETE/MERGE;
+- an *Output* is one column of a query's result (or of a CTE, or of RETURNING);
+- a *link* is where a column comes from: `(Reference, attribute name)`, or an Output of a query further in. The attribute name
+  `*` is the whole row;
+- a *Root* is one expression with the clause it stands in, and the links it uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal, TypeAlias
+
+from guarddb.sql.catalog import Relation
+from guarddb.tree import Node
+from guarddb.vocabulary import Kind
+
+Mode: TypeAlias = Literal["read", "insert", "update", "delete", "merge", "ddl", "copy"]
+Clause: TypeAlias = Literal[
+    "target",
+    "returning",
+    "where",
+    "filter",
+    "on",
+    "using",
+    "having",
+    "group",
+    "order",
+    "distinct",
+    "setop",
+    "window",
+    "limit",
+    "values",
+    "set",
+    "write",
+    "function",
+    "sample",
+    "conflict",
+    "merge",
+    "ddl",
+]
+QueryKind: TypeAlias = Literal["select", "setop", "values", "insert", "update", "delete", "merge"]
+
+#: Clauses in which a value decides which rows come out, in which order or how they are grouped.
+PREDICATE_CLAUSES: frozenset[Clause] = frozenset(
+    ("where", "filter", "on", "using", "having", "group", "order", "distinct", "setop", "window", "limit", "conflict", "merge", "sample")
+)
+
+
+class Reference:
+    """One mention of a relation.
+
+    `relation` is the catalog's entry, None without a catalog or when it has none (a system relation, or no such relation).
+    `wrapper` is the tree's dict that holds the RangeVar (`{"RangeVar": {...}}`), so that a rewrite can replace it; DML
+    targets are not wrapped. `joins` is the path of (JoinExpr fields, side) from the FROM list down to the reference.
+    """
+
+    __slots__ = (
+        "alias",
+        "alias_columns",
+        "hidden_by_join_alias",
+        "inherits",
+        "joins",
+        "location",
+        "mode",
+        "name",
+        "node",
+        "query",
+        "relation",
+        "sampled",
+        "schema",
+        "system_columns",
+        "unmapped_alias",
+        "whole_row",
+        "wrapper",
+    )
+
+    def __init__(
+        self,
+        schema: str,
+        name: str,
+        relation: Relation | None,
+        node: Node,
+        mode: Mode,
+        query: Query | None,
+        alias: str,
+        wrapper: Node | None = None,
+    ) -> None:
+        self.schema = schema
+        self.name = name
+        self.relation = relation
+        self.node = node
+        self.mode = mode
+        self.query = query
+        self.alias = alias
+        self.wrapper = wrapper
+        self.alias_columns: tuple[str, ...] | None = None
+        self.hidden_by_join_alias = False
+        self.inherits: bool = node.get("inh", False)
+        self.joins: tuple[tuple[Node, str], ...] = ()
+        self.location: int = node.get("location", 0)
+        self.sampled = False
+        self.system_columns = False
+        self.unmapped_alias = False
+        self.whole_row = False
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.schema}.{self.name}"
+
+    def __repr__(self) -> str:
+        return f"<Reference {self.qualified_name} AS {self.alias} for {self.mode}>"
+
+
+Link: TypeAlias = "tuple[Reference, str] | Output"
+
+
+class Output:
+    """One column of a query's result.
+
+    `links`: what the output is a bare copy of (several for the merged column of a join or of a set operation).
+    `opaque`: what it carries whole, not as a bare column: the column of a scalar subquery, a whole row.
+    `root`: the expression, when it is one. `target`: the ResTarget fields; None for a column of a set operation or CTE.
+    `qualifier`: for a column that a star expands to, the alias it is reached by (None: unqualified, a merged column).
+    `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
+    """
+
+    __slots__ = ("links", "name", "opaque", "open", "qualifier", "query", "raw", "required", "root", "star", "target")
+
+    def __init__(self, name: str, links: Iterable[Link] = (), target: Node | None = None, query: Query | None = None) -> None:
+        self.name = name
+        self.links: list[Link] = list(links)
+        self.opaque: list[Link] = []
+        self.target = target
+        self.query = query
+        self.root: Root | None = None
+        self.star = False
+        self.qualifier: str | None = None
+        self.open: Open | None = None
+        # What the masking rules write down: the value must flow on as it is; the kind a set operation above asks for.
+        self.raw = False
+        self.required: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Output {self.name}>"
+
+
+class Open:
+    """All columns of something whose columns nobody knows: a relation without a catalog, or a function (reference None)."""
+
+    __slots__ = ("reference",)
+
+    def __init__(self, reference: Reference | None) -> None:
+        self.reference = reference
+
+
+class Root:
+    """One expression in one clause of one query, and every column it uses: `(link, ColumnRef fields)`."""
+
+    __slots__ = ("clause", "node", "query", "uses")
+
+    def __init__(self, query: Query | None, clause: Clause, node: object) -> None:
+        self.query = query
+        self.clause: Clause = clause
+        self.node = node
+        self.uses: list[tuple[Link, Node | None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Root {self.clause} {self.uses}>"
+
+
+class Query:
+    """One query level. `fields` are the fields of its SelectStmt, InsertStmt …; `top` marks the statement's own result."""
+
+    __slots__ = (
+        "branches",
+        "fields",
+        "filters_rows",
+        "group_by",
+        "in_exists",
+        "kind",
+        "outputs",
+        "parent",
+        "references",
+        "target",
+        "top",
+        "written",
+    )
+
+    def __init__(self, kind: QueryKind, fields: Node, parent: Query | None) -> None:
+        self.kind: QueryKind = kind
+        self.fields = fields
+        self.parent = parent
+        self.outputs: list[Output] = []
+        self.references: list[Reference] = []
+        self.branches: tuple[Query, Query] | None = None
+        self.target: Reference | None = None
+        self.top = False
+        #: for UPDATE, DELETE, MERGE: the condition holds a column of the statement's own relations
+        self.filters_rows = False
+        #: an EXISTS asks only whether there is a row: its outputs go nowhere
+        self.in_exists = False
+        self.group_by: list[Link] = []
+        #: column names that INSERT, UPDATE or MERGE assigns
+        self.written: set[str] = set()
+
+    def leaves(self) -> Iterator[Query]:
+        """The queries whose target lists make this query's rows: itself, or the branches of a set operation."""
+        stack = [self]
+        while stack:
+            query = stack.pop()
+            if query.branches:
+                stack.extend(reversed(query.branches))
+            else:
+                yield query
+
+
+class Call:
+    """One function call in whatever clothes. `how` says which: call, attribute, procedure."""
+
+    __slots__ = ("arguments", "how", "name", "node", "schema")
+
+    def __init__(self, schema: str | None, name: str, arguments: int, node: Node | None, how: str = "call") -> None:
+        self.schema = schema
+        self.name = name
+        self.arguments = arguments
+        self.node = node
+        self.how = how
+
+    @property
+    def shown(self) -> str:
+        return f"{self.schema}.{self.name}" if self.schema else self.name
+
+
+class TypeUse:
+    """A type named in a cast, a column definition or a JSON/XML function."""
+
+    __slots__ = ("name", "schema")
+
+    def __init__(self, schema: str | None, name: str) -> None:
+        self.schema = schema
+        self.name = name
+
+
+class Statement:
+    """All facts of one statement of the text."""
+
+    __slots__ = (
+        "analyzes",
+        "calls",
+        "command",
+        "ddl",
+        "end",
+        "fields",
+        "inner",
+        "kind",
+        "kinds",
+        "locks_rows",
+        "location",
+        "operation",
+        "operators",
+        "queries",
+        "references",
+        "returns_rows",
+        "roots",
+        "session_name",
+        "session_verb",
+        "top",
+        "transaction",
+        "types",
+        "wrapper",
+    )
+
+    def __init__(self, command: str, fields: Node, wrapper: Node) -> None:
+        #: the node's name: SelectStmt, AlterTableStmt …; `fields` its fields, `wrapper` the dict that holds it
+        self.command = command
+        self.fields = fields
+        self.wrapper = wrapper
+        self.location = 0
+        self.end = 0
+        self.kind: Kind = "other"
+        self.kinds: set[Kind] = set()
+        self.operation = command
+        self.references: list[Reference] = []
+        self.queries: list[Query] = []
+        self.roots: list[Root] = []
+        self.calls: list[Call] = []
+        self.operators: set[tuple[str | None, str]] = set()
+        self.types: list[TypeUse] = []
+        self.top: Query | None = None
+        self.returns_rows = False
+        self.locks_rows = False
+        #: EXPLAIN (ANALYZE): what it explains also runs
+        self.analyzes = False
+        #: the utility statement's (name, fields), through EXPLAIN and the like, when there is one to judge
+        self.ddl: tuple[str, Node] | None = None
+        #: the statement that really runs, looked at through EXPLAIN, PREPARE, DECLARE, COPY, CREATE TABLE AS
+        self.inner: list[str] = []
+        self.transaction: str | None = None
+        self.session_verb: str | None = None
+        self.session_name: str | None = None
+
+
+def origins(link: Link) -> set[tuple[Reference, str]]:
+    """The base columns a link goes back to, through every subquery, CTE (recursive ones too) and set operation."""
+    if isinstance(link, tuple):
+        return {link}
+    found: set[tuple[Reference, str]] = set()
+    seen: set[int] = set()
+    stack: list[Link] = [link]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            found.add(item)
+        elif id(item) not in seen:
+            seen.add(id(item))
+            stack.extend(item.links)
+            stack.extend(item.opaque)
+    return found
+
+
+def depends_on(link: Link) -> set[Reference]:
+    """Every reference a link's value can depend on, expressions on the way included."""
+    found: set[Reference] = set()
+    seen: set[int] = set()
+    stack: list[Link] = [link]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple):
+            found.add(item[0])
+        elif id(item) not in seen:
+            seen.add(id(item))
+            stack.extend(item.links)
+            stack.extend(item.opaque)
+            if item.root is not None:
+                stack.extend(use for use, _ in item.root.uses)
+    return found
