@@ -160,7 +160,7 @@ def list_relations(out: Console, profile: PolicyProfile, dsn: str) -> None:
         if relation.kind in ("S", "c"):
             continue
         name = ".".join('"' + part.replace('"', '""') + '"' for part in (relation.schema, relation.name))
-        decision = guarddb.evaluate(f"TABLE {name}", profile, catalog)
+        decision = guarddb.evaluate(f"SELECT * FROM {name}", profile, catalog)
         if not decision.blocked or decision.rule == "row_filter_unsafe":
             masked = ", ".join(f"{column.column} ({column.kind})" for column in decision.masked_columns)
             table.add_row(f"{relation.schema}.{relation.name}", masked, decision.row_filter_predicate or "")

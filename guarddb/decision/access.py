@@ -57,7 +57,9 @@ def access(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None
 def _read_only(statement: Statement, allowed: tuple[Kind, ...]) -> Refusal | None:
     writes = [kind for kind in KINDS if kind in statement.kinds and kind in _WRITES]
     if writes:
-        what = statement.operation if statement.kind in writes else f"a statement that does {', '.join(writes)}"
+        what = (
+            statement.operation if statement.kind in writes else f"a statement that does {', '.join(writes)}"
+        )
         return Refusal(
             "read_only",
             f"{what} is refused: this policy is read only; allowed kinds: select, show, explain, transaction",

@@ -42,7 +42,9 @@ class CompiledPolicy:
     def restricts_data(self) -> bool:
         """Whether the profile protects any data inside the database: masks, filters, or a list of relations."""
         profile = self.profile
-        return bool(profile.masking_rules or profile.row_filters or profile.table_allowlist or profile.table_denylist)
+        return bool(
+            profile.masking_rules or profile.row_filters or profile.table_allowlist or profile.table_denylist
+        )
 
     @cached_property
     def floor_exceptions(self) -> frozenset[str]:
@@ -147,7 +149,9 @@ class Governance:
         rules.identities = [(schema, name)]
         if relation is not None:
             rules.identities += [
-                (parent.schema, parent.name) for oid in relation.ancestors if (parent := self._relation(oid)) is not None
+                (parent.schema, parent.name)
+                for oid in relation.ancestors
+                if (parent := self._relation(oid)) is not None
             ]
         rules.masks = self._own_masks(rules.identities, relation)
         rules.filters = [
@@ -161,7 +165,9 @@ class Governance:
                 self._look_through(rules, relation)
         return rules
 
-    def _own_masks(self, identities: Iterable[tuple[str, str]], relation: Relation | None) -> Mapping[str, MaskKind]:
+    def _own_masks(
+        self, identities: Iterable[tuple[str, str]], relation: Relation | None
+    ) -> Mapping[str, MaskKind]:
         if not self.masks:
             return _NO_MASKS
         masks: dict[str, MaskKind] = {}
@@ -207,9 +213,7 @@ class Governance:
                 assert merged is not None
                 masks[column] = merged
             if {(str(f.pattern), f.source.text) for f in below.filters} - mine:
-                rules.unsafe = (
-                    f'it has the partition or child "{child.schema}.{child.name}", which has a row filter of its own'
-                )
+                rules.unsafe = f'it has the partition or child "{child.schema}.{child.name}", which has a row filter of its own'
         rules.masks = masks
 
     # ------------------------------------------------------------------ views
@@ -243,9 +247,7 @@ class Governance:
                 rules.unsafe = rules.unsafe or f'it reads "{reference.qualified_name}": {below.unsafe}'
             if below.filters or below.needs_inlining:
                 if view.kind == "m":
-                    rules.unsafe = (
-                        f'it is a materialised view over "{reference.qualified_name}", and its stored rows cannot be filtered'
-                    )
+                    rules.unsafe = f'it is a materialised view over "{reference.qualified_name}", and its stored rows cannot be filtered'
                 rules.needs_inlining = True
         if not self.masks:
             return
@@ -257,7 +259,9 @@ class Governance:
                 masks[attribute.name] = kind
         rules.masks = masks
         for reference in statement.references:
-            rules.predicate_masks += [p for p in self.rules(reference).predicate_masks if p not in rules.predicate_masks]
+            rules.predicate_masks += [
+                p for p in self.rules(reference).predicate_masks if p not in rules.predicate_masks
+            ]
         for root in statement.roots:
             if root.clause not in PREDICATE_CLAUSES:
                 continue
@@ -274,7 +278,9 @@ class Governance:
         if view.oid not in memo:
             try:
                 raw = parse(view.definition or "", checked=False)
-                memo[view.oid] = read_statement(raw[0], self.catalog.for_definitions(), {"prepared": {}, "portals": {}})
+                memo[view.oid] = read_statement(
+                    raw[0], self.catalog.for_definitions(), {"prepared": {}, "portals": {}}
+                )
             except Exception:  # whatever it is, a definition that is not understood is not seen through
                 memo[view.oid] = None
         return memo[view.oid]

@@ -38,7 +38,7 @@ from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.classify import UnknownName, UnknownNode, read_statement
 from guarddb.sql.names import quote, string_list
-from guarddb.sql.rewrite import Rewriter, RewriteError
+from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 from guarddb.vocabulary import Verdict
@@ -58,7 +58,9 @@ _WITHOUT_CATALOG = "decided without a catalog: names were taken as written, a ba
 
 
 def evaluate(
-    sql: str, policy: PolicyProfile | Mapping[str, Any] | str | os.PathLike[str], catalog: Catalog | None = None
+    sql: str,
+    policy: PolicyProfile | Mapping[str, Any] | str | os.PathLike[str],
+    catalog: Catalog | None = None,
 ) -> Decision:
     """What would happen to a statement under a policy. Nothing is sent anywhere.
 
@@ -100,7 +102,9 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
     try:
         plan = _decide(sql, policy, catalog, names)
     except RecursionError:
-        plan = _blocked(Refusal("parse_error", "the text nests too deeply to be judged", "Write it with fewer levels."))
+        plan = _blocked(
+            Refusal("parse_error", "the text nests too deeply to be judged", "Write it with fewer levels.")
+        )
     except Exception:
         logger.exception("the decision failed; the statement is refused")
         plan = _blocked(
@@ -124,7 +128,9 @@ def _decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Se
     except SQLSyntaxError as ex:
         where = f" at character {ex.position + 1}" if ex.position is not None else ""
         return _blocked(
-            Refusal("parse_error", f"the text is not a PostgreSQL statement: {ex}{where}", "Correct the syntax.")
+            Refusal(
+                "parse_error", f"the text is not a PostgreSQL statement: {ex}{where}", "Correct the syntax."
+            )
         )
     if not raws:
         return _blocked(Refusal("empty", "the text holds no statement", "Send a statement."))
@@ -174,7 +180,9 @@ class _Judged:
         self.of_name = of_name
 
 
-def _judge(raw: Node, policy: CompiledPolicy, catalog: Catalog | None, session: _Session) -> _Judged | Refusal:
+def _judge(
+    raw: Node, policy: CompiledPolicy, catalog: Catalog | None, session: _Session
+) -> _Judged | Refusal:
     try:
         statement = read_statement(raw, catalog, session.as_mapping())
     except UnknownNode as ex:
@@ -245,9 +253,13 @@ def _write(
             keyed, hidden, shown = written
             predicates += [p for p in shown if p not in predicates]
         columns.update(dict.fromkeys(masked))
-        plans.append(_plan(statement, policy, governance, each.of_name, keyed, kinds, hidden_returning=hidden))
+        plans.append(
+            _plan(statement, policy, governance, each.of_name, keyed, kinds, hidden_returning=hidden)
+        )
     if text is None:
-        notes.append("the columns behind * are not known without a catalog, so the text that would be sent is not shown")
+        notes.append(
+            "the columns behind * are not known without a catalog, so the text that would be sent is not shown"
+        )
     elif rewriter is not None and rewriter.edited:
         text = rewriter.finish()
     if catalog is None:
@@ -260,7 +272,9 @@ def _write(
         _reason(verdict, tuple(columns), predicates),
         None,
         tuple(columns),
-        " AND ".join(f"({p})" for p in predicates) if len(predicates) > 1 else (predicates[0] if predicates else None),
+        " AND ".join(f"({p})" for p in predicates)
+        if len(predicates) > 1
+        else (predicates[0] if predicates else None),
         text,
         tuple(notes),
     )
@@ -365,7 +379,9 @@ def _plan(
         hidden_returning=hidden_returning,
         keyed_hashes=keyed,
         output_kinds=MappingProxyType(dict(kinds)),
-        sensitive=governance is not None and governance.restricts and any(governance.rules(r).governed for r in references),
+        sensitive=governance is not None
+        and governance.restricts
+        and any(governance.rules(r).governed for r in references),
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
         transaction=cast("TransactionVerb | None", statement.transaction),
         session_verb=cast("SessionVerb | None", statement.session_verb),

@@ -15,13 +15,33 @@ from guarddb.vocabulary import Rule
 
 #: Objects whose DROP takes data with it. A type or an extension takes the columns of it, a schema all that is in it.
 _HOLDS_DATA = frozenset(
-    "OBJECT_TABLE OBJECT_MATVIEW OBJECT_FOREIGN_TABLE OBJECT_SEQUENCE OBJECT_SCHEMA OBJECT_TYPE OBJECT_DOMAIN "
-    "OBJECT_EXTENSION OBJECT_DATABASE OBJECT_TABLESPACE OBJECT_FOREIGN_SERVER OBJECT_FDW OBJECT_COLUMN OBJECT_ATTRIBUTE".split()
+    [
+        "OBJECT_TABLE",
+        "OBJECT_MATVIEW",
+        "OBJECT_FOREIGN_TABLE",
+        "OBJECT_SEQUENCE",
+        "OBJECT_SCHEMA",
+        "OBJECT_TYPE",
+        "OBJECT_DOMAIN",
+        "OBJECT_EXTENSION",
+        "OBJECT_DATABASE",
+        "OBJECT_TABLESPACE",
+        "OBJECT_FOREIGN_SERVER",
+        "OBJECT_FDW",
+        "OBJECT_COLUMN",
+        "OBJECT_ATTRIBUTE",
+    ]
 )
 #: Settings a session may never change, besides those the profile's own row filters read.
 _PROTECTED = frozenset(
-    "statement_timeout row_security session_replication_role transaction_read_only default_transaction_read_only "
-    "transaction_timeout".split()
+    [
+        "statement_timeout",
+        "row_security",
+        "session_replication_role",
+        "transaction_read_only",
+        "default_transaction_read_only",
+        "transaction_timeout",
+    ]
 )
 _ROLE = frozenset(("role", "session_authorization"))
 _CODE = {
@@ -58,7 +78,9 @@ def _destroys(command: str, fields: Node) -> str | None:
     if command == "TruncateStmt":
         return "TRUNCATE"
     if command in ("DropdbStmt", "DropTableSpaceStmt", "DropOwnedStmt"):
-        return {"DropdbStmt": "DROP DATABASE", "DropTableSpaceStmt": "DROP TABLESPACE"}.get(command, "DROP OWNED")
+        return {"DropdbStmt": "DROP DATABASE", "DropTableSpaceStmt": "DROP TABLESPACE"}.get(
+            command, "DROP OWNED"
+        )
     if command == "DropStmt":
         kind = fields.get("removeType", "")
         name = kind.removeprefix("OBJECT_").replace("_", " ").replace("MATVIEW", "MATERIALIZED VIEW")
@@ -108,7 +130,11 @@ def anonymous_code(statement: Statement, policy: CompiledPolicy, catalog: Catalo
                 "Write the statements of the block one by one.",
             )
         stored = _CODE.get(command)
-        if command == "DefineStmt" and fields.get("kind") in ("OBJECT_OPERATOR", "OBJECT_AGGREGATE", "OBJECT_TYPE"):
+        if command == "DefineStmt" and fields.get("kind") in (
+            "OBJECT_OPERATOR",
+            "OBJECT_AGGREGATE",
+            "OBJECT_TYPE",
+        ):
             stored = "CREATE " + fields["kind"].removeprefix("OBJECT_")
         if stored is not None and policy.restricts_data:
             return Refusal(
@@ -187,7 +213,9 @@ def _setting(name: str, policy: CompiledPolicy) -> Refusal | None:
         )
     if name in _ROLE:
         return Refusal(
-            "role_change", f'changing "{name}" would change whose rights apply', "Work with the role you are connected as."
+            "role_change",
+            f'changing "{name}" would change whose rights apply',
+            "Work with the role you are connected as.",
         )
     if name in _PROTECTED or name in policy.protected_settings:
         return Refusal(
@@ -239,7 +267,9 @@ def _constant_argument(call: Node | None) -> str | None:
 
 
 #: The floor but for functions, in the order they are asked: (tag that lifts it, the rule).
-FLOOR: tuple[tuple[tuple[Rule, ...], Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None]], ...] = (
+FLOOR: tuple[
+    tuple[tuple[Rule, ...], Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None]], ...
+] = (
     (("destructive_ddl",), destructive_ddl),
     (("whereless_write",), whereless_write),
     (("search_path_change", "role_change", "protected_setting"), session_settings),

@@ -75,7 +75,11 @@ def _takes(function: Function, call: Call) -> bool:
     """Whether a call with this many arguments can mean the function; attributes and casts always have one."""
     if function.variadic:
         return call.arguments >= function.required_arguments - 1
-    return function.required_arguments <= call.arguments <= max(len(function.arguments), function.required_arguments)
+    return (
+        function.required_arguments
+        <= call.arguments
+        <= max(len(function.arguments), function.required_arguments)
+    )
 
 
 def admitted(function: Function, policy: CompiledPolicy) -> bool:
@@ -98,7 +102,8 @@ def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
     ):
         return None
     return _forbidden(
-        call, "it changes a sequence or takes a lock that outlives a rollback, and this policy does not list it"
+        call,
+        "it changes a sequence or takes a lock that outlives a rollback, and this policy does not list it",
     )
 
 
@@ -124,7 +129,11 @@ def _forbidden(call: Call, reason: str) -> Refusal:
 def _not_allowed(call: Call, shown: str, policy: CompiledPolicy) -> Refusal:
     allowed = policy.profile.guarddb.function_allowlist
     listed = ", ".join(allowed) if allowed else "none"
-    how = {"attribute": " (an attribute that is a function)", "operator": " (behind an operator)", "cast": " (behind a cast)"}
+    how = {
+        "attribute": " (an attribute that is a function)",
+        "operator": " (behind an operator)",
+        "cast": " (behind a cast)",
+    }
     return Refusal(
         "function_not_allowed",
         f'function "{shown}"{how.get(call.how, "")} is not allowed by this policy; allowed user functions: {listed}',
@@ -150,7 +159,8 @@ def _operators(statement: Statement, policy: CompiledPolicy, catalog: Catalog | 
             return Refusal(
                 "function_not_allowed",
                 f'operator "{shown}" is not known{without}, so what it calls cannot be judged',
-                "Use a built-in operator" + (", or evaluate with the database's catalog." if catalog is None else "."),
+                "Use a built-in operator"
+                + (", or evaluate with the database's catalog." if catalog is None else "."),
             )
     return None
 

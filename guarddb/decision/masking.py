@@ -146,7 +146,9 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
 def brings_under_another_name(command: str, fields: Node) -> bool:
     """RENAME of a relation, SET SCHEMA, ATTACH PARTITION, INHERIT."""
     if command == "RenameStmt":
-        return fields.get("renameType") != "OBJECT_COLUMN" and fields.get("renameType") != "OBJECT_TABCONSTRAINT"
+        return (
+            fields.get("renameType") != "OBJECT_COLUMN" and fields.get("renameType") != "OBJECT_TABCONSTRAINT"
+        )
     if command == "AlterObjectSchemaStmt":
         return True
     if command == "AlterTableStmt":
@@ -172,7 +174,9 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
     if statement.top is not None:
         kinds = [governance.mask_of(output) for output in statement.top.outputs]
     elif not statement.fields.get("is_from"):
-        kinds = [kind for reference in statement.references for kind in governance.rules(reference).masks.values()]
+        kinds = [
+            kind for reference in statement.references for kind in governance.rules(reference).masks.values()
+        ]
     if "hash" in kinds:
         return Refusal(
             "masked_column_expression",
@@ -391,9 +395,7 @@ def _wanted(output: Output, governance: Governance, *, keyed: bool) -> MaskKind 
     raw = False
     delivered: MaskKind | None = None
     for link in output.links:
-        if isinstance(link, tuple):
-            raw = raw or governance.mask_of(link) is not None
-        elif link.raw:
+        if isinstance(link, tuple) or link.raw:
             raw = raw or governance.mask_of(link) is not None
         else:
             delivered = strictest(delivered, strictest(governance.mask_of(link), _kind(link.required)))
@@ -484,9 +486,7 @@ def _keep_groups(output: Output, text: str, rewriter: Rewriter) -> None:
 def _mask_star(
     outputs: list[Output], policy: CompiledPolicy, governance: Governance, targets: Targets, keyed: set[int]
 ) -> None:
-    wanted = [
-        None if o.open is not None else _wanted(o, governance, keyed=id(o) in keyed) for o in outputs
-    ]
+    wanted = [None if o.open is not None else _wanted(o, governance, keyed=id(o) in keyed) for o in outputs]
     if any(o.open is not None and governance.mask_of(o) is not None for o in outputs):
         raise Unmappable
     if not any(wanted):
@@ -507,7 +507,9 @@ def _mask_star(
             names.append("")
         else:
             is_keyed = id(output) in keyed
-            expressions.append(mask_expression(kind, column, attribute_of(output), keyed=is_keyed, policy=policy))
+            expressions.append(
+                mask_expression(kind, column, attribute_of(output), keyed=is_keyed, policy=policy)
+            )
             names.append(output.name)
     targets.stars[id(target)] = (query, target, expressions, names)
 
@@ -520,7 +522,12 @@ def _null_row(output: Output) -> str:
 
 
 def mask_expression(
-    kind: MaskKind, column: str, attribute: Attribute | None, *, keyed: bool = False, policy: CompiledPolicy | None = None
+    kind: MaskKind,
+    column: str,
+    attribute: Attribute | None,
+    *,
+    keyed: bool = False,
+    policy: CompiledPolicy | None = None,
 ) -> str:
     """The SQL that stands in a masked column's place.
 

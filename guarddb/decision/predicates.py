@@ -29,7 +29,18 @@ class BoundPredicate:
         bound: every column reference of the filtered row is known, so that it can be qualified by any alias.
     """
 
-    __slots__ = ("_pieces", "bound", "columns", "has_sublink", "inner_names", "missing", "own_name", "pattern", "shown", "source")
+    __slots__ = (
+        "_pieces",
+        "bound",
+        "columns",
+        "has_sublink",
+        "inner_names",
+        "missing",
+        "own_name",
+        "pattern",
+        "shown",
+        "source",
+    )
 
     def __init__(self, source: Predicate, pattern: RelationPattern) -> None:
         self.source = source
@@ -48,7 +59,9 @@ class BoundPredicate:
         """The predicate over the row that `qualifier` (an alias, not yet quoted) names. `names`: attribute -> name seen."""
         prefix = quote(qualifier)
         return "".join(
-            piece if isinstance(piece, str) else f"{prefix}.{quote(names.get(piece[0], piece[0]) if names else piece[0])}"
+            piece
+            if isinstance(piece, str)
+            else f"{prefix}.{quote(names.get(piece[0], piece[0]) if names else piece[0])}"
             for piece in self._pieces
         )
 
@@ -75,8 +88,14 @@ def bind(
     data = text.encode()
     tokens = [t for t in parser.scan(text) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
     # The scanner counts characters, the tree bytes.
-    offsets = [len(text[: t.start].encode()) for t in tokens] if not text.isascii() else [t.start for t in tokens]
-    ends = [len(text[: t.end + 1].encode()) for t in tokens] if not text.isascii() else [t.end + 1 for t in tokens]
+    offsets = (
+        [len(text[: t.start].encode()) for t in tokens] if not text.isascii() else [t.start for t in tokens]
+    )
+    ends = (
+        [len(text[: t.end + 1].encode()) for t in tokens]
+        if not text.isascii()
+        else [t.end + 1 for t in tokens]
+    )
     at = {offset: i for i, offset in enumerate(offsets)}
 
     for kind, node in nodes(predicate.tree):
@@ -178,11 +197,11 @@ def _columns(
                         bound.bound = False
                     else:
                         found.append((output.target["val"]["ColumnRef"], link[1]))
-    for kind, each in nodes(predicate.tree):
-        if kind == "alias" and "aliasname" in each:
-            bound.inner_names.add(each["aliasname"])
+    for kind, fields in nodes(predicate.tree):
+        if kind == "alias" and "aliasname" in fields:
+            bound.inner_names.add(fields["aliasname"])
         elif kind == "CommonTableExpr":
-            bound.inner_names.add(each["ctename"])
+            bound.inner_names.add(fields["ctename"])
     if any(attribute == "*" for _, attribute in found):
         bound.bound = False
     unique: dict[int, tuple[Node, str]] = {id(column): (column, attribute) for column, attribute in found}
@@ -191,6 +210,7 @@ def _columns(
 
 def _qualified_relations(tree: Node) -> Node:
     """The predicate's tree with bare relation names in `public`; locations and ColumnRef dicts are the originals'."""
+
     # parse() once more would lose the identity that `_columns` reports by; the schema is only added for the look-up.
     def copy(value: object) -> object:
         if isinstance(value, dict):
@@ -207,4 +227,3 @@ def _qualified_relations(tree: Node) -> Node:
     copied = copy(tree)
     assert isinstance(copied, dict)
     return copied
-

@@ -80,13 +80,19 @@ def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
 
 def _hint(policy: CompiledPolicy) -> str:
     allowed = policy.profile.table_allowlist
-    return f"Use only these tables: {', '.join(allowed)}." if allowed else "Leave this table out of the statement."
+    return (
+        f"Use only these tables: {', '.join(allowed)}."
+        if allowed
+        else "Leave this table out of the statement."
+    )
 
 
 def _explicit(reference: Reference, policy: CompiledPolicy) -> bool:
     """An entry that names the relation with its schema; `schema.*` is not naming it."""
     return any(
-        p.schema is not None and p.name is not None and p.matches(reference.schema, reference.name, bare="public", strict=True)
+        p.schema is not None
+        and p.name is not None
+        and p.matches(reference.schema, reference.name, bare="public", strict=True)
         for p in policy.profile.allow_patterns
     )
 
@@ -100,11 +106,15 @@ def _restricted(reference: Reference) -> Refusal:
     )
 
 
-def _system(reference: Reference, statement: Statement, policy: CompiledPolicy, *, filtered: bool) -> Refusal | None:
+def _system(
+    reference: Reference, statement: Statement, policy: CompiledPolicy, *, filtered: bool
+) -> Refusal | None:
     shown = f'"{reference.qualified_name}"'
     if any(_denied_exactly((reference.schema, reference.name), policy) for _ in (0,)):
         return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy))
-    if reference.mode not in ("read", "copy") or (reference.mode == "copy" and statement.fields.get("is_from")):
+    if reference.mode not in ("read", "copy") or (
+        reference.mode == "copy" and statement.fields.get("is_from")
+    ):
         return Refusal("table_denied", f"{shown} belongs to the system and cannot be changed", None)
     if reference.schema.startswith("pg_toast") and not _explicit(reference, policy):
         return Refusal("table_denied", f"{shown} holds raw column data that no rule covers", None)
@@ -130,7 +140,10 @@ def _counts_rows(reference: Reference, statement: Statement) -> bool:
         return False
     for query in statement.queries:
         for output in query.outputs:
-            if any(isinstance(k, tuple) and k[0] is reference and k[1] in _COUNTER_COLUMNS for k in output.links + output.opaque):
+            if any(
+                isinstance(k, tuple) and k[0] is reference and k[1] in _COUNTER_COLUMNS
+                for k in output.links + output.opaque
+            ):
                 return True
     return any(
         isinstance(link, tuple) and link[0] is reference and link[1] in _COUNTER_COLUMNS

@@ -15,19 +15,33 @@ from __future__ import annotations
 
 from guarddb.decision.compiled import CompiledPolicy, Governance, RelationRules
 from guarddb.decision.masking import Targets, brings_under_another_name
-from guarddb.decision.predicates import BoundPredicate
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import literal, quote
 from guarddb.sql.plain import cannot_raise
-from guarddb.sql.rewrite import Rewriter, RewriteError
+from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Query, Reference, Root, Statement, depends_on
 from guarddb.tree import Node
 
 MARKER = "guarddb:row_filter_violation:"
 _CONDITIONS = frozenset(("where", "on", "using", "having", "merge", "conflict"))
 #: Evaluated on the rows that came through all conditions of their query.
-_AFTER_FILTERS = frozenset(("set", "write", "values", "function", "limit", "sample", "filter", "window", "order", "group", "distinct", "setop"))
+_AFTER_FILTERS = frozenset(
+    (
+        "set",
+        "write",
+        "values",
+        "function",
+        "limit",
+        "sample",
+        "filter",
+        "window",
+        "order",
+        "group",
+        "distinct",
+        "setop",
+    )
+)
 _RETURNING_FOR_MERGE = 170000
 
 
@@ -54,7 +68,9 @@ def _unsafe(reference: Reference, why: str, hint: str | None = None) -> Refusal:
     )
 
 
-def _possible(statement: Statement, reference: Reference, rules: RelationRules, governance: Governance) -> Refusal | None:
+def _possible(
+    statement: Statement, reference: Reference, rules: RelationRules, governance: Governance
+) -> Refusal | None:
     for predicate in rules.filters:
         if predicate.missing is not None:
             return _unsafe(
@@ -80,7 +96,9 @@ def _possible(statement: Statement, reference: Reference, rules: RelationRules, 
     if reference.mode in ("insert", "update", "delete", "merge"):
         if rules.needs_inlining:
             return _unsafe(reference, "it is written through a view", "Write to the table itself.")
-        if reference.relation is not None and (reference.relation.has_rules or reference.relation.kind == "f"):
+        if reference.relation is not None and (
+            reference.relation.has_rules or reference.relation.kind == "f"
+        ):
             return _unsafe(reference, "the table has rules, or is a foreign table")
     return None
 
@@ -173,7 +191,11 @@ class FilterWriter:
             return None
         if self._guarded(reference, rules, unsafe):
             return None
-        if reference.whole_row and not reference.system_columns and self._fence(reference, rules, fence=bool(unsafe)):
+        if (
+            reference.whole_row
+            and not reference.system_columns
+            and self._fence(reference, rules, fence=bool(unsafe))
+        ):
             return None
         return _unsafe(
             reference,
@@ -188,7 +210,11 @@ class FilterWriter:
             clause = root.clause
             if clause in _AFTER_FILTERS:
                 continue
-            if clause in ("target", "returning") and root.query is not None and id(root.query) in self._top_queries:
+            if (
+                clause in ("target", "returning")
+                and root.query is not None
+                and id(root.query) in self._top_queries
+            ):
                 continue
             if clause == "ddl" or not any(reference in depends_on(link) for link, _ in root.uses):
                 continue
@@ -225,7 +251,12 @@ class FilterWriter:
         """AND the filter to the query's WHERE, or to the ON below which the relation may be null-extended."""
         query = reference.query
         condition = self._condition(reference, rules)
-        if condition is None or query is None or reference.hidden_by_join_alias or self._alias_twice(reference, query):
+        if (
+            condition is None
+            or query is None
+            or reference.hidden_by_join_alias
+            or self._alias_twice(reference, query)
+        ):
             return False
         place = _join_place(reference)
         if place is None:
@@ -300,7 +331,10 @@ class FilterWriter:
         where = query.fields["whereClause"]
         conjunction = where.get("BoolExpr", {})
         arguments = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [where]
-        own = next((r for r in self.statement.roots if r.query is query and r.clause == "where" and r.node is where), None)
+        own = next(
+            (r for r in self.statement.roots if r.query is query and r.clause == "where" and r.node is where),
+            None,
+        )
         guarded = [
             i
             for i, argument in enumerate(arguments)
@@ -407,7 +441,8 @@ class FilterWriter:
             return _unsafe(reference, "the columns of RETURNING * are not known without a catalog")
         if key not in self.targets.stars and outputs[0].star:
             entries = [
-                f"{quote(o.qualifier)}.{quote(o.name)}" if o.qualifier is not None else quote(o.name) for o in outputs
+                f"{quote(o.qualifier)}.{quote(o.name)}" if o.qualifier is not None else quote(o.name)
+                for o in outputs
             ]
             self.targets.stars[key] = (query, target, entries, [""] * len(entries))
         if key in self.targets.stars:
@@ -435,20 +470,30 @@ class FilterWriter:
         assert query is not None
         version = self.catalog.server_version if self.catalog is not None else 0
         if version < _RETURNING_FOR_MERGE:
-            return _unsafe(reference, "before PostgreSQL 17 the rows that MERGE writes cannot be checked", "Use INSERT … ON CONFLICT, UPDATE or DELETE.")
+            return _unsafe(
+                reference,
+                "before PostgreSQL 17 the rows that MERGE writes cannot be checked",
+                "Use INSERT … ON CONFLICT, UPDATE or DELETE.",
+            )
         clauses = [w["MergeWhenClause"] for w in query.fields.get("mergeWhenClauses", ())]
         if any(c.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" for c in clauses):
             return _unsafe(reference, "WHEN NOT MATCHED BY SOURCE would meet hidden rows")
         condition = self._condition(reference, rules)
         if condition is None or self._unsafe_roots(reference):
-            return _unsafe(reference, "a condition of this MERGE that can raise an error would run on hidden rows")
+            return _unsafe(
+                reference, "a condition of this MERGE that can raise an error would run on hidden rows"
+            )
         self.on.setdefault(id(query.fields), (query.fields, []))[1].append(condition)
         if all(c.get("commandType") in ("CMD_DELETE", "CMD_NOTHING") for c in clauses):
             return None
         deletes = any(c.get("commandType") == "CMD_DELETE" for c in clauses)
         check = _check(condition, reference)
         if deletes:
-            return _unsafe(reference, "a MERGE that deletes and writes cannot be checked row by row", "Use separate statements.")
+            return _unsafe(
+                reference,
+                "a MERGE that deletes and writes cannot be checked row by row",
+                "Use separate statements.",
+            )
         if "returningClause" not in query.fields:
             self.rewriter.add_returning(query, self.statement.end, check)
             if query.top:
@@ -478,9 +523,13 @@ def inlined_view(view: Relation, policy: CompiledPolicy, catalog: Catalog | None
     for reference in statement.references:
         rules = governance.rules(reference)
         if rules.unsafe is not None:
-            raise RewriteError(f'"{view.schema}.{view.name}" reads "{reference.qualified_name}": {rules.unsafe}')
+            raise RewriteError(
+                f'"{view.schema}.{view.name}" reads "{reference.qualified_name}": {rules.unsafe}'
+            )
         if (missing := next((p.missing for p in rules.filters if p.missing), None)) is not None:
-            raise RewriteError(f'a filter below it reads the setting "{missing}", for which no value was given')
+            raise RewriteError(
+                f'a filter below it reads the setting "{missing}", for which no value was given'
+            )
     refusal = writer.write()
     if refusal is not None:
         raise RewriteError(refusal.reason)

@@ -128,7 +128,7 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
     if session.began and session.catalog is not None and not session.stale:
         # SET TRANSACTION must come before any query, ours included.
         return
-    if session.walls_due:
+    if session.walls_due or _walls_fell(session, conn):
         yield from set_walls_gen(session, conn)
         session.walls_due = status != IDLE
     if session.stale or session.catalog is None or perf_counter() >= session.check_at:
@@ -205,6 +205,14 @@ def _same(one: Catalog, other: Catalog) -> bool:
         one.version == other.version
         and one.search_path == other.search_path
         and one.temp_schema == other.temp_schema
+    )
+
+
+def _walls_fell(session: Session, conn: BaseConnection[Any]) -> bool:
+    # DISCARD ALL and RESET ALL take all walls down, and the server reports this one by itself: no question asked.
+    return (
+        session.walls.get("default_transaction_read_only") == "on"
+        and conn.pgconn.parameter_status(b"default_transaction_read_only") == b"off"
     )
 
 

@@ -124,7 +124,8 @@ def open_store(uri: str | None = None) -> BudgetStore:
             try:
                 storage = storage_from_string(uri)
             except Exception as ex:
-                raise BudgetError(f'the budget store "{shown}" cannot be opened: {ex}') from None
+                why = str(ex).replace(uri, shown)
+                raise BudgetError(f'the budget store "{shown}" cannot be opened: {why}') from None
             if not isinstance(storage, MovingWindowSupport):
                 raise BudgetError(
                     f'the budget store "{shown}" cannot count a rolling hour; use memory:// or redis://'

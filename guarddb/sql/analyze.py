@@ -36,25 +36,116 @@ class UnknownNode(Exception):
 
 #: Expression nodes that need no treatment of their own: their children are walked, whatever they are.
 _PLAIN_NODES = frozenset(
-    "BoolExpr CaseExpr CaseWhen CoalesceExpr MinMaxExpr NullTest BooleanTest A_ArrayExpr RowExpr XmlExpr XmlSerialize "
-    "GroupingFunc CollateClause NamedArgExpr JsonObjectConstructor JsonArrayConstructor JsonKeyValue JsonValueExpr "
-    "JsonFuncExpr JsonArgument JsonBehavior JsonParseExpr JsonScalarExpr JsonSerializeExpr JsonIsPredicate JsonOutput "
-    "JsonFormat JsonReturning JsonTablePathSpec List A_Indices ResTarget SortBy GroupingSet".split()
+    [
+        "BoolExpr",
+        "CaseExpr",
+        "CaseWhen",
+        "CoalesceExpr",
+        "MinMaxExpr",
+        "NullTest",
+        "BooleanTest",
+        "A_ArrayExpr",
+        "RowExpr",
+        "XmlExpr",
+        "XmlSerialize",
+        "GroupingFunc",
+        "CollateClause",
+        "NamedArgExpr",
+        "JsonObjectConstructor",
+        "JsonArrayConstructor",
+        "JsonKeyValue",
+        "JsonValueExpr",
+        "JsonFuncExpr",
+        "JsonArgument",
+        "JsonBehavior",
+        "JsonParseExpr",
+        "JsonScalarExpr",
+        "JsonSerializeExpr",
+        "JsonIsPredicate",
+        "JsonOutput",
+        "JsonFormat",
+        "JsonReturning",
+        "JsonTablePathSpec",
+        "List",
+        "A_Indices",
+        "ResTarget",
+        "SortBy",
+        "GroupingSet",
+    ]
 )
 _LEAVES = frozenset(
-    "A_Const ParamRef SQLValueFunction SetToDefault MergeSupportFunc A_Star String Integer Float Boolean BitString".split()
+    [
+        "A_Const",
+        "ParamRef",
+        "SQLValueFunction",
+        "SetToDefault",
+        "MergeSupportFunc",
+        "A_Star",
+        "String",
+        "Integer",
+        "Float",
+        "Boolean",
+        "BitString",
+    ]
 )
 #: Struct fields that stand unwrapped in a node, under the field's own name.
 _PLAIN_STRUCTS = frozenset(
-    "output format returning raw_expr formatted_expr context_item pathspec on_empty on_error constructor arg typeName".split()
+    [
+        "output",
+        "format",
+        "returning",
+        "raw_expr",
+        "formatted_expr",
+        "context_item",
+        "pathspec",
+        "on_empty",
+        "on_error",
+        "constructor",
+        "arg",
+        "typeName",
+    ]
 )
 _SELECT_FIELDS = frozenset(
-    "distinctClause intoClause targetList fromClause whereClause groupClause groupDistinct havingClause windowClause "
-    "valuesLists sortClause limitOffset limitCount limitOption lockingClause withClause op all larg rarg".split()
+    [
+        "distinctClause",
+        "intoClause",
+        "targetList",
+        "fromClause",
+        "whereClause",
+        "groupClause",
+        "groupDistinct",
+        "havingClause",
+        "windowClause",
+        "valuesLists",
+        "sortClause",
+        "limitOffset",
+        "limitCount",
+        "limitOption",
+        "lockingClause",
+        "withClause",
+        "op",
+        "all",
+        "larg",
+        "rarg",
+    ]
 )
 _DML_FIELDS = frozenset(
-    "relation cols selectStmt onConflictClause returningClause withClause override targetList whereClause fromClause "
-    "usingClause sourceRelation joinCondition mergeWhenClauses".split()
+    [
+        "relation",
+        "cols",
+        "selectStmt",
+        "onConflictClause",
+        "returningClause",
+        "withClause",
+        "override",
+        "targetList",
+        "whereClause",
+        "fromClause",
+        "usingClause",
+        "sourceRelation",
+        "joinCondition",
+        "mergeWhenClauses",
+    ]
 )
 _JOIN_CLAUSE: Clause = "using"
 
@@ -68,7 +159,9 @@ class Analysis:
 
     # ------------------------------------------------------------------ queries
 
-    def query(self, wrapped: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None) -> Query:
+    def query(
+        self, wrapped: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None
+    ) -> Query:
         """Read a wrapped query (`{"SelectStmt": {...}}`, or a DML statement)."""
         ((name, fields),) = wrapped.items()
         if name == "SelectStmt":
@@ -78,7 +171,9 @@ class Analysis:
             raise UnknownNode(name)
         return reader(self, fields, scope, parent)
 
-    def select(self, fields: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None) -> Query:
+    def select(
+        self, fields: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None
+    ) -> Query:
         if not fields.keys() <= _SELECT_FIELDS:
             raise UnknownNode(f"SelectStmt with {sorted(fields.keys() - _SELECT_FIELDS)}")
         statement = self.statement
@@ -176,13 +271,19 @@ class Analysis:
         if not cte.outputs:
             cte.outputs = query.outputs
         if "search_clause" in fields:
-            self._added_columns(cte, fields["search_clause"], "search_col_list", ("search_seq_column",), query)
+            self._added_columns(
+                cte, fields["search_clause"], "search_col_list", ("search_seq_column",), query
+            )
         if "cycle_clause" in fields:
             clause = fields["cycle_clause"]
-            self._added_columns(cte, clause, "cycle_col_list", ("cycle_mark_column", "cycle_path_column"), query)
+            self._added_columns(
+                cte, clause, "cycle_col_list", ("cycle_mark_column", "cycle_path_column"), query
+            )
         cte.state = "done"
 
-    def _added_columns(self, cte: CTE, clause: Node, listed: str, added: tuple[str, ...], query: Query) -> None:
+    def _added_columns(
+        self, cte: CTE, clause: Node, listed: str, added: tuple[str, ...], query: Query
+    ) -> None:
         """SEARCH and CYCLE compare the listed columns and put them, whole, into a column of their own."""
         names = set(string_list(clause.get(listed, ())))
         shown = [cte.names[i] if i < len(cte.names) else o.name for i, o in enumerate(cte.outputs)]
@@ -198,7 +299,9 @@ class Analysis:
 
     # ------------------------------------------------------------------ FROM
 
-    def _from_item(self, node: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]) -> Item:
+    def _from_item(
+        self, node: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]
+    ) -> Item:
         ((name, fields),) = node.items()
         if name == "RangeVar":
             return self._range_var(node, fields, scope, query, joins)
@@ -222,7 +325,10 @@ class Analysis:
                 self.statement.calls.append(
                     Call(method[-2] if len(method) > 1 else None, method[-1], 1, None, how="sample")
                 )
-            for argument in [*fields.get("args", ()), *([fields["repeatable"]] if "repeatable" in fields else ())]:
+            for argument in [
+                *fields.get("args", ()),
+                *([fields["repeatable"]] if "repeatable" in fields else ()),
+            ]:
                 self.expression(argument, outer, query, "sample")
             return item
         if name in ("RangeTableFunc", "JsonTable"):
@@ -248,18 +354,26 @@ class Analysis:
         query.references.append(reference)
         return self.source(reference)
 
-    def reference(self, fields: Node, mode: Mode, query: Query | None, wrapper: Node | None = None) -> Reference:
+    def reference(
+        self, fields: Node, mode: Mode, query: Query | None, wrapper: Node | None = None
+    ) -> Reference:
         """Write down one mention of a relation and resolve its name as the session would."""
         relation: Relation | None = None
         schema: str | None = fields.get("schemaname")
         name: str = fields["relname"]
-        found = self.catalog.lookup(schema, name) if self.catalog is not None else functions.system_relation(schema, name)
+        found = (
+            self.catalog.lookup(schema, name)
+            if self.catalog is not None
+            else functions.system_relation(schema, name)
+        )
         if found is not None:
             schema, name = found.schema, found.name
             relation = found if isinstance(found, Relation) else None
         schema = schema or "public"
         alias, aliases = _alias(fields)
-        reference = Reference(schema, name, relation, fields, mode, query, alias or fields["relname"], wrapper)
+        reference = Reference(
+            schema, name, relation, fields, mode, query, alias or fields["relname"], wrapper
+        )
         reference.alias_columns = aliases or None
         self.statement.references.append(reference)
         return reference
@@ -311,7 +425,9 @@ class Analysis:
             self.expression(fields["quals"], on, query, "on")
         join: Join
         if "join_using_alias" in fields:
-            join = AliasedUsing(left, right, merged, MergedAlias(fields["join_using_alias"]["aliasname"], merged))
+            join = AliasedUsing(
+                left, right, merged, MergedAlias(fields["join_using_alias"]["aliasname"], merged)
+            )
         else:
             join = Join(left, right, merged)
         alias, aliases = _alias(fields)
@@ -328,7 +444,9 @@ class Analysis:
             # Which columns are compared nobody knows: it may be any of them.
             root = Root(query, _JOIN_CLAUSE, None)
             root.uses = [((o.reference, "*"), None) for o in unknown if o.reference is not None]
-            root.uses += [(link, None) for item in (left, right) for _, links, _ in item.columns() for link in links]
+            root.uses += [
+                (link, None) for item in (left, right) for _, links, _ in item.columns() for link in links
+            ]
             self.statement.roots.append(root)
         right_names = {name for name, _, _ in right.columns()}
         return [name for name, _, _ in left.columns() if name in right_names and name != "*"]
@@ -362,7 +480,9 @@ class Analysis:
         name: str = fields["colname"]
         return name
 
-    def _function_columns(self, call: Node, rest: list[Any], alias: str | None, fields: Node) -> list[str] | None:
+    def _function_columns(
+        self, call: Node, rest: list[Any], alias: str | None, fields: Node
+    ) -> list[str] | None:
         """The column names of a function in FROM, or None when its result is not known."""
         definitions = [c for item in rest if item for c in item.get("List", {}).get("items", ())]
         if definitions:
@@ -377,7 +497,10 @@ class Analysis:
         known = functions.builtin(parts[-1]) if len(parts) == 1 or parts[0] == "pg_catalog" else ()
         mine = self.catalog.functions_named(parts[-1], None) if self.catalog is not None else ()
         if known and not mine:
-            shapes = {tuple(o.output_names) if o.output_names else (o.returns in ("record", "anyelement"),) for o in known}
+            shapes = {
+                tuple(o.output_names) if o.output_names else (o.returns in ("record", "anyelement"),)
+                for o in known
+            }
             if len(shapes) == 1:
                 (shape,) = shapes
                 if shape == (False,):
@@ -402,14 +525,21 @@ class Analysis:
                 continue
             for key, child in value.items():
                 if key in ("RangeTableFuncCol", "JsonTableColumn"):
-                    if (column := child.get("colname") or child.get("name")) and child.get("coltype") != "JTC_NESTED":
+                    if (column := child.get("colname") or child.get("name")) and child.get(
+                        "coltype"
+                    ) != "JTC_NESTED":
                         names.append(column)
                     if "typeName" in child:
                         self._type(child["typeName"])
                     stack.append({k: v for k, v in child.items() if k not in ("typeName",)})
                 elif key in ("alias", "coldeflist"):
                     continue
-                elif key[0].isupper() and key not in ("List", "ResTarget", "JsonTablePathSpec", "JsonArgument"):
+                elif key[0].isupper() and key not in (
+                    "List",
+                    "ResTarget",
+                    "JsonTablePathSpec",
+                    "JsonArgument",
+                ):
                     self._walk({key: child}, scope, query, root)
                 else:
                     stack.append(child)
@@ -551,7 +681,6 @@ class Analysis:
         return root
 
     def _walk(self, node: Any, scope: Scope, query: Query | None, root: Root) -> None:
-        statement = self.statement
         stack: list[Any] = [node]
         while stack:
             value = stack.pop()
@@ -610,7 +739,7 @@ class Analysis:
     def _operator(self, fields: Node) -> None:
         kind = fields.get("kind", "AEXPR_OP")
         operators = self.statement.operators
-        if kind.endswith("BETWEEN") or kind.endswith("BETWEEN_SYM"):
+        if kind.endswith(("BETWEEN", "BETWEEN_SYM")):
             operators.update(((None, ">="), (None, "<=")))
             return
         parts = string_list(fields["name"])
@@ -642,29 +771,41 @@ class Analysis:
             return
         root.uses.extend((output, None) for output in inside.outputs)
 
-    def _array_query(self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]) -> None:
+    def _array_query(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
         inside = self.query(fields["query"], scope, query)
         root.uses.extend((output, None) for output in inside.outputs)
         if "output" in fields:
             stack.append(fields["output"])
 
-    def _json_aggregate(self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]) -> None:
+    def _json_aggregate(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
         constructor = fields.get("constructor", {})
         self._call(_as_call(constructor), scope, query, root)
         stack.extend(v for k, v in fields.items() if k != "constructor" and type(v) in (dict, list))
         if "output" in constructor:
             stack.append(constructor["output"])
 
-    def _indirection(self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]) -> None:
+    def _indirection(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
         argument = fields["arg"]
         column = argument.get("ColumnRef")
         steps = fields.get("indirection", ())
         rest = steps
         links: list[Link] = []
-        if column is not None and (source := self._row_source(column, scope)) is not None and "String" in steps[0]:
+        if (
+            column is not None
+            and (source := self._row_source(column, scope)) is not None
+            and "String" in steps[0]
+        ):
             # (u).x is u.x; and when u has no x, it is x(u).
             name = steps[0]["String"]["sval"]
-            links = source.find(name) or [(o.reference, name) for o in source.opens() if o.reference is not None]
+            links = source.find(name) or [
+                (o.reference, name) for o in source.opens() if o.reference is not None
+            ]
             if not links:
                 self._attribute_call(name, source, root)
             root.uses.extend((link, column) for link in links)
@@ -691,7 +832,9 @@ class Analysis:
         self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
         root.uses.extend((link, None) for link in source.whole_row())
 
-    def _current_of(self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]) -> None:
+    def _current_of(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
         # WHERE CURRENT OF names one row: the target's own.
         if query is not None and query.target is not None:
             root.uses.append(((query.target, "ctid"), None))
@@ -762,7 +905,9 @@ class Analysis:
 
     # ------------------------------------------------------------------ INSERT, UPDATE, DELETE, MERGE
 
-    def _dml(self, kind: Any, fields: Node, scope: Scope | None, parent: Query | None) -> tuple[Query, Scope, Table | Unknown]:
+    def _dml(
+        self, kind: Any, fields: Node, scope: Scope | None, parent: Query | None
+    ) -> tuple[Query, Scope, Table | Unknown]:
         if not fields.keys() <= _DML_FIELDS:
             raise UnknownNode(f"{kind} with {sorted(fields.keys() - _DML_FIELDS)}")
         outer = Scope(scope, None)
@@ -809,7 +954,9 @@ class Analysis:
         if "whereClause" in infer:
             self.expression(infer["whereClause"], scope, query, "conflict")
         # EXCLUDED is the row the agent proposed: nothing of it was in the table.
-        proposed = Derived("excluded", [Output(name, query=query) for name, _, _ in target.columns() if name != "*"])
+        proposed = Derived(
+            "excluded", [Output(name, query=query) for name, _, _ in target.columns() if name != "*"]
+        )
         update = Scope(outer, query)
         update.items = [target, proposed if proposed.outputs else Unknown("excluded", None)]
         if clause.get("action") == "ONCONFLICT_UPDATE":
@@ -938,7 +1085,9 @@ class Analysis:
             option = wrapped["ReturningOption"]
             names[option.get("option", "RETURNING_OPTION_OLD")] = option["value"]
         targets = scope.items
-        self._targets(clause.get("exprs", ()), _ReturningScope(outer, query, targets, names, self), query, "returning")
+        self._targets(
+            clause.get("exprs", ()), _ReturningScope(outer, query, targets, names, self), query, "returning"
+        )
 
 
 class _ReturningScope(Scope):

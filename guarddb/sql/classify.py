@@ -104,7 +104,9 @@ def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mappi
 
 
 class _Reader:
-    def __init__(self, statement: Statement, analysis: Analysis, names: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(
+        self, statement: Statement, analysis: Analysis, names: Mapping[str, Mapping[str, Any]]
+    ) -> None:
         self.statement = statement
         self.analysis = analysis
         self.names = names
@@ -341,8 +343,14 @@ class _Reader:
                     Call(parts[-2] if len(parts) > 1 else None, parts[-1], len(node.get("args", ())), node)
                 )
             elif name == "ColumnRef":
-                columns.append(next((f["String"]["sval"] for f in reversed(node["fields"]) if "String" in f), "*"))
-            elif name == "A_Expr" and "name" in node and node.get("kind") in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_OP_ALL"):
+                columns.append(
+                    next((f["String"]["sval"] for f in reversed(node["fields"]) if "String" in f), "*")
+                )
+            elif (
+                name == "A_Expr"
+                and "name" in node
+                and node.get("kind") in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_OP_ALL")
+            ):
                 parts = string_list(node["name"])
                 statement.operators.add((parts[-2] if len(parts) > 1 else None, parts[-1]))
             elif "names" in node and "typemod" in node:

@@ -90,7 +90,11 @@ def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
     if kind == "TypeCast":
         # A constant is converted when the statement is parsed, a parameter once for the statement.
         names = string_list(fields["typeName"].get("names", ()))
-        builtin = bool(names) and (len(names) == 1 or names[0] == "pg_catalog") and functions.builtin_type(names[-1])
+        builtin = (
+            bool(names)
+            and (len(names) == 1 or names[0] == "pg_catalog")
+            and functions.builtin_type(names[-1])
+        )
         return bool(builtin) and ("A_Const" in fields["arg"] or "ParamRef" in fields["arg"])
     if kind == "FuncCall":
         names = string_list(fields["funcname"])
@@ -103,9 +107,7 @@ def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
 def _moment(fields: Node) -> bool:
     """now() - interval '7 days'."""
     left, right = fields.get("lexpr", {}), fields.get("rexpr", {})
-    is_now = "SQLValueFunction" in left or (
-        "FuncCall" in left and _operand(left, {})
-    )
+    is_now = "SQLValueFunction" in left or ("FuncCall" in left and _operand(left, {}))
     cast = right.get("TypeCast", {})
     if not is_now or string_list(cast.get("typeName", {}).get("names", ()))[-1:] != ["interval"]:
         return False
@@ -143,7 +145,9 @@ def _plain_link(link: Link, only: frozenset[str] | None = None) -> bool:
         if relation is None:
             continue
         for attribute in relation.attributes:
-            if attribute.name == name and (not attribute.plain or (only is not None and attribute.base_type not in only)):
+            if attribute.name == name and (
+                not attribute.plain or (only is not None and attribute.base_type not in only)
+            ):
                 return False
     return True
 

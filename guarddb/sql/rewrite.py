@@ -20,13 +20,44 @@ from guarddb.tree import Node, parse
 
 #: Where things stand in the text; never part of what it means.
 _PLACES = frozenset(
-    ("location", "stmt_location", "stmt_len", "list_start", "list_end", "rexpr_list_start", "rexpr_list_end", "name_location")
+    (
+        "location",
+        "stmt_location",
+        "stmt_len",
+        "list_start",
+        "list_end",
+        "rexpr_list_start",
+        "rexpr_list_end",
+        "name_location",
+    )
 )
 _AFTER_WHERE = frozenset(
-    "GROUP_P HAVING WINDOW ORDER LIMIT OFFSET FETCH FOR UNION INTERSECT EXCEPT RETURNING ASCII_59 WITH_LA".split()
+    [
+        "GROUP_P",
+        "HAVING",
+        "WINDOW",
+        "ORDER",
+        "LIMIT",
+        "OFFSET",
+        "FETCH",
+        "FOR",
+        "UNION",
+        "INTERSECT",
+        "EXCEPT",
+        "RETURNING",
+        "ASCII_59",
+        "WITH_LA",
+    ]
 )
-_JOIN_WORDS = frozenset("LEFT RIGHT FULL INNER_P CROSS NATURAL".split())
-_OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = "ASCII_40", "ASCII_41", "ASCII_44", "ASCII_46", "ASCII_59", "ASCII_42"
+_JOIN_WORDS = frozenset(["LEFT", "RIGHT", "FULL", "INNER_P", "CROSS", "NATURAL"])
+_OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = (
+    "ASCII_40",
+    "ASCII_41",
+    "ASCII_44",
+    "ASCII_46",
+    "ASCII_59",
+    "ASCII_42",
+)
 
 
 class RewriteError(Exception):
@@ -132,7 +163,9 @@ class Rewriter:
             assert query.target is not None
             return self.at(query.target.location)
         for reference in query.references:
-            if reference.location >= 0 and reference.node.get("location") is not None or reference.location > 0:
+            if (
+                reference.location >= 0 and reference.node.get("location") is not None
+            ) or reference.location > 0:
                 return self.at(reference.location)
         raise RewriteError("the query has no relation to find it by")
 
@@ -283,7 +316,7 @@ class Rewriter:
 
     def replace_column(self, target: Node, name: str, expression: str) -> None:
         """Put an expression in the place of a target that is a bare column, under the name it had."""
-        first = self.at(target["val"]["ColumnRef"]["location"] if "location" in target["val"]["ColumnRef"] else 0)
+        first = self.at(target["val"]["ColumnRef"].get("location", 0))
         text = expression if "name" in target else f"{expression} AS {quote(name)}"
         self._edit(self.starts[first], self._end(self._name_end(first)), text)
         target["val"] = _expression(expression)
@@ -326,7 +359,11 @@ class Rewriter:
     def wrap_target(self, target: Node, name: str, form: str) -> None:
         """Put `form` with `{}` replaced by the target's own expression in its place."""
         first, last, text = self.target_text(target)
-        self._edit(self.starts[first], self._end(last), form.format(text) + ("" if "name" in target else f" AS {quote(name)}"))
+        self._edit(
+            self.starts[first],
+            self._end(last),
+            form.format(text) + ("" if "name" in target else f" AS {quote(name)}"),
+        )
         target["val"] = _substituted(form, target["val"])
         target["name"] = target.get("name", name)
 
@@ -475,7 +512,7 @@ class Rewriter:
 
 
 def _edit_order(edit: tuple[int, int, int, str]) -> tuple[int, int, int]:
-    start, end, order, text = edit
+    start, _, order, text = edit
     # At one place: what closes something (inserted after a token) before what opens something; then in order of making.
     return (start, 0 if text.startswith(")") else 1, order)
 

@@ -120,11 +120,14 @@ class Derived(Source):
         super().__init__(alias)
         self.outputs = outputs
         self.names = [
-            aliases[i] if i < len(aliases) and output.open is None else output.name for i, output in enumerate(outputs)
+            aliases[i] if i < len(aliases) and output.open is None else output.name
+            for i, output in enumerate(outputs)
         ]
 
     def find(self, name: str) -> list[Link] | None:
-        found: list[Link] = [o for n, o in zip(self.names, self.outputs, strict=True) if n == name and o.open is None]
+        found: list[Link] = [
+            o for n, o in zip(self.names, self.outputs, strict=True) if n == name and o.open is None
+        ]
         return found or None
 
     def columns(self) -> list[Column]:
@@ -212,7 +215,9 @@ class AliasedUsing(Join):
 
     __slots__ = ("merged_alias",)
 
-    def __init__(self, left: Item, right: Item, merged: dict[str, list[Link]], merged_alias: MergedAlias) -> None:
+    def __init__(
+        self, left: Item, right: Item, merged: dict[str, list[Link]], merged_alias: MergedAlias
+    ) -> None:
         super().__init__(left, right, merged)
         self.merged_alias = merged_alias
 

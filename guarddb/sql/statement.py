@@ -49,7 +49,22 @@ QueryKind: TypeAlias = Literal["select", "setop", "values", "insert", "update", 
 
 #: Clauses in which a value decides which rows come out, in which order or how they are grouped.
 PREDICATE_CLAUSES: frozenset[Clause] = frozenset(
-    ("where", "filter", "on", "using", "having", "group", "order", "distinct", "setop", "window", "limit", "conflict", "merge", "sample")
+    (
+        "where",
+        "filter",
+        "on",
+        "using",
+        "having",
+        "group",
+        "order",
+        "distinct",
+        "setop",
+        "window",
+        "limit",
+        "conflict",
+        "merge",
+        "sample",
+    )
 )
 
 
@@ -131,9 +146,23 @@ class Output:
     `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
     """
 
-    __slots__ = ("links", "name", "opaque", "open", "qualifier", "query", "raw", "required", "root", "star", "target")
+    __slots__ = (
+        "links",
+        "name",
+        "opaque",
+        "open",
+        "qualifier",
+        "query",
+        "raw",
+        "required",
+        "root",
+        "star",
+        "target",
+    )
 
-    def __init__(self, name: str, links: Iterable[Link] = (), target: Node | None = None, query: Query | None = None) -> None:
+    def __init__(
+        self, name: str, links: Iterable[Link] = (), target: Node | None = None, query: Query | None = None
+    ) -> None:
         self.name = name
         self.links: list[Link] = list(links)
         self.opaque: list[Link] = []
@@ -226,7 +255,9 @@ class Call:
 
     __slots__ = ("arguments", "how", "name", "node", "schema")
 
-    def __init__(self, schema: str | None, name: str, arguments: int, node: Node | None, how: str = "call") -> None:
+    def __init__(
+        self, schema: str | None, name: str, arguments: int, node: Node | None, how: str = "call"
+    ) -> None:
         self.schema = schema
         self.name = name
         self.arguments = arguments
@@ -261,8 +292,8 @@ class Statement:
         "inner",
         "kind",
         "kinds",
-        "locks_rows",
         "location",
+        "locks_rows",
         "operation",
         "operators",
         "queries",
