@@ -149,7 +149,7 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
     result["milliseconds"] = round((perf_counter() - started) * 1000, 2)
     if decision is not None:
         result |= decision.to_dict()
-        out.print(decision_lines(decision, step.sql))
+        out.print(decision_lines(decision, step.sql, notes=False))
     result["as_expected"] = decision is not None and (decision.verdict, decision.rule) == (
         step.verdict,
         step.rule,

@@ -70,7 +70,7 @@ def verdict_line(decision: Decision) -> Text:
     return line
 
 
-def decision_lines(decision: Decision, original: str | None = None) -> Group:
+def decision_lines(decision: Decision, original: str | None = None, *, notes: bool = True) -> Group:
     """The verdict with everything that goes with it. `original` keeps a text that was not changed from being
     repeated."""
     parts: list[RenderableType] = [verdict_line(decision)]
@@ -85,7 +85,8 @@ def decision_lines(decision: Decision, original: str | None = None) -> Group:
     if sent is not None and (original is None or sent.strip() != original.strip()):
         parts.append(Text("sent:", "cyan"))
         parts.append(Padding(sql_block(sent), (0, 0, 0, 2)))
-    parts.extend(Text.assemble(("note: ", "dim"), (note, "dim")) for note in decision.notes)
+    if notes:
+        parts.extend(Text.assemble(("note: ", "dim"), (note, "dim")) for note in decision.notes)
     return Group(*parts)
 
 

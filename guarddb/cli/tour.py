@@ -31,17 +31,23 @@ class Scene:
 
 ANALYST = (
     Step(
-        "Which categories sell best? Nothing here is restricted: the text is sent as it was written.",
-        """SELECT c.name, sum(i.quantity * i.unit_price) AS revenue
-FROM order_items i JOIN products p ON p.id = i.product_id JOIN categories c ON c.id = p.category_id
-GROUP BY c.name ORDER BY revenue DESC LIMIT 5""",
+        "How are the products rated? Nothing is restricted; the LIMIT that is added is how max_rows is kept.",
+        """SELECT stars, count(*) AS reviews, round(100.0 * count(*) / sum(count(*)) OVER (), 1) AS percent
+FROM reviews GROUP BY stars ORDER BY stars""",
         "allow",
     ),
     Step(
-        "A window function and a function of the shop's own, which the profile allows by name.",
+        "Which categories sell best? The verdict warns that products has a masked column; this does not need it.",
+        """SELECT c.name, sum(i.quantity * i.unit_price) AS revenue
+FROM order_items i JOIN products p ON p.id = i.product_id JOIN categories c ON c.id = p.category_id
+GROUP BY c.name ORDER BY revenue DESC LIMIT 5""",
+        "mask",
+    ),
+    Step(
+        "A window function, and a function of the shop's own that the profile allows by name.",
         """SELECT name, price, with_vat(price) AS with_vat, rank() OVER (ORDER BY price DESC)
 FROM products ORDER BY price DESC LIMIT 4""",
-        "allow",
+        "mask",
     ),
     Step(
         "A recursive CTE.",
