@@ -47,20 +47,25 @@ def main() -> None:
     with server() as dsn:
         plain = psycopg.Connection.connect(dsn, autocommit=True)
         guarded = guarddb.connect(dsn, policy=FULL_PROFILE, autocommit=True)
+        # What the driver's hooks cost by themselves: the difference to the others is what the profile's fields cost.
+        bare = guarddb.connect(dsn, policy={"name": "nothing set"}, autocommit=True)
         placements = [("one core", available[0], available[0])]
         if len(available) > 1:
             placements.insert(0, ("separate cores", available[0], available[1]))
         parameterised = ORDERS.replace("4711", "%s")
         statements = (
-            ("no rule touches it", ORDERS, ORDERS, None),
-            ("the same, with a parameter", parameterised, parameterised, (4711,)),
-            ("masked and filtered", BY_HAND, ACCOUNTS, None),
+            ("profile with a name only", bare, ORDERS, ORDERS, None),
+            ("no rule touches it", guarded, ORDERS, ORDERS, None),
+            ("the same, with a parameter", guarded, parameterised, parameterised, (4711,)),
+            ("masked and filtered", guarded, BY_HAND, ACCOUNTS, None),
         )
         for placement, client, backend in placements:
-            pinned = all([pin(0, client), *(pin(c.info.backend_pid, backend) for c in (plain, guarded))])
-            for title, by_hand, sql, parameters in statements:
+            pinned = all(
+                [pin(0, client), *(pin(c.info.backend_pid, backend) for c in (plain, guarded, bare))]
+            )
+            for title, conn, by_hand, sql, parameters in statements:
                 base, cost = interleaved(
-                    [one(plain.cursor(), by_hand, parameters), one(guarded.cursor(), sql, parameters)], rounds
+                    [one(plain.cursor(), by_hand, parameters), one(conn.cursor(), sql, parameters)], rounds
                 )
                 ratio = met(cost / base, RATIO_TARGET) if placement == "separate cores" else ""
                 rows.append(
@@ -77,6 +82,7 @@ def main() -> None:
         pin(0, available[0])
         plain.close()
         guarded.close()
+        bare.close()
     columns = ("point SELECT", "plain µs", "guarded µs", "ratio", "target", "added µs", "target")
     report("Point SELECT, execute and fetchone, medians", columns, rows)
 
