@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncCopy, Copy
+from psycopg._copy_base import BaseCopy
+from psycopg.errors import QueryCanceled
 
 from guarddb.driver.cursor import CursorMixin
 
@@ -14,29 +16,36 @@ if TYPE_CHECKING:
     from psycopg.abc import Buffer, Params, PQGen, Query
 
 
-class _MeteredMixin:
-    """Counts what COPY TO STDOUT hands out. Copy objects have no __slots__, so one can become metered."""
+def _read_gen(copy: BaseCopy[Any]) -> PQGen[Buffer]:
+    data = yield from BaseCopy._read_gen(copy)
+    if data:
+        copy.cursor._conn._guard.charge_bytes(len(data))
+    return data
 
-    cursor: Any
 
-    def _read_gen(self) -> PQGen[Buffer]:
-        data: Buffer = yield from super()._read_gen()  # type: ignore[misc]
-        if data:
-            self.cursor._conn._guard.charge_bytes(len(data))
-        return data
-
-    def _end_copy_out_gen(self) -> PQGen[None]:
-        # What is only drained on the way out was not handed out.
-        while (yield from super()._read_gen()):  # type: ignore[misc]
+def _end_copy_out_gen(copy: BaseCopy[Any]) -> PQGen[None]:
+    # What is only drained on the way out was not handed out.
+    with suppress(QueryCanceled):
+        while (yield from BaseCopy._read_gen(copy)):
             pass
 
 
-class MeteredCopy(_MeteredMixin, Copy):
+# A Copy is made inside of psycopg's `copy()`, so an existing one must become a metered one. That takes the
+# same layout, and since Copy has a __dict__, a single base.
+
+
+class MeteredCopy(Copy):
     """psycopg's Copy, metered."""
 
+    _read_gen = _read_gen
+    _end_copy_out_gen = _end_copy_out_gen
 
-class MeteredAsyncCopy(_MeteredMixin, AsyncCopy):
+
+class MeteredAsyncCopy(AsyncCopy):
     """psycopg's AsyncCopy, metered."""
+
+    _read_gen = _read_gen
+    _end_copy_out_gen = _end_copy_out_gen
 
 
 class SyncCursorMixin(CursorMixin):

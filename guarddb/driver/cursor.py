@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
 from psycopg import pq
-from psycopg._cursor_base import BaseCursor
 from psycopg._queries import PostgresClientQuery
 from psycopg.adapt import Transformer
 
@@ -23,6 +22,7 @@ from guarddb.driver.results import MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
+    from psycopg._cursor_base import BaseCursor
     from psycopg._queries import PostgresQuery
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
@@ -35,7 +35,15 @@ IDLE = pq.TransactionStatus.IDLE
 _NEVER_JUDGED = "a statement reached the connection that was never judged"
 
 
-class CursorMixin(BaseCursor[Any, Any]):
+if TYPE_CHECKING:
+    _Cursor = BaseCursor[Any, Any]
+else:
+    # Not a cursor itself: then CPython takes the other base, the cursor class, for the layout of a composed
+    # class, and an object of that class can become one of the composed one, whether it has a __dict__ or not.
+    _Cursor = object
+
+
+class CursorMixin(_Cursor):
     """What every guarded cursor has, sync or async, client or server."""
 
     __slots__ = ()

@@ -31,6 +31,7 @@ logger = logging.getLogger("guarddb")
 psycopg_logger = logging.getLogger("psycopg")
 
 TUPLES_OK = pq.ExecStatus.TUPLES_OK
+_COPYING = (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)
 
 Masks = dict[int, Callable[[bytes], "bytes | None"]]
 
@@ -49,9 +50,12 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         cursor._rowcount = rows if rows is not None else -1
         cursor._make_row = cursor._make_row_maker()
         return
-    if not result.nfields:
+    if not result.nfields or result.status in _COPYING:
         return
     masks = _mask_columns(cursor, result, statement, format)
+    session: Session = cursor._conn._guard
+    if session.egress:
+        cursor._tx = MeteredTransformer(cursor._tx, session, result)
     if result.status != TUPLES_OK:
         return  # the description of a portal: it has columns and no rows
     shown = result.ntuples
@@ -61,9 +65,6 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         cut(cursor, results, result, left, cap, masks)
     elif masks:
         cursor.pgresult = ResultView(result, shown, masks)
-    session: Session = cursor._conn._guard
-    if session.egress:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result)
 
 
 def inspect_stream(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:

@@ -127,12 +127,6 @@ class ResultView:
         mask = self._masks.get(column_number)
         return value if mask is None or value is None else mask(value)
 
-    def get_isnull(self, row_number: int, column_number: int) -> bool:
-        return self.get_value(row_number, column_number) is None
-
-    def get_length(self, row_number: int, column_number: int) -> int:
-        return len(self.get_value(row_number, column_number) or b"")
-
     @property
     def pgresult_ptr(self) -> None:
         return None
@@ -188,7 +182,7 @@ class MeteredTransformer:
         return getattr(self.real, name)
 
 
-def row_bytes(result: Any, row0: int, row1: int) -> int:
+def row_bytes(result: PGresult, row0: int, row1: int) -> int:
     """How many bytes of values the server sent for these rows."""
-    length, columns = result.get_length, range(result.nfields)
-    return sum(length(row, column) for row in range(row0, row1) for column in columns)
+    value, columns = result.get_value, range(result.nfields)
+    return sum(len(value(row, column) or b"") for row in range(row0, row1) for column in columns)

@@ -146,7 +146,7 @@ async def test_connection_denies_until_a_policy_is_attached(dsn: str) -> None:
 async def test_bytes_that_were_not_judged_trip_the_wire(guard: Any) -> None:
     conn = guard(autocommit=True)
 
-    class Late(guarddb.Cursor):  # type: ignore[type-arg]
+    class Late(guarddb.Cursor):
         def _maybe_prepare_gen(self, pgq: Any, **options: Any) -> Any:
             pgq.query = b"SELECT 'something else'"
             return super()._maybe_prepare_gen(pgq, **options)
@@ -158,7 +158,7 @@ async def test_bytes_that_were_not_judged_trip_the_wire(guard: Any) -> None:
 async def test_query_class_of_a_subclass_is_judged_too(guard: Any, answers: Engine) -> None:
     answers.block("SELECT $1::int")
 
-    class Raw(guarddb.Cursor):  # type: ignore[type-arg]
+    class Raw(guarddb.Cursor):
         _query_cls = psycopg._queries.PostgresRawQuery
 
     with pytest.raises(guarddb.PolicyViolation):

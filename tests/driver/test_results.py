@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.numeric import IntLoader
 
 import guarddb
 from guarddb.decision.decision import StatementPlan
@@ -65,7 +66,7 @@ async def test_truncation_reaches_the_notice_handlers_once(connect: Connect, cap
     notices: list[psycopg.errors.Diagnostic] = []
     conn.add_notice_handler(notices.append)
     cur = await run(conn.execute(SERIES))
-    cur.adapters.register_loader("int4", psycopg.types.numeric.IntLoader)  # selects the result again
+    cur.adapters.register_loader("int4", IntLoader)  # selects the result again
     (notice,) = notices
     assert (notice.severity, notice.sqlstate) == ("WARNING", "01000")
     assert notice.message_primary == f'the result was cut after 3 rows: max_rows of policy "{policy["name"]}"'
