@@ -287,10 +287,20 @@ class Governance:
 
     # ------------------------------------------------------------------ masks
 
-    def mask_of(self, link: Link) -> MaskKind | None:
-        """The mask on what a link carries: the rule's kind for a bare column, `null` through anything else."""
-        if isinstance(link, tuple):
+    def mask_of(self, link: Link, memo: dict[int, MaskKind | None] | None = None) -> MaskKind | None:
+        """The mask on what a link carries: the rule's kind for a bare column, `null` through anything else.
+
+        `memo` remembers outputs by id, for as long as the statement they belong to is judged.
+        """
+        if type(link) is tuple:
             return self._base_mask(link)
+        if memo is not None:
+            if (key := id(link)) not in memo:
+                memo[key] = self._follow(link)
+            return memo[key]
+        return self._follow(link)
+
+    def _follow(self, link: Link) -> MaskKind | None:
         kind: MaskKind | None = None
         seen: set[tuple[int, bool]] = set()
         stack: list[tuple[Link, bool]] = [(link, True)]

@@ -29,7 +29,8 @@ from guarddb.decision.decision import (
 )
 from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
-from guarddb.decision.masking import Targets, Unmappable, mask_outputs, masked_columns, masking, output_kinds
+from guarddb.decision.mask_writing import MaskWriter, Targets, Unmappable
+from guarddb.decision.masking import masked_columns, masking, output_kinds
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.relations import relations
 from guarddb.decision.row_filters import FilterWriter, row_filters
@@ -298,7 +299,7 @@ def _rewrite(
         if statement.command == "CopyStmt" and "relation" in statement.fields:
             return _copy_of_table(statement, policy, governance, catalog, rewriter)
         targets = Targets(rewriter)
-        keyed = mask_outputs(statement, policy, governance, targets)
+        keyed = MaskWriter(statement, policy, governance, targets).write()
         writer = FilterWriter(statement, policy, governance, rewriter, targets, catalog)
         try:
             refusal = writer.write()

@@ -14,7 +14,8 @@ What fits none of them is refused: `row_filter_unsafe`.
 from __future__ import annotations
 
 from guarddb.decision.compiled import CompiledPolicy, Governance, RelationRules
-from guarddb.decision.masking import Targets, brings_under_another_name
+from guarddb.decision.mask_writing import Targets
+from guarddb.decision.masking import brings_under_another_name
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import literal, quote
@@ -138,6 +139,7 @@ class FilterWriter:
         self.shown: list[str] = []
         self.hidden_returning = False
         self._top_queries = set()
+        self._uses: dict[int, set[Reference]] = {}
         if statement.top is not None:
             self._top_queries = {id(q) for q in statement.top.leaves()} | {id(statement.top)}
 
@@ -216,11 +218,24 @@ class FilterWriter:
                 and id(root.query) in self._top_queries
             ):
                 continue
-            if clause == "ddl" or not any(reference in depends_on(link) for link, _ in root.uses):
+            if clause == "ddl" or reference not in self._used_by(root):
                 continue
             if root.node is not None and cannot_raise(root):
                 continue
             found.append(root)
+        return found
+
+    def _used_by(self, root: Root) -> set[Reference]:
+        """Every reference that an expression's value can depend on."""
+        found = self._uses.get(id(root))
+        if found is None:
+            found = set()
+            for link, _ in root.uses:
+                if type(link) is tuple:
+                    found.add(link[0])
+                else:
+                    found |= depends_on(link)
+            self._uses[id(root)] = found
         return found
 
     def _needs_base(self, reference: Reference) -> bool:

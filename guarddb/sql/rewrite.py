@@ -7,30 +7,29 @@ that landed in the wrong place cannot pass, so finding the place may be simple.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
+import msgspec
 from pglast import parser
 
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Query, Reference
-from guarddb.tree import Node, parse
+from guarddb.tree import Node, parse, parse_json
 
 #: Where things stand in the text; never part of what it means.
-_PLACES = frozenset(
-    (
-        "location",
-        "stmt_location",
-        "stmt_len",
-        "list_start",
-        "list_end",
-        "rexpr_list_start",
-        "rexpr_list_end",
-        "name_location",
-    )
+# Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
+_PLACES = re.compile(r',"location":-?\d+')
+_RARE_PLACES = re.compile(
+    r',"(?:stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location)":-?\d+'
 )
+_FIRST_PLACES = re.compile(
+    r'\{"(?:location|stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location)":-?\d+,?'
+)
+_decode = msgspec.json.Decoder().decode
 _AFTER_WHERE = frozenset(
     [
         "GROUP_P",
@@ -70,18 +69,31 @@ class Rewriter:
     def __init__(self, sql: str, statements: list[Node]) -> None:
         self.sql = sql
         self.statements = statements
-        self.tokens = [t for t in parser.scan(sql) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
-        self.names = [t.name for t in self.tokens]
-        self.starts = [t.start for t in self.tokens]
         self._edits: list[tuple[int, int, int, str]] = []
-        self._bytes: list[int] | None = None
-        if not sql.isascii():
-            offsets, position = [], 0
-            for character in sql:
-                offsets.append(position)
-                position += len(character.encode())
+
+    @cached_property
+    def tokens(self) -> list[parser.Token]:
+        return [t for t in parser.scan(self.sql) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return [t.name for t in self.tokens]
+
+    @cached_property
+    def starts(self) -> list[int]:
+        return [t.start for t in self.tokens]
+
+    @cached_property
+    def _bytes(self) -> list[int] | None:
+        """Character index -> byte offset; None where they are the same."""
+        if self.sql.isascii():
+            return None
+        offsets, position = [], 0
+        for character in self.sql:
             offsets.append(position)
-            self._bytes = offsets
+            position += len(character.encode())
+        offsets.append(position)
+        return offsets
 
     # ------------------------------------------------------------------ places
 
@@ -505,8 +517,7 @@ class Rewriter:
             position = end
         pieces.append(self.sql[position:])
         edited = "".join(pieces)
-        result = parse(edited, checked=False)
-        if not same_tree(result, self.statements):
+        if not same_tree(edited, self.statements):
             raise RewriteError("the rewritten text does not mean what was meant")
         return edited
 
@@ -517,37 +528,20 @@ def _edit_order(edit: tuple[int, int, int, str]) -> tuple[int, int, int]:
     return (start, 0 if text.startswith(")") else 1, order)
 
 
-def same_tree(first: Any, second: Any) -> bool:
-    """Whether two trees are the same but for the places in the text."""
-    stack = [(first, second)]
-    while stack:
-        a, b = stack.pop()
-        if a is b:
-            continue
-        kind = type(a)
-        if kind is not type(b):
-            return False
-        if kind is dict:
-            for key, value in a.items():
-                if key in _PLACES:
-                    continue
-                if key not in b:
-                    return False
-                other = b[key]
-                if type(value) in (dict, list):
-                    stack.append((value, other))
-                elif value != other:
-                    return False
-            for key in b:
-                if key not in a and key not in _PLACES:
-                    return False
-        elif kind is list:
-            if len(a) != len(b):
-                return False
-            stack.extend(zip(a, b, strict=True))
-        elif a != b:
-            return False
-    return True
+def same_tree(sql: str, expected: list[Node]) -> bool:
+    """Whether a text parses to a tree, but for the places in the text.
+
+    Places are cut out of the JSON of both, and the rest is compared by the interpreter's own `==`: several times faster
+    than a walk. A quote inside a JSON string is always escaped, so the pattern cannot match inside one.
+    """
+    found = parse_json(sql)
+    wanted = msgspec.json.encode({"stmts": expected}).decode()
+    return bool(_decode(_placeless(found)).get("stmts", []) == _decode(_placeless(wanted))["stmts"])
+
+
+def _placeless(text: str) -> str:
+    text = _FIRST_PLACES.sub("{", _PLACES.sub("", text))
+    return _RARE_PLACES.sub("", text) if '_start":' in text or '"stmt_' in text or "name_l" in text else text
 
 
 @lru_cache(maxsize=512)

@@ -1,0 +1,264 @@
+"""Masks written into the SQL, each at the lowest target list above which nothing needs the raw value.
+
+So the raw value does not flow on inside the statement, and what a rule might overlook further out sees the mask.
+"""
+
+from __future__ import annotations
+
+from guarddb.decision.compiled import CompiledPolicy, Governance
+from guarddb.decision.masking import demand_raw
+from guarddb.sql.catalog import Attribute
+from guarddb.sql.names import quote
+from guarddb.sql.rewrite import Rewriter
+from guarddb.sql.statement import Link, Output, Query, Statement, origins
+from guarddb.tree import Node
+from guarddb.vocabulary import MaskKind, strictest
+
+REDACTED = "[redacted]"
+_CHARACTER = "S"
+_BYTEA = "pg_catalog.bytea"
+#: Types whose cast to text is not what PostgreSQL prints: true/t, padded char(n), 1.2.3.4/32.
+_CAST_DIFFERS = frozenset(("pg_catalog.bool", "pg_catalog.bpchar", "pg_catalog.inet", "pg_catalog.cidr"))
+
+
+class Unmappable(Exception):
+    """A star over a masked relation whose columns nobody knows: the text to send cannot be written without a catalog."""
+
+
+class Targets:
+    """What stands in the place of each target of the statement, before it is written; by id of the ResTarget's fields.
+
+    `columns`: a bare column becomes an expression. `stars`: a star becomes a list of (expression, label or "").
+    `wraps`: an expression becomes a form with `{}` where it stood.
+    """
+
+    def __init__(self, rewriter: Rewriter) -> None:
+        self.rewriter = rewriter
+        self.columns: dict[int, tuple[Query, Node, Output, str]] = {}
+        self.stars: dict[int, tuple[Query, Node, list[str], list[str]]] = {}
+        self.wraps: dict[int, tuple[Query, Node, Output, str]] = {}
+
+    def write(self) -> None:
+        """Make the edits."""
+        for _, target, output, expression in self.columns.values():
+            self.rewriter.replace_column(target, output.name, expression)
+        for query, target, expressions, names in self.stars.values():
+            self.rewriter.expand_star(
+                query,
+                target,
+                [e if n == "" else f"{e} AS {quote(n)}" for e, n in zip(expressions, names, strict=True)],
+            )
+        for _, target, output, form in self.wraps.values():
+            self.rewriter.wrap_target(target, output.name, form)
+
+
+class MaskWriter:
+    """Decides for every target of one statement what stands in its place."""
+
+    def __init__(
+        self, statement: Statement, policy: CompiledPolicy, governance: Governance, targets: Targets
+    ) -> None:
+        self.statement = statement
+        self.policy = policy
+        self.governance = governance
+        self.targets = targets
+        self.memo = statement.memo
+        self.has_key = policy.profile.guarddb.hash_key_env is not None
+        #: outputs, by id, that leave the server as text to be hashed with the key
+        self.keyed: set[int] = set()
+
+    def write(self) -> tuple[int, ...]:
+        """Fill the targets; the indexes of the statement's outputs to be hashed with the key in the process.
+
+        Raises:
+            Unmappable: a star cannot be written out.
+        """
+        governance = self.governance
+        if not governance.masks or not any(governance.rules(r).masks for r in self.statement.references):
+            return ()
+        keyed = self._keyed()
+        self._require()
+        for query in self.statement.queries:
+            if query.in_exists or query.branches is not None or query.kind == "values":
+                continue
+            stars: dict[int, list[Output]] = {}
+            for output in query.outputs:
+                if output.star and output.target is not None:
+                    stars.setdefault(id(output.target), []).append(output)
+                else:
+                    self._target(output)
+            for outputs in stars.values():
+                self._star(outputs)
+        return keyed
+
+    def _mask(self, link: Link) -> MaskKind | None:
+        return self.governance.mask_of(link, self.memo)
+
+    def _keyed(self) -> tuple[int, ...]:
+        top = self.statement.top
+        if not self.has_key or top is None:
+            return ()
+        keyed = []
+        for i, output in enumerate(top.outputs):
+            attribute = attribute_of(output) if self._mask(output) == "hash" else None
+            if self._mask(output) != "hash" or output.opaque:
+                continue
+            if attribute is not None and attribute.base_type == _BYTEA:
+                continue
+            keyed.append(i)
+            demand_raw(output)
+            for leaf in top.leaves():
+                if i < len(leaf.outputs):
+                    self.keyed.add(id(leaf.outputs[i]))
+        return tuple(keyed)
+
+    def _require(self) -> None:
+        """The kind each branch of a set operation, and each scalar subquery, has to deliver."""
+        for query in self.statement.queries:
+            for output in query.outputs:
+                if output.opaque and output.target is not None and "SubLink" in output.target["val"]:
+                    if self._mask(output) is not None:
+                        for inner in output.opaque:
+                            if isinstance(inner, Output):
+                                inner.required = "null"
+            if query.branches is None:
+                continue
+            for i, output in enumerate(query.outputs):
+                kind = strictest(self._mask(output), output.required)
+                if kind is None or output.raw:
+                    continue
+                for branch in query.branches:
+                    if i < len(branch.outputs):
+                        branch.outputs[i].required = strictest(kind, branch.outputs[i].required)
+
+    def _wanted(self, output: Output) -> MaskKind | None:
+        """The mask to write at this output: None when what comes from below is masked as strictly already."""
+        if output.raw and id(output) not in self.keyed:
+            return None
+        kind = strictest(self._mask(output), output.required)
+        if kind is None:
+            return None
+        raw = False
+        delivered: MaskKind | None = None
+        for link in output.links:
+            if isinstance(link, tuple) or link.raw:
+                raw = raw or self._mask(link) is not None
+            else:
+                delivered = strictest(delivered, strictest(self._mask(link), link.required))
+        return None if not raw and delivered == kind else kind
+
+    def _target(self, output: Output) -> None:
+        target, query = output.target, output.query
+        if target is None or query is None:
+            return
+        node = target["val"]
+        if output.opaque:
+            # A whole row. (A scalar subquery needs nothing here: its own target list delivers NULL.)
+            if "ColumnRef" in node and self._mask(output) is not None:
+                self.targets.columns[id(target)] = (query, target, output, _null_row(output))
+            return
+        kind = self._wanted(output)
+        if kind is None:
+            return
+        attribute = attribute_of(output)
+        if "ColumnRef" in node:
+            text = self.targets.rewriter.column_text(node["ColumnRef"])
+            self.targets.columns[id(target)] = (
+                query,
+                target,
+                output,
+                self._expression(kind, text, attribute, output),
+            )
+            self._keep_groups(output, query, target, text)
+        else:
+            form = self._expression(kind, "({})", attribute, output)
+            self.targets.wraps[id(target)] = (query, target, output, form)
+
+    def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
+        if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):
+            # The key never enters the SQL. What is not hashed in the process leaves as NULL.
+            if id(output) not in self.keyed:
+                return "NULL::pg_catalog.text"
+            return as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
+        return mask_expression(kind, column, attribute)
+
+    def _keep_groups(self, output: Output, query: Query, target: Node, text: str) -> None:
+        """GROUP BY 1 and GROUP BY alias mean the column itself, not the mask that now stands in its place."""
+        stack = list(query.fields.get("groupClause", ()))
+        while stack:
+            node = stack.pop()
+            if "GroupingSet" in node:
+                stack.extend(node["GroupingSet"].get("content", ()))
+                continue
+            constant, column = node.get("A_Const"), node.get("ColumnRef")
+            position = constant.get("ival", {}).get("ival", 0) if constant is not None else 0
+            by_position = 0 < position <= len(query.outputs) and query.outputs[position - 1] is output
+            by_alias = (
+                column is not None
+                and "name" in target
+                and [f.get("String", {}).get("sval") for f in column["fields"]] == [output.name]
+            )
+            if by_position or by_alias:
+                self.targets.rewriter.replace_node(node, text, target["val"])
+
+    def _star(self, outputs: list[Output]) -> None:
+        wanted = [None if o.open is not None else self._wanted(o) for o in outputs]
+        if any(o.open is not None and self._mask(o) is not None for o in outputs):
+            raise Unmappable
+        if not any(wanted):
+            return
+        target, query = outputs[0].target, outputs[0].query
+        assert target is not None
+        assert query is not None
+        expressions, names = [], []
+        for output, kind in zip(outputs, wanted, strict=True):
+            prefix = f"{quote(output.qualifier)}." if output.qualifier is not None else ""
+            column = "*" if output.open is not None else quote(output.name)
+            if kind is None:
+                expressions.append(f"{prefix}{column}")
+                names.append("")
+            else:
+                expressions.append(self._expression(kind, f"{prefix}{column}", attribute_of(output), output))
+                names.append(output.name)
+        self.targets.stars[id(target)] = (query, target, expressions, names)
+
+
+def attribute_of(link: Link) -> Attribute | None:
+    """The attribute of the first base column a link goes back to, for its type."""
+    for reference, name in sorted(origins(link), key=lambda o: (o[0].qualified_name, o[1])):
+        if reference.relation is not None:
+            for attribute in reference.relation.attributes:
+                if attribute.name == name:
+                    return attribute
+    return None
+
+
+def _null_row(output: Output) -> str:
+    relations = {link[0] for link in output.opaque if isinstance(link, tuple)}
+    if len(relations) == 1 and (relation := relations.pop().relation) is not None:
+        return f"NULL::{quote(relation.schema)}.{quote(relation.name)}"
+    return "NULL"
+
+
+def mask_expression(kind: MaskKind, column: str, attribute: Attribute | None) -> str:
+    """The SQL that stands in a masked column's place.
+
+    >>> mask_expression("null", "u.ssn", None)
+    'NULL::pg_catalog.text'
+    """
+    base = "pg_catalog.text" if attribute is None else attribute.base_type
+    schema, _, name = base.partition(".")
+    sql_type = f"{quote(schema)}.{quote(name)}" if attribute is not None else base
+    if kind == "redact" and (attribute is None or attribute.category == _CHARACTER):
+        return f"CASE WHEN {column} IS NOT NULL THEN '{REDACTED}'::{sql_type} END"
+    if kind == "hash" and base != _BYTEA:
+        text = as_printed(column, base)
+        return f"pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to({text}, 'UTF8')), 'hex')"
+    return f"NULL::{sql_type}"
+
+
+def as_printed(column: str, base_type: str) -> str:
+    """A value as the text that PostgreSQL prints for it; NULL stays NULL."""
+    if base_type in _CAST_DIFFERS:
+        return f"CASE WHEN {column} IS NOT NULL THEN pg_catalog.format('%s', {column}) END"
+    return f"({column})::pg_catalog.text"
