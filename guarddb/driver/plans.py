@@ -21,8 +21,8 @@ from guarddb.decision.decision import Decision, Plan, StatementPlan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from guarddb.decision.compiled import CompiledPolicy
     from guarddb.decision.decision import SessionNames
-    from guarddb.decision.evaluate import CompiledPolicy
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
 

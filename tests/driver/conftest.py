@@ -108,7 +108,9 @@ class Engine:
         sent = text if sql is None else sql
         self.plans[text] = Plan(Decision("allow", rewritten_sql=sent), sent, chosen, uses_session)
 
-    def block(self, text: str, rule: Any = "table_denied", reason: str = "no", hint: str | None = None) -> None:
+    def block(
+        self, text: str, rule: Any = "table_denied", reason: str = "no", hint: str | None = None
+    ) -> None:
         """Refuse `text`."""
         self.plans[text] = Plan(Decision("block", rule, reason, hint))
 

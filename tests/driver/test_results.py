@@ -141,7 +141,9 @@ async def test_each_statement_of_a_text_has_its_own_cap(connect: Connect, answer
 async def test_hidden_returning_looks_like_a_plain_command(connect: Connect, answers: Engine) -> None:
     conn = await connect()
     await run(conn.execute("CREATE TEMP TABLE written (a int)"))
-    insert = StatementPlan("insert", frozenset({"insert"}), "INSERT", returns_rows=True, hidden_returning=True)
+    insert = StatementPlan(
+        "insert", frozenset({"insert"}), "INSERT", returns_rows=True, hidden_returning=True
+    )
     answers.allow(
         "INSERT INTO written VALUES ($1)", insert, sql="INSERT INTO written VALUES ($1) RETURNING a"
     )
@@ -162,7 +164,9 @@ async def test_hidden_returning_looks_like_a_plain_command(connect: Connect, ans
 def keyed(answers: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A policy with a key, and a statement whose second column is hashed with it."""
     monkeypatch.setenv("TEST_HASH_KEY", "a key")
-    answers.allow("SELECT 1, 'é@x'::text, NULL::text", keyed_hashes=(1, 2), output_kinds={1: "hash", 2: "hash"})
+    answers.allow(
+        "SELECT 1, 'é@x'::text, NULL::text", keyed_hashes=(1, 2), output_kinds={1: "hash", 2: "hash"}
+    )
     answers.allow(
         "DECLARE \"c\" CURSOR FOR SELECT 1, 'é@x'::text, NULL::text",
         keyed_hashes=(1, 2),

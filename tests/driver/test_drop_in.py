@@ -1,0 +1,353 @@
+"""`import guarddb as psycopg`: names, classes, foreign cursors, pools, install()."""
+
+from __future__ import annotations
+
+import asyncio
+import copy as copying
+import gc
+import importlib
+import threading
+import weakref
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import psycopg
+import psycopg_pool
+import pytest
+from psycopg.types import TypeInfo
+
+import guarddb
+from guarddb.driver.cursors import CURSORS, guarded
+from tests.driver.conftest import Connect, Engine, block, collect, open_policy, run
+
+
+def test_psycopgs_public_names_are_all_here() -> None:
+    missing = [name for name in psycopg.__all__ if not hasattr(guarddb, name)]
+    assert missing == []
+    assert guarddb.paramstyle == "pyformat"
+    assert guarddb.errors.UniqueViolation is psycopg.errors.UniqueViolation
+    assert guarddb.sql.SQL is psycopg.sql.SQL
+    assert guarddb.rows.dict_row is psycopg.rows.dict_row
+    assert guarddb.types.json.Jsonb is psycopg.types.json.Jsonb
+
+
+def test_own_names_win() -> None:
+    assert guarddb.Connection is not psycopg.Connection
+    assert guarddb.connect is not psycopg.connect
+    assert issubclass(guarddb.Cursor, psycopg.Cursor)
+
+
+def test_no_attribute_is_called_psycopg() -> None:
+    """SQLAlchemy's async adapter copies a driver module's dict over its own attributes."""
+    assert not hasattr(guarddb, "psycopg")
+    for name in ("guarddb.driver.connection", "guarddb.driver.cursors", "guarddb.driver.install"):
+        assert not isinstance(getattr(importlib.import_module(name), "psycopg", None), ModuleType)
+
+
+@pytest.mark.parametrize("cls", CURSORS, ids=lambda cls: cls.__name__)
+async def test_type_of_a_cursor_is_the_exported_class(dsn: str, cls: type[Any]) -> None:
+    assert getattr(guarddb, cls.__name__) is cls
+    plain = getattr(psycopg, cls.__name__)
+    assert guarded(plain) is cls
+    assert guarded(cls) is cls
+    conn: Any
+    if "Async" in cls.__name__:
+        conn = await guarddb.AsyncConnection.connect(dsn, policy=open_policy())
+    else:
+        conn = guarddb.connect(dsn, policy=open_policy())
+    try:
+        name = ("c",) if "Server" in cls.__name__ else ()
+        for made in (cls, plain):
+            cur = made(conn, *name)
+            assert type(cur) is cls
+            await run(cur.execute("SELECT 1"))
+            assert await run(cur.fetchone()) == (1,)
+            assert cur.decision is not None
+            await run(cur.close())
+    finally:
+        await run(conn.close())
+
+
+async def test_cursor_factory_is_guarded_whatever_it_is(connect: Connect, answers: Engine) -> None:
+    answers.block("SELECT 'x'")
+    conn = await connect()
+    base: Any = psycopg.AsyncCursor if isinstance(conn, guarddb.AsyncConnection) else psycopg.Cursor
+
+    class Mine(base):  # type: ignore[misc]
+        def hello(self) -> str:
+            return "hello"
+
+    class Slotted(base):  # type: ignore[misc]
+        __slots__ = ("mine",)
+
+    for cls in (base, Mine, Slotted):
+        conn.cursor_factory = cls
+        with pytest.raises(guarddb.PolicyViolation):
+            await run(conn.execute("SELECT 'x'"))
+        cur = cls(conn)
+        assert isinstance(cur, cls)
+        await run(cur.execute("SELECT 1"))
+        assert cur.decision.verdict == "allow"
+    conn.cursor_factory = Mine
+    assert conn.cursor().hello() == "hello"
+
+
+async def test_foreign_server_cursor_fetches_by_the_portals_plan(connect: Connect, answers: Engine) -> None:
+    text = 'DECLARE "c" CURSOR FOR SELECT generate_series(1, 9)'
+    answers.allow(text, row_cap=2)
+    conn = await connect()
+    cls: Any = (
+        psycopg.AsyncServerCursor if isinstance(conn, guarddb.AsyncConnection) else psycopg.ServerCursor
+    )
+    async with block(cls(conn, "c")) as cur:
+        await run(cur.execute("SELECT generate_series(1, 9)"))
+        assert await run(cur.fetchall()) == [(1,), (2,)]
+
+
+async def test_type_info_is_fetched_through_the_guard(connect: Connect) -> None:
+    conn = await connect()
+    await run(conn.execute("CREATE TYPE pg_temp.mood AS ENUM ('sad', 'ok')"))
+    info = await run(TypeInfo.fetch(conn, "mood"))
+    assert info.name == "mood"
+
+
+async def test_copying_in_and_out(connect: Connect) -> None:
+    conn = await connect()
+    await run(conn.execute("CREATE TEMP TABLE copied (a int, b text)"))
+    async with block(conn.cursor().copy("COPY copied FROM STDIN")) as copy:
+        await run(copy.write_row((1, "one")))
+    async with block(conn.cursor().copy("COPY copied FROM STDIN")) as copy:
+        await run(copy.write("2\ttwo\n"))
+    cur = conn.cursor()
+    async with block(cur.copy("COPY (SELECT * FROM copied WHERE a > %s) TO STDOUT", (0,))) as copy:
+        copy.set_types(["int4", "text"])
+        assert await collect(copy.rows()) == [(1, "one"), (2, "two")]
+    assert cur.rowcount == 2
+    with pytest.raises(psycopg.ProgrammingError, match="COPY cannot be used with this method"):
+        await run(conn.execute("COPY copied TO STDOUT"))
+
+
+async def test_refused_copy(connect: Connect, answers: Engine) -> None:
+    answers.block("COPY (SELECT 7) TO STDOUT")
+    conn = await connect()
+    with pytest.raises(guarddb.PolicyViolation):
+        async with block(conn.cursor().copy("COPY (SELECT %s) TO STDOUT", (7,))):
+            pass
+
+
+async def test_loaders_and_row_factories_may_change_after_execute(connect: Connect) -> None:
+    conn = await connect()
+    cur = await run(conn.execute("SELECT 1 AS a UNION ALL SELECT 2"))
+    cur.row_factory = psycopg.rows.dict_row
+    assert await run(cur.fetchone()) == {"a": 1}
+    cur.adapters.register_loader("int4", psycopg.types.string.TextLoader)
+    assert await run(cur.fetchone()) == {"a": "2"}
+
+
+async def test_listen_and_notifies(connect: Connect) -> None:
+    conn = await connect(autocommit=True, enforcement="observe")
+    await run(conn.execute("LISTEN chan"))
+    await run(conn.execute("NOTIFY chan, 'hello'"))
+    got = await collect(conn.notifies(timeout=1, stop_after=1))
+    assert got[0].payload == "hello"
+
+
+def test_nothing_leaks(guard: Any) -> None:
+    conn = guard()
+    cur = conn.execute("SELECT 1")
+    cur.fetchone()
+    ref = weakref.ref(cur)
+    del cur
+    gc.collect()
+    assert ref() is None
+
+
+def test_pool_hands_out_guarded_connections(dsn: str, answers: Engine) -> None:
+    answers.block("SELECT 'x'")
+    policy = {"name": "pooled", "statement_timeout_ms": 5000}
+    with psycopg_pool.ConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=2,
+        connection_class=guarddb.Connection,
+        kwargs={"policy": policy, "settings": {"app.tenant": "1"}},
+        check=psycopg_pool.ConnectionPool.check_connection,
+        reset=lambda conn: conn.pgconn.exec_(b"DISCARD ALL"),  # type: ignore[arg-type, return-value]
+    ) as pool:
+        for _ in range(3):
+            with pool.connection() as conn:
+                assert type(conn) is guarddb.Connection
+                with pytest.raises(guarddb.PolicyViolation):
+                    conn.execute("SELECT 'x'")
+                conn._guard.check_at = 0.0
+                cur = conn.execute(
+                    "SELECT current_setting('app.tenant'), current_setting('statement_timeout')"
+                )
+                assert cur.fetchone() == ("1", "5s")
+                assert conn.pgconn.parameter_status(b"default_transaction_read_only") == b"on"
+
+
+async def test_async_pool_hands_out_guarded_connections(dsn: str) -> None:
+    async with psycopg_pool.AsyncConnectionPool(
+        dsn,
+        min_size=1,
+        max_size=4,
+        connection_class=guarddb.AsyncConnection,
+        kwargs={"policy": open_policy()},
+        check=psycopg_pool.AsyncConnectionPool.check_connection,
+        open=False,
+    ) as pool, pool.connection() as conn:
+        assert type(conn) is guarddb.AsyncConnection
+        assert await (await conn.execute("SELECT 1")).fetchone() == (1,)
+
+
+@pytest.fixture
+def installed() -> Iterator[dict[str, Any]]:
+    policy = open_policy()
+    guarddb.install(policy=policy)
+    yield policy
+    guarddb.uninstall()
+
+
+async def test_installed_guard_is_behind_psycopgs_own_names(dsn: str, installed: dict[str, Any]) -> None:
+    with psycopg.connect(dsn) as conn:
+        assert type(conn) is guarddb.Connection
+        assert conn.policy is not None
+        assert conn.policy.name == installed["name"]
+    with psycopg.Connection.connect(dsn) as conn:
+        assert type(conn) is guarddb.Connection
+    async with await psycopg.AsyncConnection.connect(dsn) as aconn:
+        assert type(aconn) is guarddb.AsyncConnection
+    with psycopg_pool.ConnectionPool(dsn, min_size=1) as pool, pool.connection() as conn:
+        assert type(conn) is guarddb.Connection
+
+    class Mine(psycopg.Connection[Any]):
+        pass
+
+    with Mine.connect(dsn) as conn:
+        assert isinstance(conn, Mine)
+        assert isinstance(conn, guarddb.Connection)
+
+
+def test_uninstall_gives_psycopg_back(dsn: str) -> None:
+    before = (
+        vars(psycopg)["connect"],
+        vars(psycopg.Connection)["connect"],
+        vars(psycopg.AsyncConnection)["connect"],
+    )
+    guarddb.install(policy=open_policy())
+    guarddb.uninstall()
+    after = (
+        vars(psycopg)["connect"],
+        vars(psycopg.Connection)["connect"],
+        vars(psycopg.AsyncConnection)["connect"],
+    )
+    assert before == after
+    with psycopg.connect(dsn) as conn:
+        assert type(conn) is psycopg.Connection
+
+
+def test_install_lives_with_a_tracer_in_either_order(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry and ddtrace wrap the same names, before or after, and may stay longer."""
+    calls: list[str] = []
+
+    def trace(label: str) -> None:
+        inner = vars(psycopg.Connection)["connect"]
+
+        def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            calls.append(label)
+            return inner.__get__(None, cls)(*args, **kwargs)
+
+        monkeypatch.setattr(psycopg.Connection, "connect", classmethod(connect))
+
+    trace("before")
+    guarddb.install(policy=open_policy())
+    try:
+        with psycopg.connect(dsn) as conn:
+            assert type(conn) is guarddb.Connection
+        assert calls == ["before"]
+        trace("after")
+        with psycopg.connect(dsn) as conn:
+            assert type(conn) is guarddb.Connection
+        assert "after" in calls
+    finally:
+        guarddb.uninstall()
+    with psycopg.connect(dsn) as conn:
+        assert type(conn) is psycopg.Connection
+    calls.clear()
+    with guarddb.connect(dsn, policy=open_policy()) as conn:
+        assert type(conn) is guarddb.Connection
+    assert "before" in calls
+
+
+def test_install_takes_guarddbs_arguments_only() -> None:
+    with pytest.raises(TypeError, match="host"):
+        guarddb.install(policy=open_policy(), host="x")
+
+
+def test_one_connection_from_many_threads(guard: Any, answers: Engine) -> None:
+    """No count is lost and no decision crosses over to another thread's cursor."""
+    policy = open_policy(budget_queries_per_day=10_000)
+    conn = guard(policy=policy, autocommit=True)
+    for number in range(0, 8, 2):
+        answers.block(f"SELECT {number}", reason=f"no {number}")
+    wrong: list[object] = []
+
+    def work(number: int) -> None:
+        for _ in range(60):
+            cur = conn.cursor()
+            try:
+                cur.execute(f"SELECT {number}")
+            except guarddb.PolicyViolation as ex:
+                if number % 2 or f"no {number}" not in str(ex) or cur.decision is not ex.decision:
+                    wrong.append(ex)
+            else:
+                if not number % 2 or cur.fetchone() != (number,) or cur.decision.blocked:
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+    assert conn.budget.queries_today == 10_000 - 4 * 60
+
+
+async def test_many_tasks_on_a_pool(dsn: str, answers: Engine) -> None:
+    policy = open_policy(budget_queries_per_hour=100_000)
+    for number in range(0, 100, 2):
+        answers.block(f"SELECT {number}", reason=f"no {number}")
+    async with psycopg_pool.AsyncConnectionPool(
+        dsn,
+        min_size=4,
+        max_size=4,
+        connection_class=guarddb.AsyncConnection,
+        kwargs={"policy": policy, "agent": "tasks"},
+        open=False,
+    ) as pool:
+
+        async def work(number: int) -> int:
+            refused = 0
+            for _ in range(5):
+                async with pool.connection() as conn:
+                    try:
+                        cur = await conn.execute(f"SELECT {number}")
+                        assert await cur.fetchone() == (number,)
+                    except guarddb.PolicyViolation as ex:
+                        assert str(ex).endswith(f"no {number}")
+                        refused += 1
+            return refused
+
+        refused = await asyncio.gather(*(work(number) for number in range(100)))
+        assert refused == [5 if number % 2 == 0 else 0 for number in range(100)]
+        async with pool.connection() as conn:
+            assert conn.budget is not None
+            assert conn.budget.queries_this_hour == 100_000 - 250
+
+
+def test_errors_can_be_copied() -> None:
+    ex = guarddb.PolicyViolation("m", rule="table_denied", hint="h")
+    again = copying.copy(ex)
+    assert (again.rule, again.hint, str(again)) == ("table_denied", "h", "m")
