@@ -54,14 +54,27 @@ def parse(sql: str, *, checked: bool = True) -> list[Node]:
     except UnicodeEncodeError as ex:
         raise SQLSyntaxError("the text is not valid Unicode", ex.start) from None
     try:
-        document = _decode(parser.parse_sql_json(sql))
-    except parser.ParseError as ex:
-        position = ex.args[1] if len(ex.args) > 1 and isinstance(ex.args[1], int) else None
-        raise SQLSyntaxError(str(ex.args[0]), position) from None
+        document = _decode(parse_json(sql))
     except (RecursionError, msgspec.DecodeError):
         raise SQLSyntaxError("the text nests too deeply to be judged") from None
     statements: list[Node] = document.get("stmts", [])
     return statements
+
+
+def parse_json(sql: str) -> str:
+    """The parser's JSON, as text.
+
+    Raises:
+        SQLSyntaxError: the text does not parse.
+    """
+    try:
+        text: str = parser.parse_sql_json(sql)
+    except parser.ParseError as ex:
+        position = ex.args[1] if len(ex.args) > 1 and isinstance(ex.args[1], int) else None
+        raise SQLSyntaxError(str(ex.args[0]), position) from None
+    except RecursionError:
+        raise SQLSyntaxError("the text nests too deeply to be judged") from None
+    return text
 
 
 def nodes(root: Any) -> Iterator[tuple[str, Node]]:

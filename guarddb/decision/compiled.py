@@ -121,6 +121,8 @@ class Governance:
         self.masks = profile.masks
         self.filters = profile.filters
         self.restricts = bool(self.masks or self.filters)
+        #: calls and operators that were judged and admitted; what is refused is judged again each time
+        self.admitted: set[object] = set()
         self._rules: dict[tuple[str, str], RelationRules] = {}
         self._open: list[tuple[str, str]] = []
 
@@ -247,7 +249,10 @@ class Governance:
                 rules.unsafe = rules.unsafe or f'it reads "{reference.qualified_name}": {below.unsafe}'
             if below.filters or below.needs_inlining:
                 if view.kind == "m":
-                    rules.unsafe = f'it is a materialised view over "{reference.qualified_name}", and its stored rows cannot be filtered'
+                    rules.unsafe = (
+                        f'it is a materialised view over "{reference.qualified_name}", '
+                        "and its stored rows cannot be filtered"
+                    )
                 rules.needs_inlining = True
         if not self.masks:
             return

@@ -15,18 +15,28 @@ _BOTH = ("public", "pg_catalog")
 
 def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """The first call that the profile does not admit."""
-    refusal: Refusal | None = None
+    admitted_before = policy.governance(catalog).admitted
+    refusal: Refusal | None
     for call in statement.calls:
+        key = (call.schema, call.name, call.arguments, call.how)
+        if key in admitted_before:
+            continue
         refusal = _call(call, policy, catalog)
-        if refusal is not None and refusal.rule not in policy.floor_exceptions:
+        if refusal is None:
+            if call.name not in facts.INPUT_BY_TYPE_NAME:
+                admitted_before.add(key)
+        elif refusal.rule not in policy.floor_exceptions:
             return refusal
-    if statement.operators:
+    if not statement.operators <= admitted_before:
         refusal = _operators(statement, policy, catalog)
+        if refusal is None:
+            admitted_before |= statement.operators
+        elif refusal.rule not in policy.floor_exceptions:
+            return refusal
+    if statement.types or (catalog is not None and catalog.casts):
+        refusal = _types(statement, policy, catalog)
         if refusal is not None and refusal.rule not in policy.floor_exceptions:
             return refusal
-    refusal = _types(statement, policy, catalog)
-    if refusal is not None and refusal.rule not in policy.floor_exceptions:
-        return refusal
     return None
 
 
