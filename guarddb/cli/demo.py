@@ -102,7 +102,9 @@ def play(scene: Scene, dsn: str, out: Console) -> Iterator[dict[str, Any]]:
     profile = guarddb.load_policy(yaml.safe_load(shop_text(scene.policy)))
     out.print()
     out.print(Line(Text(scene.title, "bold")))
-    policy = Syntax(shop_text(scene.policy).strip(), "yaml", theme="ansi_dark", background_color="default")
+    policy = Syntax(
+        shop_text(scene.policy).strip(), "yaml", theme="ansi_dark", background_color="default", word_wrap=True
+    )
     out.print(Panel(policy, title=f"policy {scene.policy}", border_style="dim"))
     with guarddb.connect(
         make_conninfo(dsn, user="shop_agent"),
