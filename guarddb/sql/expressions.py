@@ -1,0 +1,363 @@
+"""Expressions: every column they use, every function, operator and type in them.
+
+The walk is iterative and knows its nodes: one that it has not heard of stops it with `UnknownNode`, because what is not
+understood is not judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list, type_name
+from guarddb.sql.scope import CTE, Scope, Source, Table, Unknown
+from guarddb.sql.statement import Call, Clause, Link, Query, Root, Statement, TypeUse
+from guarddb.tree import Node
+
+
+class UnknownNode(Exception):
+    """The tree holds a node that the analysis does not know."""
+
+
+#: Expression nodes that need no treatment of their own: their children are walked, whatever they are.
+_PLAIN_NODES = frozenset(
+    [
+        "BoolExpr",
+        "CaseExpr",
+        "CaseWhen",
+        "CoalesceExpr",
+        "MinMaxExpr",
+        "NullTest",
+        "BooleanTest",
+        "A_ArrayExpr",
+        "RowExpr",
+        "XmlExpr",
+        "XmlSerialize",
+        "GroupingFunc",
+        "CollateClause",
+        "NamedArgExpr",
+        "JsonObjectConstructor",
+        "JsonArrayConstructor",
+        "JsonKeyValue",
+        "JsonValueExpr",
+        "JsonFuncExpr",
+        "JsonArgument",
+        "JsonBehavior",
+        "JsonParseExpr",
+        "JsonScalarExpr",
+        "JsonSerializeExpr",
+        "JsonIsPredicate",
+        "JsonOutput",
+        "JsonFormat",
+        "JsonReturning",
+        "JsonTablePathSpec",
+        "List",
+        "A_Indices",
+        "ResTarget",
+        "SortBy",
+        "GroupingSet",
+    ]
+)
+_LEAVES = frozenset(
+    [
+        "A_Const",
+        "ParamRef",
+        "SQLValueFunction",
+        "SetToDefault",
+        "MergeSupportFunc",
+        "A_Star",
+        "String",
+        "Integer",
+        "Float",
+        "Boolean",
+        "BitString",
+    ]
+)
+#: Struct fields that stand unwrapped in a node, under the field's own name.
+_PLAIN_STRUCTS = frozenset(
+    [
+        "output",
+        "format",
+        "returning",
+        "raw_expr",
+        "formatted_expr",
+        "context_item",
+        "pathspec",
+        "on_empty",
+        "on_error",
+        "constructor",
+        "arg",
+        "typeName",
+    ]
+)
+
+
+class Expressions:
+    """The part of the analysis that reads expressions. `catalog` is None for a decision without one."""
+
+    def __init__(self, statement: Statement, catalog: Catalog | None) -> None:
+        self.statement = statement
+        self.catalog = catalog
+
+    def query(
+        self, wrapped: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None
+    ) -> Query:
+        """Read a query inside an expression; the whole analysis knows how."""
+        raise NotImplementedError
+
+    def expression(self, node: Any, scope: Scope, query: Query | None, clause: Clause) -> Root:
+        """Walk one expression; every column it uses is written to its Root."""
+        root = Root(query, clause, node)
+        self.statement.roots.append(root)
+        self._walk(node, scope, query, root)
+        return root
+
+    def _walk(self, node: Any, scope: Scope, query: Query | None, root: Root) -> None:
+        stack: list[Any] = [node]
+        while stack:
+            value = stack.pop()
+            if type(value) is list:
+                stack.extend(value)
+                continue
+            if len(value) != 1:
+                # A struct without a wrapper, reached by its field: its children count.
+                for key, child in value.items():
+                    if key == "typeName":
+                        self._type(child)
+                    elif type(child) is dict or type(child) is list:
+                        stack.append(child)
+                continue
+            ((name, fields),) = value.items()
+            if name in _LEAVES:
+                continue
+            if name == "ColumnRef":
+                self._column(fields, scope, root)
+            elif name == "A_Expr":
+                self._operator(fields)
+                if "lexpr" in fields:
+                    stack.append(fields["lexpr"])
+                if "rexpr" in fields:
+                    stack.append(fields["rexpr"])
+            elif name == "FuncCall":
+                self._call(fields, scope, query, root)
+                if "args" in fields:
+                    stack.extend(fields["args"])
+            elif name == "TypeCast":
+                self._type(fields["typeName"])
+                stack.append(fields["arg"])
+            elif name == "SubLink":
+                self._sublink(fields, scope, query, root)
+                if "testexpr" in fields:
+                    stack.append(fields["testexpr"])
+            elif name in _PLAIN_NODES:
+                for key, child in fields.items():
+                    if key == "typeName":
+                        self._type(child)
+                    elif type(child) is dict or type(child) is list:
+                        stack.append(child)
+            elif name in _SPECIAL:
+                _SPECIAL[name](self, fields, scope, query, root, stack)
+            elif name in _PLAIN_STRUCTS and type(fields) is dict:
+                if name == "typeName":
+                    self._type(fields)
+                else:
+                    stack.append(fields)
+            elif name[0].islower():
+                if type(fields) in (dict, list):
+                    stack.append(fields)
+            else:
+                raise UnknownNode(name)
+
+    def _operator(self, fields: Node) -> None:
+        kind = fields.get("kind", "AEXPR_OP")
+        operators = self.statement.operators
+        if kind.endswith(("BETWEEN", "BETWEEN_SYM")):
+            operators.update(((None, ">="), (None, "<=")))
+            return
+        parts = string_list(fields["name"])
+        operators.add((parts[-2] if len(parts) > 1 else None, parts[-1]))
+
+    def _call(self, fields: Node, scope: Scope, query: Query | None, root: Root) -> None:
+        parts = string_list(fields["funcname"])
+        arguments = fields.get("args", ())
+        self.statement.calls.append(
+            Call(parts[-2] if len(parts) > 1 else None, parts[-1], len(arguments), fields)
+        )
+        if "over" in fields and query is not None:
+            self._window(fields["over"], scope, query)
+        for node in fields.get("agg_order", ()):
+            clause: Clause = "order" if root.clause in ("target", "returning") else root.clause
+            self.expression(node["SortBy"]["node"], scope, query, clause)
+        if "agg_filter" in fields:
+            clause = "filter" if root.clause in ("target", "returning") else root.clause
+            self.expression(fields["agg_filter"], scope, query, clause)
+
+    def _window(self, window: Node, scope: Scope, query: Query) -> None:
+        for node in window.get("partitionClause", ()):
+            self.expression(node, scope, query, "window")
+        for node in window.get("orderClause", ()):
+            self.expression(node["SortBy"]["node"], scope, query, "window")
+        for key in ("startOffset", "endOffset"):
+            if key in window:
+                self.expression(window[key], scope, query, "window")
+
+    def _sublink(self, fields: Node, scope: Scope, query: Query | None, root: Root) -> None:
+        inside = self.query(fields["subselect"], scope, query)
+        for part in fields.get("operName", ()):
+            self.statement.operators.add((None, part["String"]["sval"]))
+        if fields.get("subLinkType") == "ANY_SUBLINK" and "operName" not in fields:
+            self.statement.operators.add((None, "="))
+        if fields.get("subLinkType", "EXISTS_SUBLINK") == "EXISTS_SUBLINK":
+            inside.in_exists = True
+            return
+        root.uses.extend((output, None) for output in inside.outputs)
+
+    def _array_query(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
+        inside = self.query(fields["query"], scope, query)
+        root.uses.extend((output, None) for output in inside.outputs)
+        if "output" in fields:
+            stack.append(fields["output"])
+
+    def _json_aggregate(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
+        constructor = fields.get("constructor", {})
+        self._call(_as_call(constructor), scope, query, root)
+        stack.extend(v for k, v in fields.items() if k != "constructor" and type(v) in (dict, list))
+        if "output" in constructor:
+            stack.append(constructor["output"])
+
+    def _indirection(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
+        argument = fields["arg"]
+        column = argument.get("ColumnRef")
+        steps = fields.get("indirection", ())
+        rest = steps
+        links: list[Link] = []
+        if (
+            column is not None
+            and (source := self._row_source(column, scope)) is not None
+            and "String" in steps[0]
+        ):
+            # (u).x is u.x; and when u has no x, it is x(u).
+            name = steps[0]["String"]["sval"]
+            links = source.find(name) or [
+                (o.reference, name) for o in source.opens() if o.reference is not None
+            ]
+            if not links:
+                self._attribute_call(name, source, root)
+            root.uses.extend((link, column) for link in links)
+            rest = steps[1:]
+        else:
+            stack.append(argument)
+        for step in rest:
+            if "String" in step:
+                self.statement.calls.append(Call(None, step["String"]["sval"], 1, None, how="field"))
+            elif "A_Indices" in step:
+                stack.append(step)
+
+    def _row_source(self, column: Node, scope: Scope) -> Source | None:
+        """The FROM item when a ColumnRef is a whole row of it."""
+        fields = column["fields"]
+        if len(fields) != 1 or "String" not in fields[0]:
+            return None
+        name = fields[0]["String"]["sval"]
+        if scope.column(name):
+            return None
+        return scope.source(name)
+
+    def _attribute_call(self, name: str, source: Source, root: Root) -> None:
+        self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
+        root.uses.extend((link, None) for link in source.whole_row())
+
+    def _current_of(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
+        # WHERE CURRENT OF names one row: the target's own.
+        if query is not None and query.target is not None:
+            root.uses.append(((query.target, "ctid"), None))
+            query.target.system_columns = True
+
+    def _assignment_source(
+        self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
+    ) -> None:
+        # (a, b) = (SELECT …) stands once for each column; once is enough.
+        if fields.get("colno", 1) == 1:
+            stack.append(fields["source"])
+
+    def _type(self, fields: Node) -> None:
+        names = type_name(fields)
+        if names is not None:
+            self.statement.types.append(TypeUse(*names))
+
+    def _column(self, column: Node, scope: Scope, root: Root) -> None:
+        if "A_Star" in column["fields"][-1]:
+            # count(t.*), row_to_json(t.*): the whole row
+            parts = string_list(column["fields"][:-1])
+            source = scope.source(parts[-1], parts[-2] if len(parts) > 1 else None) if parts else None
+            links = source.whole_row() if source is not None else self._any_column("*", scope)
+        else:
+            links, _ = self.resolve(column, scope, root)
+        root.uses.extend([(link, column) for link in links])
+
+    def resolve(self, column: Node, scope: Scope, root: Root | None = None) -> tuple[list[Link], bool]:
+        """What a ColumnRef means: its links, and whether it is a whole row."""
+        fields = column["fields"]
+        if len(fields) == 1:
+            name = fields[0]["String"]["sval"]
+            links = scope.column(name)
+            source = scope.source(name)
+            if links is not None:
+                if source is None or scope.has_column(name):
+                    return links, False
+                # Where columns are unknown, a table's name may be a column's or stand for its row: it counts as both.
+                return links + source.whole_row(), True
+            if source is not None:
+                return source.whole_row(), True
+            return self._any_column(name, scope), False
+        parts = string_list(fields)
+        source = scope.source(parts[-2], parts[-3] if len(parts) > 2 else None)
+        if source is None:
+            return self._any_column(parts[-1], scope), False
+        found = source.find(parts[-1])
+        if found is not None:
+            return found, False
+        opens = source.opens()
+        if opens:
+            return [(o.reference, parts[-1]) for o in opens if o.reference is not None], False
+        # No such column: PostgreSQL now tries the function parts[-1](row).
+        self.statement.calls.append(Call(None, parts[-1], 1, None, how="attribute"))
+        return source.whole_row(), True
+
+    def _any_column(self, name: str, scope: Scope) -> list[Link]:
+        """A name that resolves to nothing we know: it counts as a column of every relation in sight."""
+        links: list[Link] = []
+        walk: Scope | None = scope
+        while walk is not None:
+            links.extend(
+                (source.reference, name)
+                for item in walk.items
+                for source in item.sources()
+                if isinstance(source, Table | Unknown) and source.reference is not None
+            )
+            walk = walk.parent
+        return links
+
+
+_SPECIAL: dict[str, Callable[[Expressions, Node, Scope, Query | None, Root, list[Any]], None]] = {
+    "A_Indirection": Expressions._indirection,
+    "CurrentOfExpr": Expressions._current_of,
+    "MultiAssignRef": Expressions._assignment_source,
+    "JsonArrayQueryConstructor": Expressions._array_query,
+    "JsonObjectAgg": Expressions._json_aggregate,
+    "JsonArrayAgg": Expressions._json_aggregate,
+}
+
+
+def _as_call(constructor: Node) -> Node:
+    """A JSON aggregate's constructor, seen as the FuncCall whose FILTER, ORDER BY and OVER it has."""
+    return {"funcname": [{"String": {"sval": "json_agg"}}], **constructor}

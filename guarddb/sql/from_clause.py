@@ -1,0 +1,303 @@
+"""FROM: relations, CTEs, subqueries, functions and joins, and the columns each brings into scope."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from guarddb.sql import functions
+from guarddb.sql.catalog import Relation
+from guarddb.sql.expressions import Expressions, UnknownNode
+from guarddb.sql.names import column_name, string_list
+from guarddb.sql.scope import (
+    CTE,
+    AliasedUsing,
+    Derived,
+    Item,
+    Join,
+    JoinAlias,
+    MergedAlias,
+    Scope,
+    Source,
+    Table,
+    Unknown,
+)
+from guarddb.sql.statement import Call, Link, Mode, Output, Query, Reference, Root
+from guarddb.tree import Node
+
+
+class FromClause(Expressions):
+    """The part of the analysis that reads FROM lists and resolves relation names."""
+
+    def _read_cte(self, cte: CTE) -> None:
+        """Read a WITH query that is referred to before its turn."""
+        raise NotImplementedError
+
+    def _from_item(
+        self, node: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]
+    ) -> Item:
+        ((name, fields),) = node.items()
+        if name == "RangeVar":
+            return self._range_var(node, fields, scope, query, joins)
+        if name == "JoinExpr":
+            return self._join(fields, scope, outer, query, joins)
+        alias, aliases = _alias(fields)
+        if name == "RangeSubselect":
+            # Only LATERAL sees the items to its left.
+            inside = self.query(fields["subquery"], scope if fields.get("lateral") else outer, query)
+            if aliases and any(o.open is not None for o in inside.outputs):
+                self._unmapped(inside.outputs)
+            return Derived(alias, inside.outputs, aliases)
+        if name == "RangeFunction":
+            return self._range_function(fields, scope, query, alias, aliases)
+        if name == "RangeTableSample":
+            item = self._from_item(fields["relation"], scope, outer, query, joins)
+            if isinstance(item, Table | Unknown) and item.reference is not None:
+                item.reference.sampled = True
+            method = string_list(fields.get("method", ()))
+            if method:
+                self.statement.calls.append(
+                    Call(method[-2] if len(method) > 1 else None, method[-1], 1, None, how="sample")
+                )
+            for argument in [
+                *fields.get("args", ()),
+                *([fields["repeatable"]] if "repeatable" in fields else ()),
+            ]:
+                self.expression(argument, outer, query, "sample")
+            return item
+        if name in ("RangeTableFunc", "JsonTable"):
+            names = self._table_function_columns(fields, scope, query)
+            return Derived(alias, [Output(n, query=query) for n in names], aliases)
+        raise UnknownNode(name)
+
+    def _range_var(
+        self, wrapper: Node, fields: Node, scope: Scope, query: Query, joins: tuple[tuple[Node, str], ...]
+    ) -> Source:
+        alias, aliases = _alias(fields)
+        if "schemaname" not in fields and (cte := scope.cte(fields["relname"])) is not None:
+            self._read_cte(cte)
+            names = tuple(
+                (aliases[i] if i < len(aliases) else cte.names[i] if i < len(cte.names) else output.name)
+                for i, output in enumerate(cte.outputs)
+            )
+            if (aliases or cte.names) and any(o.open is not None for o in cte.outputs):
+                self._unmapped(cte.outputs)
+            return Derived(alias or cte.name, cte.outputs, names)
+        reference = self.reference(fields, "read", query, wrapper)
+        reference.joins = joins
+        query.references.append(reference)
+        return self.source(reference)
+
+    def reference(
+        self, fields: Node, mode: Mode, query: Query | None, wrapper: Node | None = None
+    ) -> Reference:
+        """Write down one mention of a relation and resolve its name as the session would."""
+        relation: Relation | None = None
+        schema: str | None = fields.get("schemaname")
+        name: str = fields["relname"]
+        found = (
+            self.catalog.lookup(schema, name)
+            if self.catalog is not None
+            else functions.system_relation(schema, name)
+        )
+        if found is not None:
+            schema, name = found.schema, found.name
+            relation = found if isinstance(found, Relation) else None
+        schema = schema or "public"
+        alias, aliases = _alias(fields)
+        reference = Reference(
+            schema, name, relation, fields, mode, query, alias or fields["relname"], wrapper
+        )
+        reference.alias_columns = aliases or None
+        self.statement.references.append(reference)
+        return reference
+
+    @staticmethod
+    def source(reference: Reference) -> Table | Unknown:
+        """The FROM item of a reference."""
+        schema = None if "alias" in reference.node else reference.schema
+        relation = reference.relation
+        aliases = reference.alias_columns
+        if relation is None:
+            system = functions.system_relation(reference.schema, reference.name)
+            if system is not None and system.columns and not aliases:
+                return Table(reference, {c: c for c in system.columns}, schema)
+            reference.unmapped_alias = aliases is not None
+            return Unknown(reference.alias, reference, schema)
+        names = attribute_names(relation)
+        if aliases:
+            names = {(aliases[i] if i < len(aliases) else a): a for i, a in enumerate(names)}
+        return Table(reference, names, schema)
+
+    def _unmapped(self, outputs: Iterable[Output]) -> None:
+        for output in outputs:
+            if output.open is not None and output.open.reference is not None:
+                output.open.reference.unmapped_alias = True
+
+    def _join(
+        self, fields: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]
+    ) -> Item:
+        left = self._from_item(fields["larg"], scope, outer, query, (*joins, (fields, "l")))
+        scope.items.append(left)
+        right = self._from_item(fields["rarg"], scope, outer, query, (*joins, (fields, "r")))
+        scope.items.pop()
+        merged: dict[str, list[Link]] = {}
+        names = string_list(fields.get("usingClause", ()))
+        if fields.get("isNatural", False):
+            names = self._natural_names(left, right, query)
+        if names:
+            root = Root(query, "using", fields)
+            self.statement.roots.append(root)
+            self.statement.operators.add((None, "="))
+            for column in names:
+                links = [link for item in (left, right) for link in _links_of(item, column)]
+                merged[column] = links
+                root.uses.extend((link, None) for link in links)
+        if "quals" in fields:
+            on = Scope(outer, query)
+            on.items = [left, right]
+            self.expression(fields["quals"], on, query, "on")
+        join: Join
+        if "join_using_alias" in fields:
+            join = AliasedUsing(
+                left, right, merged, MergedAlias(fields["join_using_alias"]["aliasname"], merged)
+            )
+        else:
+            join = Join(left, right, merged)
+        alias, aliases = _alias(fields)
+        if alias is None:
+            return join
+        for source in join.sources():
+            if isinstance(source, Table | Unknown) and source.reference is not None:
+                source.reference.hidden_by_join_alias = True
+        return JoinAlias(alias, join, aliases)
+
+    def _natural_names(self, left: Item, right: Item, query: Query) -> list[str]:
+        unknown = [o for o in left.opens() + right.opens() if o.reference is not None]
+        if left.opens() or right.opens():
+            # Which columns are compared nobody knows: it may be any of them.
+            root = Root(query, "using", None)
+            root.uses = [((o.reference, "*"), None) for o in unknown if o.reference is not None]
+            root.uses += [
+                (link, None) for item in (left, right) for _, links, _ in item.columns() for link in links
+            ]
+            self.statement.roots.append(root)
+        right_names = {name for name, _, _ in right.columns()}
+        return [name for name, _, _ in left.columns() if name in right_names and name != "*"]
+
+    def _range_function(
+        self, fields: Node, scope: Scope, query: Query, alias: str | None, aliases: tuple[str, ...]
+    ) -> Source:
+        names: list[str] | None = []
+        for entry in fields.get("functions", ()):
+            items = entry["List"]["items"]
+            call = items[0]
+            self.expression(call, scope, query, "function")
+            found = self._function_columns(call, items[1:], alias, fields)
+            names = None if names is None or found is None else names + found
+        if "coldeflist" in fields:
+            names = [self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]]
+        if names is not None and fields.get("ordinality", False):
+            names.append("ordinality")
+        if names is None:
+            # A function of unknown result: its alias list may name some of the columns, and there may be more.
+            if aliases:
+                return Derived(alias, [Output(n, query=query) for n in aliases])
+            name = alias or _call_name(fields["functions"][0]["List"]["items"][0])
+            return Unknown(name, None)
+        shown = alias or _call_name(fields["functions"][0]["List"]["items"][0])
+        return Derived(shown, [Output(n, query=query) for n in names], aliases)
+
+    def _column_definition(self, fields: Node) -> str:
+        if "typeName" in fields:
+            self._type(fields["typeName"])
+        name: str = fields["colname"]
+        return name
+
+    def _function_columns(
+        self, call: Node, rest: list[Any], alias: str | None, fields: Node
+    ) -> list[str] | None:
+        """The column names of a function in FROM, or None when its result is not known."""
+        definitions = [c for item in rest if item for c in item.get("List", {}).get("items", ())]
+        if definitions:
+            return [self._column_definition(c["ColumnDef"]) for c in definitions]
+        name = _call_name(call)
+        if name is None:
+            return None
+        single = alias if alias is not None and len(fields["functions"]) == 1 else name
+        if "FuncCall" not in call:
+            return [single]  # SQL-standard function syntax (COALESCE, CURRENT_DATE, CAST …): one scalar
+        parts = string_list(call["FuncCall"]["funcname"])
+        known = functions.builtin(parts[-1]) if len(parts) == 1 or parts[0] == "pg_catalog" else ()
+        mine = self.catalog.functions_named(parts[-1], None) if self.catalog is not None else ()
+        if known and not mine:
+            shapes = {
+                tuple(o.output_names) if o.output_names else (o.returns in ("record", "anyelement"),)
+                for o in known
+            }
+            if len(shapes) == 1:
+                (shape,) = shapes
+                if shape == (False,):
+                    return [single]
+                if shape and isinstance(shape[0], str):
+                    names = [str(n) for n in shape]
+                    return [single] if len(names) == 1 else names
+        return None
+
+    def _table_function_columns(self, fields: Node, scope: Scope, query: Query) -> list[str]:
+        """XMLTABLE and JSON_TABLE: the expressions they take and the columns they make."""
+        names: list[str] = []
+        root = Root(query, "function", fields)
+        self.statement.roots.append(root)
+        stack: list[Any] = [fields]
+        while stack:
+            value = stack.pop()
+            if isinstance(value, list):
+                stack.extend(reversed(value))
+                continue
+            if not isinstance(value, dict):
+                continue
+            for key, child in value.items():
+                if key in ("RangeTableFuncCol", "JsonTableColumn"):
+                    if (column := child.get("colname") or child.get("name")) and child.get(
+                        "coltype"
+                    ) != "JTC_NESTED":
+                        names.append(column)
+                    if "typeName" in child:
+                        self._type(child["typeName"])
+                    stack.append({k: v for k, v in child.items() if k not in ("typeName",)})
+                elif key in ("alias", "coldeflist"):
+                    continue
+                elif key[0].isupper() and key not in (
+                    "List",
+                    "ResTarget",
+                    "JsonTablePathSpec",
+                    "JsonArgument",
+                ):
+                    self._walk({key: child}, scope, query, root)
+                else:
+                    stack.append(child)
+        return names
+
+
+def attribute_names(relation: Relation) -> dict[str, str]:
+    """Visible name -> attribute name of a relation without an alias list; shared, not to be changed."""
+    return {a.name: a.name for a in relation.attributes}
+
+
+def _alias(fields: Node) -> tuple[str | None, tuple[str, ...]]:
+    alias = fields.get("alias")
+    if alias is None:
+        return None, ()
+    return alias.get("aliasname"), tuple(string_list(alias.get("colnames", ())))
+
+
+def _links_of(item: Item, name: str) -> list[Link]:
+    found = item.find(name)
+    if found is not None:
+        return found
+    return [(o.reference, name) for o in item.opens() if o.reference is not None]
+
+
+def _call_name(call: Node) -> str | None:
+    return column_name(call) if call else None

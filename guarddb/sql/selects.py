@@ -1,0 +1,284 @@
+"""SELECT, VALUES and set operations: WITH, target lists, GROUP BY, ORDER BY and what belongs to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from guarddb.sql.expressions import UnknownNode
+from guarddb.sql.from_clause import FromClause
+from guarddb.sql.names import column_name, string_list
+from guarddb.sql.scope import CTE, Scope
+from guarddb.sql.statement import Clause, Output, Query, Root
+from guarddb.tree import Node
+
+_SELECT_FIELDS = frozenset(
+    [
+        "distinctClause",
+        "intoClause",
+        "targetList",
+        "fromClause",
+        "whereClause",
+        "groupClause",
+        "groupDistinct",
+        "havingClause",
+        "windowClause",
+        "valuesLists",
+        "sortClause",
+        "limitOffset",
+        "limitCount",
+        "limitOption",
+        "lockingClause",
+        "withClause",
+        "op",
+        "all",
+        "larg",
+        "rarg",
+    ]
+)
+
+
+class Selects(FromClause):
+    """The part of the analysis that reads queries which only read."""
+
+    def select(
+        self, fields: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None
+    ) -> Query:
+        if not fields.keys() <= _SELECT_FIELDS:
+            raise UnknownNode(f"SelectStmt with {sorted(fields.keys() - _SELECT_FIELDS)}")
+        statement = self.statement
+        operation = fields.get("op", "SETOP_NONE")
+        outer = Scope(scope, None)
+        if "withClause" in fields:
+            self._with(fields["withClause"], outer, parent)
+        if operation != "SETOP_NONE":
+            return self._set_operation(fields, outer, parent, cte)
+        if "valuesLists" in fields:
+            return self._values(fields, outer, parent)
+        query = Query("select", fields, parent)
+        statement.queries.append(query)
+        inner = Scope(outer, query)
+        for node in fields.get("fromClause", ()):
+            inner.items.append(self._from_item(node, inner, outer, query, ()))
+        self._targets(fields.get("targetList", ()), inner, query, "target")
+        if "whereClause" in fields:
+            self.expression(fields["whereClause"], inner, query, "where")
+        self._grouping(fields, inner, query)
+        self._ordering(fields, inner, query)
+        return query
+
+    def _values(self, fields: Node, scope: Scope, parent: Query | None) -> Query:
+        query = Query("values", fields, parent)
+        self.statement.queries.append(query)
+        for row, values in enumerate(fields["valuesLists"]):
+            for i, node in enumerate(values["List"].get("items", ())):
+                root = self.expression(node, scope, query, "values")
+                if row == 0:
+                    output = Output(f"column{i + 1}", query=query)
+                    output.root = root
+                    query.outputs.append(output)
+                elif i < len(query.outputs) and root.uses:
+                    first = query.outputs[i].root
+                    assert first is not None
+                    first.uses.extend(root.uses)
+        self._ordering(fields, scope, query)
+        return query
+
+    def _set_operation(self, fields: Node, scope: Scope, parent: Query | None, cte: CTE | None) -> Query:
+        query = Query("setop", fields, parent)
+        statement = self.statement
+        statement.queries.append(query)
+        left = self.select(fields["larg"], scope, query)
+        # The recursive term sees the columns of the first term under the CTE's name, so they exist before it is read.
+        query.outputs = [_merged(output, query) for output in left.outputs]
+        if cte is not None:
+            cte.outputs = query.outputs
+        right = self.select(fields["rarg"], scope, query)
+        query.branches = (left, right)
+        self._merge_branches(query, left, right)
+        if not fields.get("all", False):
+            root = Root(query, "setop", None)
+            root.uses = [(output, None) for output in query.outputs]
+            statement.roots.append(root)
+        self._ordering(fields, scope, query)
+        return query
+
+    @staticmethod
+    def _merge_branches(query: Query, left: Query, right: Query) -> None:
+        if any(o.open is not None for o in left.outputs) or any(o.open is not None for o in right.outputs):
+            # Columns cannot be paired by position when one side's are unknown: each may be any of the other's.
+            for output in query.outputs:
+                output.links.extend(right.outputs)
+            return
+        for output, other in zip(query.outputs, right.outputs, strict=False):
+            output.links.append(other)
+
+    def _with(self, clause: Node, scope: Scope, parent: Query | None) -> None:
+        ctes: list[CTE] = []
+        recursive = clause.get("recursive", False)
+        for wrapped in clause.get("ctes", ()):
+            fields = wrapped["CommonTableExpr"]
+            cte = CTE(fields["ctename"], fields, tuple(string_list(fields.get("aliascolnames", ()))))
+            cte.scope = scope
+            cte.query = parent
+            ctes.append(cte)
+            if recursive:
+                scope.ctes[cte.name] = cte
+        for cte in ctes:
+            self._read_cte(cte)
+            # Without RECURSIVE a query sees the ones before it only; its own name is still the table's.
+            scope.ctes[cte.name] = cte
+
+    def _read_cte(self, cte: CTE) -> None:
+        if cte.state != "waiting":
+            return
+        cte.state = "open"
+        fields: Node = cte.fields
+        parent, scope = cte.query, cte.scope
+        query = self.query(fields["ctequery"], scope, parent, cte=cte)
+        if not cte.outputs:
+            cte.outputs = query.outputs
+        if "search_clause" in fields:
+            self._added_columns(
+                cte, fields["search_clause"], "search_col_list", ("search_seq_column",), query
+            )
+        if "cycle_clause" in fields:
+            clause = fields["cycle_clause"]
+            self._added_columns(
+                cte, clause, "cycle_col_list", ("cycle_mark_column", "cycle_path_column"), query
+            )
+        cte.state = "done"
+
+    def _added_columns(
+        self, cte: CTE, clause: Node, listed: str, added: tuple[str, ...], query: Query
+    ) -> None:
+        """SEARCH and CYCLE compare the listed columns and put them, whole, into a column of their own."""
+        names = set(string_list(clause.get(listed, ())))
+        shown = [cte.names[i] if i < len(cte.names) else o.name for i, o in enumerate(cte.outputs)]
+        root = Root(query, "order", None)
+        root.uses = [(o, None) for name, o in zip(shown, cte.outputs, strict=True) if name in names or o.open]
+        self.statement.roots.append(root)
+        outputs = list(cte.outputs)
+        for key in added:
+            output = Output(clause.get(key, "?"), query=query)
+            output.root = root
+            outputs.append(output)
+        cte.outputs = outputs
+
+    def _targets(self, targets: Iterable[Node], scope: Scope, query: Query, clause: Clause) -> None:
+        outputs = query.outputs
+        for wrapped in targets:
+            target = wrapped["ResTarget"]
+            node = target["val"]
+            column = node.get("ColumnRef")
+            if column is not None:
+                fields = column["fields"]
+                if "A_Star" in fields[-1]:
+                    outputs.extend(self._star(fields, scope, query, target))
+                    continue
+                links, whole = self.resolve(column, scope)
+                name = target.get("name") or fields[-1]["String"]["sval"]
+                output = Output(name, target=target, query=query)
+                if whole:
+                    output.opaque = links
+                else:
+                    output.links = links
+                outputs.append(output)
+                continue
+            output = Output(target.get("name") or column_name(node), target=target, query=query)
+            outputs.append(output)
+            sublink = node.get("SubLink")
+            if sublink is not None and sublink.get("subLinkType") == "EXPR_SUBLINK":
+                inside = self.query(sublink["subselect"], scope, query)
+                output.opaque = list(inside.outputs)
+                continue
+            output.root = self.expression(node, scope, query, clause)
+
+    def _star(self, fields: list[Node], scope: Scope, query: Query, target: Node) -> list[Output]:
+        parts = string_list(fields[:-1])
+        if parts:
+            source = scope.source(parts[-1], parts[-2] if len(parts) > 1 else None)
+            if source is None:
+                return [self._unresolved_star(scope, query, target)]
+            columns = source.columns()
+        else:
+            columns = [column for item in scope.items for column in item.columns()]
+        outputs = []
+        for name, links, qualifier in columns:
+            output = Output(name, links, target, query)
+            output.star = True
+            output.qualifier = qualifier
+            if len(links) == 1 and isinstance(links[0], Output) and links[0].open is not None:
+                output.open = links[0].open
+            outputs.append(output)
+        return outputs
+
+    def _unresolved_star(self, scope: Scope, query: Query, target: Node) -> Output:
+        output = Output("*", self._any_column("*", scope), target, query)
+        output.star = True
+        return output
+
+    def _grouping(self, fields: Node, scope: Scope, query: Query) -> None:
+        stack = list(reversed(fields.get("groupClause", ())))
+        while stack:
+            node = stack.pop()
+            if "GroupingSet" in node:
+                stack.extend(reversed(node["GroupingSet"].get("content", ())))
+                continue
+            if "RowExpr" in node:
+                stack.extend(reversed(node["RowExpr"].get("args", ())))
+                continue
+            root = self._by_name(node, scope, query, "group", output_first=False)
+            query.group_by.extend(link for link, _ in root.uses if "ColumnRef" in node or "A_Const" in node)
+        if "havingClause" in fields:
+            self.expression(fields["havingClause"], scope, query, "having")
+        for window in fields.get("windowClause", ()):
+            self._window(window["WindowDef"], scope, query)
+
+    def _ordering(self, fields: Node, scope: Scope, query: Query) -> None:
+        for node in fields.get("sortClause", ()):
+            sort = node["SortBy"]
+            for part in sort.get("useOp", ()):
+                self.statement.operators.add((None, part["String"]["sval"]))
+            self._by_name(sort["node"], scope, query, "order", output_first=True)
+        if "distinctClause" in fields:
+            keys = [node for node in fields["distinctClause"] if node]
+            for node in keys:
+                self._by_name(node, scope, query, "distinct", output_first=True)
+            if not keys:
+                root = Root(query, "distinct", None)
+                root.uses = [(output, None) for output in query.outputs]
+                self.statement.roots.append(root)
+        for key in ("limitCount", "limitOffset"):
+            if key in fields:
+                self.expression(fields[key], scope, query, "limit")
+        if "lockingClause" in fields:
+            self.statement.locks_rows = True
+
+    def _by_name(self, node: Node, scope: Scope, query: Query, clause: Clause, *, output_first: bool) -> Root:
+        """An item of ORDER BY, GROUP BY or DISTINCT ON: an output's position or name, an input column, an expression."""
+        outputs: list[Output] = []
+        constant = node.get("A_Const")
+        if constant is not None and "ival" in constant:
+            position = constant["ival"].get("ival", 0)
+            if any(output.open is not None for output in query.outputs):
+                outputs = query.outputs
+            elif 0 < position <= len(query.outputs):
+                outputs = [query.outputs[position - 1]]
+        column = node.get("ColumnRef")
+        if column is not None and len(column["fields"]) == 1 and "String" in column["fields"][0]:
+            name = column["fields"][0]["String"]["sval"]
+            # ORDER BY looks at output names first, GROUP BY at input columns first (findTargetlistEntrySQL92).
+            if output_first or not any(item.find(name) for item in scope.items):
+                outputs = [output for output in query.outputs if output.name == name and output.open is None]
+        if not outputs:
+            return self.expression(node, scope, query, clause)
+        root = Root(query, clause, node)
+        root.uses = [(output, column) for output in outputs]
+        self.statement.roots.append(root)
+        return root
+
+
+def _merged(output: Output, query: Query) -> Output:
+    merged = Output(output.name, [output], query=query)
+    merged.open = output.open
+    return merged
