@@ -178,7 +178,11 @@ def _settings_view(statement: Statement) -> Refusal | None:
     for reference in statement.references:
         if reference.mode in ("update", "insert", "delete", "merge") and reference.schema == "pg_catalog":
             if reference.name == "pg_settings":
-                return Refusal("protected_setting", "UPDATE pg_settings changes settings like SET does", None)
+                return Refusal(
+                    "protected_setting",
+                    "UPDATE pg_settings changes settings like SET does",
+                    "Leave the session's settings as they are.",
+                )
     return None
 
 

@@ -115,9 +115,17 @@ def _system(
     if reference.mode not in ("read", "copy") or (
         reference.mode == "copy" and statement.fields.get("is_from")
     ):
-        return Refusal("table_denied", f"{shown} belongs to the system and cannot be changed", None)
+        return Refusal(
+            "table_denied",
+            f"{shown} belongs to the system and cannot be changed",
+            "Read it; change only tables of your own.",
+        )
     if reference.schema.startswith("pg_toast") and not _explicit(reference, policy):
-        return Refusal("table_denied", f"{shown} holds raw column data that no rule covers", None)
+        return Refusal(
+            "table_denied",
+            f"{shown} holds raw column data that no rule covers",
+            "Read the table it belongs to.",
+        )
     if facts.is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
         return _restricted(reference)
     if filtered and _counts_rows(reference, statement):

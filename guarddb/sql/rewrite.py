@@ -70,6 +70,8 @@ class Rewriter:
         self.sql = sql
         self.statements = statements
         self._edits: list[tuple[int, int, int, str]] = []
+        # `TABLE t` that has to be written out as SELECT … FROM t: its word's token -> the target list.
+        self._table_commands: dict[int, str] = {}
 
     @cached_property
     def tokens(self) -> list[parser.Token]:
@@ -170,6 +172,19 @@ class Rewriter:
             position -= 1
         raise RewriteError("the query's first word was not found")
 
+    def _table_word(self, index: int) -> int | None:
+        """The TABLE of `TABLE t`, when the relation's name starts at `index`."""
+        before = index - 1
+        while before >= 0 and self.names[before] in ("ONLY", _OPEN):
+            before -= 1
+        return before if before >= 0 and self.names[before] == "TABLE" and self._is_word(before) else None
+
+    def _write_out(self, index: int) -> None:
+        """Make `TABLE t` a SELECT, if the relation's name at `index` is of one: only that has a place for clauses."""
+        word = self._table_word(index)
+        if word is not None:
+            self._table_commands.setdefault(word, "*")
+
     def _anchor(self, query: Query) -> int:
         if query.kind in ("update", "delete"):
             assert query.target is not None
@@ -189,6 +204,7 @@ class Rewriter:
         if wrapper is None or reference.sampled:
             raise RewriteError("this reference cannot become a subquery")
         first = self.at(reference.location)
+        self._write_out(first)
         last = self._name_end(first)
         if not reference.inherits:
             before = first - 1
@@ -227,10 +243,14 @@ class Rewriter:
                 true: each becomes `CASE WHEN condition THEN conjunct END`. None: none of them.
         """
         fields = query.fields
-        words = {"select": "SELECT", "update": "UPDATE", "delete": "DELETE_P"}.get(query.kind)
+        words = {"select": ("SELECT", "TABLE"), "update": ("UPDATE",), "delete": ("DELETE_P",)}.get(
+            query.kind
+        )
         if words is None:
             raise RewriteError(f"no WHERE in {query.kind}")
-        level = self._level(self._anchor(query), frozenset((words,)))
+        anchor = self._anchor(query)
+        self._write_out(anchor)
+        level = self._level(anchor, frozenset(words))
         condition_tree = _expression(condition)
         where = self._forward(level, _AFTER_WHERE | {"WHERE"})
         if where < len(self.names) and self.names[where] == "WHERE":
@@ -337,8 +357,15 @@ class Rewriter:
     def expand_star(self, query: Query, target: Node, columns: Iterable[str]) -> None:
         """Put a list of target entries in the place of `*` or `t.*`."""
         text = ", ".join(columns)
-        first = self.at(target["val"]["ColumnRef"].get("location", 0))
-        self._edit(self.starts[first], self._end(self._name_end(first)), text)
+        location = target["val"]["ColumnRef"].get("location", 0)
+        if location < 0:
+            word = self._table_word(self._anchor(query))
+            if word is None:
+                raise RewriteError("the star was not found")
+            self._table_commands[word] = text
+        else:
+            first = self.at(location)
+            self._edit(self.starts[first], self._end(self._name_end(first)), text)
         fields = query.fields
         targets = fields["returningClause"]["exprs"] if "returningClause" in fields else fields["targetList"]
         place = next(i for i, wrapped in enumerate(targets) if wrapped.get("ResTarget") is target)
@@ -499,7 +526,7 @@ class Rewriter:
 
     @property
     def edited(self) -> bool:
-        return bool(self._edits)
+        return bool(self._edits or self._table_commands)
 
     def finish(self) -> str:
         """The edited text.
@@ -507,6 +534,8 @@ class Rewriter:
         Raises:
             RewriteError: it does not parse to the edited tree.
         """
+        for word, targets in self._table_commands.items():
+            self._edit(self.starts[word], self._end(word), f"SELECT {targets} FROM")
         pieces: list[str] = []
         position = 0
         for start, end, _, text in sorted(self._edits, key=_edit_order):
