@@ -1,0 +1,95 @@
+"""Guarded connections of the shop by profile, kept open for a module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+import guarddb
+from tests.conformance.cases import PROFILES
+
+Guard = Callable[..., guarddb.Connection[Any]]
+
+
+@pytest.fixture(scope="module")
+def guarded(shop_admin: str) -> Iterator[Guard]:
+    """guarded(profile) -> one connection of the shop for each profile of `cases`, autocommit, as superuser."""
+    opened: dict[str, guarddb.Connection[Any]] = {}
+
+    def connection(profile: str) -> guarddb.Connection[Any]:
+        if profile not in opened:
+            opened[profile] = guarddb.connect(shop_admin, policy=PROFILES[profile], autocommit=True)
+        return opened[profile]
+
+    yield connection
+    for conn in opened.values():
+        conn.close()
+
+
+@pytest.fixture(scope="module")
+def catalog(shop_admin: str) -> guarddb.Catalog:
+    """What the shop holds."""
+    with psycopg.connect(shop_admin, autocommit=True) as conn:
+        return guarddb.Catalog.from_connection(conn)
+
+
+@pytest.fixture
+def connect(shop: str) -> Iterator[Guard]:
+    """connect(fields, **arguments) -> a new guarded autocommit connection of the shop as the role `agent`."""
+    opened: list[guarddb.Connection[Any]] = []
+
+    def open_one(
+        fields: Mapping[str, Any], conninfo: str = shop, **arguments: Any
+    ) -> guarddb.Connection[Any]:
+        arguments.setdefault("autocommit", True)
+        policy = {"name": f"field {len(opened)}", **fields}
+        opened.append(guarddb.connect(conninfo, policy=policy, **arguments))
+        return opened[-1]
+
+    yield open_one
+    for conn in opened:
+        conn.close()
+
+
+@dataclass
+class Outcome:
+    """What became of one statement: the decision, what was raised, and the rows."""
+
+    decision: guarddb.Decision
+    error: psycopg.Error | None
+    rows: list[tuple[Any, ...]] | None
+
+    @property
+    def rule(self) -> str:
+        """The rule that refused it, before or while it ran, or `ok`."""
+        return self.error.rule if isinstance(self.error, guarddb.PolicyViolation) else self.decision.rule
+
+
+def attempt(conn: guarddb.Connection[Any], sql: str) -> Outcome:
+    """Execute `sql` in a transaction of its own that is undone, unless it is about transactions itself."""
+    cursor = conn.cursor()
+    about_transactions = TRANSACTION.match(sql) is not None
+    try:
+        with nullcontext() if about_transactions else conn.transaction(force_rollback=True):
+            cursor.execute(sql.encode())
+            rows = cursor.fetchall() if cursor.description is not None else None
+    except psycopg.Error as ex:
+        assert cursor.decision is not None
+        return Outcome(cursor.decision, ex, None)
+    finally:
+        if about_transactions:
+            conn.rollback()
+        if sql.startswith("PREPARE"):
+            # Not by an ordinary statement, which the profile may refuse; a PREPARE outlives a rollback.
+            conn.pgconn.exec_(b"DEALLOCATE ALL")
+    assert cursor.decision is not None
+    return Outcome(cursor.decision, None, rows)
+
+
+TRANSACTION = re.compile(r"BEGIN|START|COMMIT|ROLLBACK|END|ABORT|PREPARE TRANSACTION|SELECT 1; COMMIT")
