@@ -47,7 +47,7 @@ ABORTED = pq.PipelineStatus.ABORTED
 #: Seconds between two looks at the session, at least; a slow server is asked less often, see `_COST_SHARE`.
 LOOK_EVERY = 0.001
 #: A look may take one part in this many of the time.
-_COST_SHARE = 25
+_COST_SHARE = 40
 #: Seconds between two fingerprints while others write all the time, at the most.
 FINGERPRINT_AT_LEAST_EVERY = 0.05
 #: After this many seconds without a look the next one asks for everything.
@@ -135,7 +135,7 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
         yield from _look_gen(session, conn, looks)
         session.dirty = session.dirty and status != IDLE
         session.stale = session.dirty
-    session.attention = session.stale or session.walls_due or bool(session.names.portals) or session.sensitive
+    session.attention = session.stale or session.walls_due or bool(session.names.portals)
 
 
 def _look_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQGen[None]:

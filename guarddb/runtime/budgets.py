@@ -1,22 +1,24 @@
 """Budgets: how many statements and how many bytes a policy hands out, and where that is counted.
 
 Spec 1: queries per rolling hour, queries per UTC calendar day, bytes of result data per UTC day. The counters
-live in a `limits` storage: in the process (`memory://`, shared by all its connections) or in Redis, where
-several processes share them. A store that does not answer refuses the statement: nobody counted it.
+live in the process (`memory://`, shared by all its connections) or in a storage of `limits`, Redis for
+instance, where several processes share them. A store that does not answer refuses the statement: nobody
+counted it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from limits import RateLimitItemPerHour
-from limits.storage import MemoryStorage, MovingWindowSupport, Storage, storage_from_string
+from limits.storage import MovingWindowSupport, Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ RULES: dict[Counter, Rule] = {
     "egress": "egress_budget",
 }
 
+_HOUR_SECONDS = 3_600
 _DAY_SECONDS = 86_400
 
 
@@ -54,33 +57,85 @@ class BudgetStore(Protocol):
         ...
 
 
-class LimitsBudgetStore:
-    """Budgets in a storage of the `limits` package.
+class MemoryBudgetStore:
+    """Budgets in this process, for all its connections. Exact, and a microsecond each.
 
-    The hour is a moving window. The days are plain counters whose key holds the UTC date: a fixed window of
-    `limits` would begin at its first hit, not at midnight. They expire a day late: clocks may disagree.
+    Not the memory storage of `limits` (5.8): its `incr` asks `get` first, which drops a key that has no
+    expiry yet, so that two threads can lose a count; it starts a timer thread every 10 ms; and its window is
+    counted by walking it.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        #: when each statement of the last hour ran, oldest first
+        self._hours: dict[str, deque[float]] = {}
+        #: (the day's number, what was spent on it)
+        self._days: dict[tuple[Counter, str], tuple[int, int]] = {}
+
+    def _window(self, key: str, now: float) -> deque[float]:
+        window = self._hours.get(key)
+        if window is None:
+            window = self._hours[key] = deque()
+        oldest = now - _HOUR_SECONDS
+        while window and window[0] <= oldest:
+            window.popleft()
+        return window
+
+    def _spent(self, counter: Counter, key: str, day: int) -> int:
+        found = self._days.get((counter, key))
+        return found[1] if found is not None and found[0] == day else 0
+
+    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
+        now = self._clock()
+        with self._lock:
+            if counter == "hour":
+                window = self._window(key, now)
+                if len(window) + amount > limit:
+                    return False
+                window.extend(repeat(now, amount))
+                return True
+            day = int(now // _DAY_SECONDS)
+            spent = self._spent(counter, key, day) + amount
+            if spent > limit:
+                return False
+            self._days[counter, key] = (day, spent)
+            return True
+
+    def remaining(self, counter: Counter, key: str, limit: int) -> int:
+        now = self._clock()
+        with self._lock:
+            if counter == "hour":
+                return max(0, limit - len(self._window(key, now)))
+            return max(0, limit - self._spent(counter, key, int(now // _DAY_SECONDS)))
+
+    def resets_at(self, counter: Counter, key: str, limit: int) -> datetime:
+        now = self._clock()
+        if counter == "hour":
+            with self._lock:
+                window = self._window(key, now)
+                return datetime.fromtimestamp((window[0] if window else now) + _HOUR_SECONDS, UTC)
+        return _midnight_after(now)
+
+
+class LimitsBudgetStore:
+    """Budgets in a storage of the `limits` package that several processes share.
+
+    The hour is a moving window. The days are plain counters whose key holds the day: a fixed window of
+    `limits` would begin at its first hit, not at midnight UTC. They expire a day late, so that clocks may
+    disagree.
     """
 
     def __init__(self, storage: Storage, clock: Callable[[], float] = time.time) -> None:
         self._storage = storage
-        # MemoryStorage.incr() first asks get(), which drops a key that has no expiry *yet*: two threads that
-        # meet there lose a count (limits 5.8). Redis counts in one step and needs no lock.
-        self._lock = threading.Lock() if isinstance(storage, MemoryStorage) else nullcontext()
-        # every storage that storage_from_string opens for memory:// and redis:// supports moving windows
+        # every storage that storage_from_string opens for redis:// supports moving windows
         self._window = MovingWindowRateLimiter(cast("Any", storage))
         self._clock = clock
 
-    def _today(self) -> str:
-        return datetime.fromtimestamp(self._clock(), UTC).strftime("%Y-%m-%d")
-
     def _day_key(self, counter: Counter, key: str) -> str:
-        return f"guarddb/{counter}/{self._today()}/{key}"
+        return f"guarddb/{counter}/{int(self._clock() // _DAY_SECONDS)}/{key}"
 
     def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
-        with self._lock:
-            return self._spend(counter, key, amount, limit)
-
-    def _spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
         if counter == "hour":
             return self._window.hit(RateLimitItemPerHour(limit), "guarddb", key, cost=amount)
         day = self._day_key(counter, key)
@@ -102,11 +157,14 @@ class LimitsBudgetStore:
         if counter == "hour":
             stats = self._window.get_window_stats(RateLimitItemPerHour(limit), "guarddb", key)
             return datetime.fromtimestamp(stats.reset_time, UTC)
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        return datetime(now.year, now.month, now.day, tzinfo=UTC) + timedelta(days=1)
+        return _midnight_after(self._clock())
 
 
-_stores: dict[str, LimitsBudgetStore] = {}
+def _midnight_after(now: float) -> datetime:
+    return datetime.fromtimestamp((int(now // _DAY_SECONDS) + 1) * _DAY_SECONDS, UTC)
+
+
+_stores: dict[str, BudgetStore] = {}
 _stores_lock = threading.Lock()
 
 
@@ -119,7 +177,9 @@ def open_store(uri: str | None = None) -> BudgetStore:
     uri = uri or "memory://"
     with _stores_lock:
         store = _stores.get(uri)
-        if store is None:
+        if store is None and uri == "memory://":
+            store = _stores[uri] = MemoryBudgetStore()
+        elif store is None:
             shown = _without_password(uri)
             try:
                 storage = storage_from_string(uri)

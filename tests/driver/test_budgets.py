@@ -10,10 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
-from limits.storage import MemoryStorage
 
 import guarddb
-from guarddb.runtime.budgets import Budget, BudgetLimits, LimitsBudgetStore, Overrun, open_store
+from guarddb.runtime.budgets import Budget, BudgetLimits, MemoryBudgetStore, Overrun, open_store
 from tests.driver.conftest import Connect, Engine, block, collect, open_policy, run
 
 
@@ -173,7 +172,7 @@ async def test_store_that_is_down_refuses(connect: Connect, caplog: pytest.LogCa
 
 def test_calendar_day_turns_over_at_midnight_utc() -> None:
     now = [datetime(2026, 2, 28, 23, 59, 59, tzinfo=UTC).timestamp()]
-    store = LimitsBudgetStore(MemoryStorage(), clock=lambda: now[0])
+    store = MemoryBudgetStore(clock=lambda: now[0])
     budget = Budget(store, "p/a", BudgetLimits(queries_per_day=1))
     budget.charge_query()
     with pytest.raises(Overrun) as caught:
@@ -184,7 +183,7 @@ def test_calendar_day_turns_over_at_midnight_utc() -> None:
 
 
 def test_statement_that_the_hour_refuses_does_not_count_for_the_day() -> None:
-    store = LimitsBudgetStore(MemoryStorage())
+    store = MemoryBudgetStore()
     budget = Budget(store, "p/a", BudgetLimits(queries_per_hour=1, queries_per_day=10))
     budget.charge_query()
     for _ in range(3):
@@ -194,7 +193,7 @@ def test_statement_that_the_hour_refuses_does_not_count_for_the_day() -> None:
 
 
 def test_bytes_that_do_not_fit_are_not_counted() -> None:
-    budget = Budget(LimitsBudgetStore(MemoryStorage()), "p/a", BudgetLimits(egress_bytes_per_day=100))
+    budget = Budget(MemoryBudgetStore(), "p/a", BudgetLimits(egress_bytes_per_day=100))
     budget.charge_bytes(60)
     with pytest.raises(Overrun):
         budget.charge_bytes(41)
@@ -202,7 +201,7 @@ def test_bytes_that_do_not_fit_are_not_counted() -> None:
 
 
 def test_no_count_is_lost_between_threads() -> None:
-    budget = Budget(LimitsBudgetStore(MemoryStorage()), "p/a", BudgetLimits(100_000, 100_000, 100_000))
+    budget = Budget(MemoryBudgetStore(), "p/a", BudgetLimits(100_000, 100_000, 100_000))
 
     def work() -> None:
         for _ in range(200):
