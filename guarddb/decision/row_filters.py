@@ -83,9 +83,17 @@ def _possible(
         command, fields = statement.ddl or ("", {})
         if brings_under_another_name(command, fields):
             return _unsafe(reference, "its rows would come under another name")
-        if command == "CreateTableAsStmt" and fields.get("objtype") == "OBJECT_MATVIEW":
-            return None
+        if (column := _redefines(command, fields, rules)) is not None:
+            return _unsafe(
+                reference, f'the column "{column}", by which it chooses rows, would become another'
+            )
         return None
+    if statement.analyzes:
+        return _unsafe(
+            reference,
+            "EXPLAIN ANALYZE tells how many rows the filter removed",
+            "Use EXPLAIN without ANALYZE.",
+        )
     if rules.unsafe is not None and (reference.inherits or rules.filters or rules.needs_inlining):
         if reference.inherits or reference.mode != "read":
             return _unsafe(reference, rules.unsafe)
@@ -102,6 +110,22 @@ def _possible(
         ):
             return _unsafe(reference, "the table has rules, or is a foreign table")
     return None
+
+
+def _redefines(command: str, fields: Node, rules: RelationRules) -> str | None:
+    """A column of the predicate that a definition renames, replaces or rewrites."""
+    columns = {column for predicate in rules.filters for column in predicate.columns}
+    named: set[str] = set()
+    if command == "RenameStmt":
+        named = {fields.get("subname", ""), fields.get("newname", "")}
+    elif command == "AlterTableStmt":
+        named = {
+            w["AlterTableCmd"].get("name", "")
+            for w in fields.get("cmds", ())
+            if w["AlterTableCmd"].get("subtype")
+            in ("AT_AlterColumnType", "AT_SetExpression", "AT_DropExpression")
+        }
+    return next(iter(sorted(columns & named)), None)
 
 
 # ---------------------------------------------------------------------- writing them
@@ -157,6 +181,9 @@ class FilterWriter:
             refusal = self._place(reference, rules)
             if refusal is not None:
                 return refusal
+        if "explain" in self.statement.kinds and self.shown:
+            # Estimates come from statistics over all rows, the hidden ones among them.
+            self.rewriter.explain_without_costs(self.statement.fields, self.statement.location)
         for query, conditions in self.where.values():
             self._write_where(query, conditions)
         for join, texts in self.on.values():

@@ -24,10 +24,10 @@ from guarddb.tree import Node, parse, parse_json
 # Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
 _PLACES = re.compile(r',"location":-?\d+')
 _RARE_PLACES = re.compile(
-    r',"(?:stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location)":-?\d+'
+    r',"(?:stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location|arg_location)":-?\d+'
 )
 _FIRST_PLACES = re.compile(
-    r'\{"(?:location|stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location)":-?\d+,?'
+    r'\{"(?:location|stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location|arg_location)":-?\d+,?'
 )
 _decode = msgspec.json.Decoder().decode
 _AFTER_WHERE = frozenset(
@@ -260,12 +260,12 @@ class Rewriter:
             if guarded:
                 present = self._guard(where + 1, end, present, condition, condition_tree, guarded)
             self._after(end, ")")
-            fields["whereClause"] = _and(condition_tree, present)
+            _put(fields, "whereClause", _and(condition_tree, present))
         else:
             if "whereClause" in fields:
                 raise RewriteError("WHERE was not found")
             self._after(where - 1, f" WHERE ({condition})")
-            fields["whereClause"] = condition_tree
+            _put(fields, "whereClause", condition_tree)
 
     def _guard(
         self, first: int, last: int, node: Node, condition: str, condition_tree: Node, guarded: Sequence[int]
@@ -352,7 +352,7 @@ class Rewriter:
         text = expression if "name" in target else f"{expression} AS {quote(name)}"
         self._edit(self.starts[first], self._end(self._name_end(first)), text)
         target["val"] = _expression(expression)
-        target["name"] = target.get("name", name)
+        _put(target, "name", target.get("name", name))
 
     def expand_star(self, query: Query, target: Node, columns: Iterable[str]) -> None:
         """Put a list of target entries in the place of `*` or `t.*`."""
@@ -404,13 +404,13 @@ class Rewriter:
             form.format(text) + ("" if "name" in target else f" AS {quote(name)}"),
         )
         target["val"] = _substituted(form, target["val"])
-        target["name"] = target.get("name", name)
+        _put(target, "name", target.get("name", name))
 
     def add_returning(self, query: Query, end: int, expression: str) -> None:
         """Give a statement that has no RETURNING one. `end` is the statement's end as a byte offset (0: the text's)."""
         last = self._last_token(query, end)
         self._after(last, f" RETURNING {expression}")
-        query.fields["returningClause"] = {"exprs": [{"ResTarget": {"val": _expression(expression)}}]}
+        _put(query.fields, "returningClause", {"exprs": [{"ResTarget": {"val": _expression(expression)}}]})
 
     def _last_token(self, query: Query, end: int) -> int:
         assert query.target is not None
@@ -434,6 +434,22 @@ class Rewriter:
         else:
             self._after(end - 1, f" WHERE ({check})")
             clause["whereClause"] = _expression(check)
+
+    def explain_without_costs(self, fields: Node, location: int) -> None:
+        """Let EXPLAIN show the plan without the planner's row estimates."""
+        explain = bisect_left(self.starts, self._characters(location))
+        costs = {
+            "DefElem": {"defname": "costs", "arg": {"String": {"sval": "off"}}, "defaction": "DEFELEM_UNSPEC"}
+        }
+        if self.names[explain] != "EXPLAIN":
+            raise RewriteError("EXPLAIN was not found")
+        if self.names[explain + 1] == _OPEN and "options" in fields:
+            self._before(self._forward(explain + 1, frozenset()), ", COSTS OFF")
+        else:
+            words = "VERBOSE, " if "options" in fields else ""
+            last = explain + 1 if words else explain
+            self._edit(self.starts[explain], self._end(last), f"EXPLAIN ({words}COSTS OFF)")
+        fields["options"] = [*fields.get("options", ()), costs]
 
     def copy_of_query(self, fields: Node, query_sql: str) -> None:
         """Turn `COPY table (columns) TO …` into `COPY (query) TO …`."""
@@ -496,7 +512,7 @@ class Rewriter:
         count = fields.get("limitCount")
         if count is None:
             self._after(locking - 1 if locking is not None else end, f" LIMIT {rows}")
-            fields["limitCount"] = {"A_Const": {"ival": {"ival": rows}}}
+            _put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
             fields["limitOption"] = "LIMIT_OPTION_COUNT"
             return True
         constant = count.get("A_Const")
@@ -564,13 +580,63 @@ def same_tree(sql: str, expected: list[Node]) -> bool:
     than a walk. A quote inside a JSON string is always escaped, so the pattern cannot match inside one.
     """
     found = parse_json(sql)
-    wanted = msgspec.json.encode({"stmts": expected}).decode()
-    return bool(_decode(_placeless(found)).get("stmts", []) == _decode(_placeless(wanted))["stmts"])
+    found = _placeless(found[found.index('"stmts":') + 8 : -1])
+    wanted = _placeless(msgspec.json.encode(expected).decode())
+    # The texts are the same when the edits kept the parser's order of fields; otherwise the trees decide.
+    return found == wanted or bool(_decode(found) == _decode(wanted))
+
+
+#: The order in which the parser writes the fields that edits add.
+_ORDER = [
+    "name",
+    "indirection",
+    "val",
+    "distinctClause",
+    "intoClause",
+    "targetList",
+    "usingClause",
+    "whereClause",
+    "groupClause",
+    "groupDistinct",
+    "havingClause",
+    "windowClause",
+    "valuesLists",
+    "sortClause",
+    "limitOffset",
+    "limitCount",
+    "limitOption",
+    "lockingClause",
+    "returningClause",
+    "withClause",
+    "op",
+    "all",
+    "larg",
+    "rarg",
+    "override",
+    "location",
+]
+
+
+def _put(fields: Node, key: str, value: Any) -> None:
+    """Set a field, in the place where the parser would have written it."""
+    if key not in fields:
+        later = frozenset(_ORDER[_ORDER.index(key) + 1 :])
+        if key == "whereClause" and "relation" in fields:
+            later |= {"fromClause"}  # UPDATE writes its FROM behind WHERE, SELECT before
+        moved = {k: fields.pop(k) for k in list(fields) if k in later}
+        fields[key] = value
+        fields.update(moved)
+    else:
+        fields[key] = value
 
 
 def _placeless(text: str) -> str:
     text = _FIRST_PLACES.sub("{", _PLACES.sub("", text))
-    return _RARE_PLACES.sub("", text) if '_start":' in text or '"stmt_' in text or "name_l" in text else text
+    return (
+        _RARE_PLACES.sub("", text)
+        if '_start":' in text or '"stmt_' in text or '_location":' in text
+        else text
+    )
 
 
 @lru_cache(maxsize=512)
