@@ -17,7 +17,7 @@ from psycopg.adapt import Transformer
 
 from guarddb import telemetry
 from guarddb.driver.inspection import cut, inspect_result, inspect_stream
-from guarddb.driver.query import guarded_query
+from guarddb.driver.query import COMPOSED, guarded_query
 from guarddb.driver.results import MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
@@ -107,12 +107,14 @@ class CursorMixin(_Cursor):
             self._guard_unmeter()
         conn = self._conn
         session: Session = conn._guard
-        session.follow()
+        if not session.fixed:
+            session.follow()
         if session.attention or perf_counter() >= session.check_at:
             yield from conn._guard_refresh_gen()
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
-        pgq = guarded_query(self._query_cls)(self._tx)
+        cls = self._query_cls
+        pgq = (COMPOSED.get(cls) or guarded_query(cls))(self._tx)
         try:
             pgq.convert(query, params)
         except PolicyViolation:

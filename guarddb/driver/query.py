@@ -26,11 +26,6 @@ class QueryMixin(PostgresQuery):
     judged: Judged | None
     counted: bool
 
-    def __init__(self, transformer: Any) -> None:
-        super().__init__(transformer)
-        self.judged = None
-        self.counted = False
-
     def convert(self, query: Query, vars: Params | None) -> None:
         self.judged = None
         super().convert(query, vars)
@@ -55,19 +50,19 @@ class QueryMixin(PostgresQuery):
         self.counted = False
 
 
-_composed: dict[type[PostgresQuery], type[QueryMixin]] = {}
+COMPOSED: dict[type[PostgresQuery], type[QueryMixin]] = {}
 
 
 def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
     """`cls` with the hook; the class itself when it has it already."""
-    found = _composed.get(cls)
+    found = COMPOSED.get(cls)
     if found is None:
         if issubclass(cls, QueryMixin):
             found = cls
         else:
             slots = {"__slots__": ("counted", "judged"), "__module__": cls.__module__}
             found = cast("type[QueryMixin]", type(cls.__name__, (QueryMixin, cls), slots))
-        _composed[cls] = found
+        COMPOSED[cls] = found
     return found
 
 

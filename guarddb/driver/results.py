@@ -159,30 +159,39 @@ class CommandView:
 class MeteredTransformer:
     """psycopg's transformer, with every row counted against the egress budget before it is loaded."""
 
-    __slots__ = ("_result", "_session", "real")
+    __slots__ = ("_charge", "_columns", "_get_value", "real")
 
     def __init__(self, real: Any, session: Session, result: PGresult) -> None:
         self.real = real
-        self._session = session
-        self._result = result
+        self._charge = session.charge_bytes
+        self._get_value = result.get_value
+        self._columns = range(result.nfields)
 
     def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
-        self._session.charge_bytes(row_bytes(self._result, row, row + 1))
+        get_value, size = self._get_value, 0
+        for column in self._columns:
+            value = get_value(row, column)
+            if value is not None:
+                size += len(value)
+        if size:
+            self._charge(size)
         return self.real.load_row(row, make_row)
 
     def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
-        self._session.charge_bytes(row_bytes(self._result, row0, row1))
+        get_value, columns, size = self._get_value, self._columns, 0
+        for row in range(row0, row1):
+            for column in columns:
+                value = get_value(row, column)
+                if value is not None:
+                    size += len(value)
+        if size:
+            self._charge(size)
         return self.real.load_rows(row0, row1, make_row)
 
     def set_pgresult(self, result: Any, **options: Any) -> None:
         self.real.set_pgresult(result, **options)
-        self._result = result
+        self._get_value = result.get_value
+        self._columns = range(result.nfields)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
-
-
-def row_bytes(result: PGresult, row0: int, row1: int) -> int:
-    """How many bytes of values the server sent for these rows."""
-    value, columns = result.get_value, range(result.nfields)
-    return sum(len(value(row, column) or b"") for row in range(row0, row1) for column in columns)

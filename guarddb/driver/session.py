@@ -22,7 +22,7 @@ from guarddb.driver.names import Names, Remembered
 from guarddb.driver.plans import SHARED, Compiled, Judged
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.runtime.budgets import RULES, Budget, BudgetError, BudgetLimits, BudgetStore, Overrun, open_store
-from guarddb.runtime.sources import PolicySource, open_source
+from guarddb.runtime.sources import PolicySource, StaticPolicy, open_source
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -128,6 +128,8 @@ class Session:
         self.dirty = False
         #: in a transaction that has not seen a statement of the agent's yet
         self.began = False
+        #: the policy cannot change under this connection, so it need not be asked for
+        self.fixed = False
         #: something of the above wants to be looked at before the next statement
         self.attention = True
         #: perf_counter() from which on the catalog is checked again
@@ -168,6 +170,7 @@ class Session:
         self.observe = attachment.observe
         self.on_decision = attachment.on_decision
         self.follow()
+        self.fixed = type(attachment.source) is StaticPolicy
 
     def follow(self) -> None:
         """Take the policy that is in force now; a change empties the plans and renews the walls.
@@ -393,30 +396,37 @@ class Session:
             BudgetExceeded: it would be one too many.
             PolicyUnavailable: the store does not answer.
         """
-        if self.counts and not judged.empty and self.budget is not None:
-            self._spend(self.budget.charge_query, judged.plan.decision)
+        budget = self.budget
+        if budget is None or judged.empty:
+            return
+        try:
+            budget.charge_query()
+        except Exception as ex:
+            self._no_budget(ex, judged.plan.decision)
 
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out. Raises as `charge` does."""
-        if self.budget is not None:
-            budget = self.budget
-            self._spend(lambda: budget.charge_bytes(amount), None)
-
-    def _spend(self, spend: Callable[[], None], decision: Decision | None) -> None:
-        name = self.policy_name
+        budget = self.budget
+        if budget is None:
+            return
         try:
-            spend()
-        except Overrun as over:
-            if not self.observe:
-                message = refusal_message(name, over.reason)
-                raise BudgetExceeded(
-                    message, decision, rule=RULES[over.counter], resets_at=over.resets_at
-                ) from None
+            budget.charge_bytes(amount)
         except Exception as ex:
-            logger.exception("the budget store does not answer")
-            if not self.observe:
-                reason = f"the budget store does not answer ({type(ex).__name__})"
-                raise PolicyUnavailable(refusal_message(name, reason)) from None
+            self._no_budget(ex, None)
+
+    def _no_budget(self, why: Exception, decision: Decision | None) -> None:
+        if not isinstance(why, Overrun):
+            logger.error("the budget store does not answer", exc_info=why)
+        if self.observe:
+            return
+        name = self.policy_name
+        if isinstance(why, Overrun):
+            message = refusal_message(name, why.reason)
+            raise BudgetExceeded(
+                message, decision, rule=RULES[why.counter], resets_at=why.resets_at
+            ) from None
+        reason = f"the budget store does not answer ({type(why).__name__})"
+        raise PolicyUnavailable(refusal_message(name, reason)) from None
 
     def note_sent(self, judged: Judged) -> None:
         """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""

@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import repeat
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
 
 from limits import RateLimitItemPerHour
@@ -44,8 +43,12 @@ class BudgetError(RuntimeError):
 class BudgetStore(Protocol):
     """Where budgets are counted. A method may raise anything when it is down: then the driver refuses."""
 
-    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
-        """Count `amount` if that stays within `limit`; says whether it did. Otherwise nothing is counted."""
+    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
+        """Count one statement (a limit of 0 is none) and give None; or the counter that has no room, and count nothing."""
+        ...
+
+    def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
+        """Count `amount` if that stays within `per_day`; says whether it did. Otherwise nothing is counted."""
         ...
 
     def remaining(self, counter: Counter, key: str, limit: int) -> int:
@@ -86,20 +89,30 @@ class MemoryBudgetStore:
         found = self._days.get((counter, key))
         return found[1] if found is not None and found[0] == day else 0
 
-    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
+    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
         now = self._clock()
+        day = int(now // _DAY_SECONDS)
         with self._lock:
-            if counter == "hour":
+            if per_hour:
                 window = self._window(key, now)
-                if len(window) + amount > limit:
-                    return False
-                window.extend(repeat(now, amount))
-                return True
-            day = int(now // _DAY_SECONDS)
-            spent = self._spent(counter, key, day) + amount
-            if spent > limit:
+                if len(window) >= per_hour:
+                    return "hour"
+            if per_day:
+                spent = self._spent("day", key, day)
+                if spent >= per_day:
+                    return "day"
+                self._days["day", key] = (day, spent + 1)
+            if per_hour:
+                window.append(now)
+        return None
+
+    def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
+        day = int(self._clock() // _DAY_SECONDS)
+        with self._lock:
+            spent = self._spent("egress", key, day) + amount
+            if spent > per_day:
                 return False
-            self._days[counter, key] = (day, spent)
+            self._days["egress", key] = (day, spent)
             return True
 
     def remaining(self, counter: Counter, key: str, limit: int) -> int:
@@ -135,9 +148,21 @@ class LimitsBudgetStore:
     def _day_key(self, counter: Counter, key: str) -> str:
         return f"guarddb/{counter}/{int(self._clock() // _DAY_SECONDS)}/{key}"
 
-    def spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
-        if counter == "hour":
-            return self._window.hit(RateLimitItemPerHour(limit), "guarddb", key, cost=amount)
+    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
+        hour = RateLimitItemPerHour(per_hour) if per_hour else None
+        if hour is not None and per_day and not self._window.test(hour, "guarddb", key):
+            # asked first, so that a statement the hour refuses does not count for the day
+            return "hour"
+        if per_day and not self._spend("day", key, 1, per_day):
+            return "day"
+        if hour is not None and not self._window.hit(hour, "guarddb", key):
+            return "hour"
+        return None
+
+    def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
+        return self._spend("egress", key, amount, per_day)
+
+    def _spend(self, counter: Counter, key: str, amount: int, limit: int) -> bool:
         day = self._day_key(counter, key)
         if self._storage.get(day) + amount > limit:
             return False
@@ -257,14 +282,10 @@ class Budget:
         Raises:
             Overrun: it would be one too many; then nothing is counted.
         """
-        hour, day = self.limits.queries_per_hour, self.limits.queries_per_day
-        if hour and day and self.store.remaining("hour", self.key, hour) < 1:
-            # asked first, so that a statement the hour refuses does not count for the day
-            raise self._overrun("hour")
-        if day and not self.store.spend("day", self.key, 1, day):
-            raise self._overrun("day")
-        if hour and not self.store.spend("hour", self.key, 1, hour):
-            raise self._overrun("hour")
+        limits = self.limits
+        counter = self.store.spend_query(self.key, limits.queries_per_hour, limits.queries_per_day)
+        if counter is not None:
+            raise self._overrun(counter)
 
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out.
@@ -273,7 +294,7 @@ class Budget:
             Overrun: they do not fit any more; then nothing is counted.
         """
         limit = self.limits.egress_bytes_per_day
-        if limit and amount and not self.store.spend("egress", self.key, amount, limit):
+        if limit and not self.store.spend_bytes(self.key, amount, limit):
             raise self._overrun("egress")
 
     def _overrun(self, counter: Counter) -> Overrun:

@@ -154,11 +154,10 @@ async def test_observing_counts_and_does_not_stop(connect: Connect) -> None:
 class Down:
     """A store that does not answer."""
 
-    def spend(self, *args: object) -> bool:
+    def spend_query(self, *args: object) -> Any:
         raise ConnectionError("secret host")
 
-    remaining: Any = spend
-    resets_at: Any = spend
+    spend_bytes = remaining = resets_at = spend_query
 
 
 async def test_store_that_is_down_refuses(connect: Connect, caplog: pytest.LogCaptureFixture) -> None:

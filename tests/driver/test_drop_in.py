@@ -189,15 +189,18 @@ def test_pool_hands_out_guarded_connections(dsn: str, answers: Engine) -> None:
 
 
 async def test_async_pool_hands_out_guarded_connections(dsn: str) -> None:
-    async with psycopg_pool.AsyncConnectionPool(
-        dsn,
-        min_size=1,
-        max_size=4,
-        connection_class=guarddb.AsyncConnection,
-        kwargs={"policy": open_policy()},
-        check=psycopg_pool.AsyncConnectionPool.check_connection,
-        open=False,
-    ) as pool, pool.connection() as conn:
+    async with (
+        psycopg_pool.AsyncConnectionPool(
+            dsn,
+            min_size=1,
+            max_size=4,
+            connection_class=guarddb.AsyncConnection,
+            kwargs={"policy": open_policy()},
+            check=psycopg_pool.AsyncConnectionPool.check_connection,
+            open=False,
+        ) as pool,
+        pool.connection() as conn,
+    ):
         assert type(conn) is guarddb.AsyncConnection
         assert await (await conn.execute("SELECT 1")).fetchone() == (1,)
 
