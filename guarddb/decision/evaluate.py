@@ -25,7 +25,7 @@ from guarddb.decision.row_filters import row_filters
 from guarddb.policy.load import load_policy
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.classify import UnknownName, UnknownNode, read_statement
+from guarddb.sql.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 
@@ -151,6 +151,8 @@ def _judge(
             f"guarddb does not know this kind of statement or expression ({ex}) and refuses what it cannot judge",
             "Write the statement in another way.",
         )
+    except NotJudged as ex:
+        return Refusal("statement_not_allowed", str(ex), "Send the statements one by one.")
     except UnknownName as ex:
         what, name = ex.args
         session.used = True

@@ -9,6 +9,7 @@ from typing import Any
 from guarddb.sql.analyze import Analysis, UnknownNode
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list
+from guarddb.sql.scope import Scope
 from guarddb.sql.statement import Call, Query, Root, Statement, TypeUse
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import Kind
@@ -83,6 +84,10 @@ class UnknownName(Exception):
     """EXECUTE or FETCH of a name that the session is not known to have. `args`: what it is, the name."""
 
 
+class NotJudged(Exception):
+    """A statement that is understood and cannot be judged. `args`: why."""
+
+
 def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mapping[str, Any]]) -> Statement:
     """The facts of one RawStmt.
 
@@ -91,6 +96,7 @@ def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mappi
 
     Raises:
         UnknownNode: the statement holds a node that is not known.
+        NotJudged: it is a combination that cannot be judged.
         UnknownName: it executes or fetches from a name that the session does not have.
     """
     wrapper = raw["stmt"]
@@ -194,10 +200,11 @@ class _Reader:
             self.statement.session_name = name
 
     def _ExecuteStmt(self, fields: Node, top: bool) -> None:
+        if not top:
+            # Its result would go where the rules of the prepared statement were not asked about.
+            raise NotJudged("EXECUTE inside another statement cannot be judged; write the query itself there")
         self._session("execute", fields["name"], top)
         for node in fields.get("params", ()):
-            from guarddb.sql.scope import Scope
-
             self.analysis.expression(node, Scope(None, None), None, "values")
         self._of_name("prepared", "prepared statement", fields["name"], "EXECUTE", top)
 
@@ -302,8 +309,6 @@ class _Reader:
     def _CallStmt(self, fields: Node, top: bool) -> None:
         self._headline("other", "CALL", top)
         self.statement.ddl = ("CallStmt", fields)
-        from guarddb.sql.scope import Scope
-
         call = fields["funccall"]
         self.analysis.expression({"FuncCall": call}, Scope(None, None), None, "values")
         self.statement.calls[-1].how = "call"
@@ -394,4 +399,4 @@ def _words(command: str) -> str:
     return " ".join(re.findall(r"[A-Z][a-z]*", command.removesuffix("Stmt"))).upper()
 
 
-__all__ = ["UnknownName", "UnknownNode", "read_statement"]
+__all__ = ["NotJudged", "UnknownName", "UnknownNode", "read_statement"]

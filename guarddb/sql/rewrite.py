@@ -129,7 +129,30 @@ class Rewriter:
 
     def _is_word(self, index: int) -> bool:
         """The keyword at `index` is one, and not a column label: `AS from`, `t.order`."""
-        return index == 0 or self.names[index - 1] not in ("AS", _DOT)
+        return index == 0 or self.names[index - 1] not in ("AS", _DOT) or index in self._command_starts
+
+    @cached_property
+    def _command_starts(self) -> frozenset[int]:
+        """Where the query of PREPARE … AS and CREATE … AS begins: the one AS that is followed by no label."""
+        found: set[int] = set()
+        depth, begins, waiting = 0, True, False
+        for position, name in enumerate(self.names):
+            if begins and name in ("PREPARE", "CREATE"):
+                waiting = True
+            begins = (
+                name == _SEMICOLON
+                or (begins and name in ("EXPLAIN", "VERBOSE", "ANALYZE", _CLOSE))
+                or (depth > 0 and begins)
+            )
+            if name == _OPEN:
+                depth += 1
+                begins = begins or (position > 0 and self.names[position - 1] == "EXPLAIN")
+            elif name == _CLOSE:
+                depth -= 1
+            elif waiting and depth == 0 and name == "AS":
+                found.add(position + 1)
+                waiting = False
+        return frozenset(found)
 
     def _forward(self, index: int, stop: frozenset[str]) -> int:
         """The first token after `index` at its depth that is in `stop`, or the closing parenthesis; len(tokens) at the end."""
@@ -587,7 +610,7 @@ def same_tree(sql: str, expected: list[Node]) -> bool:
 
 
 #: The order in which the parser writes the fields that edits add.
-_ORDER = [
+_ORDER = (
     "name",
     "indirection",
     "val",
@@ -614,7 +637,7 @@ _ORDER = [
     "rarg",
     "override",
     "location",
-]
+)
 
 
 def _put(fields: Node, key: str, value: Any) -> None:
