@@ -1,0 +1,159 @@
+"""Oracle 1: PostgreSQL's own row security with the same predicate, and the same database without the hidden rows.
+
+One text goes two ways: through guarddb to a database without row security, and as it is to a copy with it. Rows, command
+tag, description, what the tables hold afterwards and the class of an error must agree. Reads are also compared with a
+copy from which the hidden rows were deleted, for what row security itself is known to get wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+
+from guarddb import Catalog, PolicyProfile, RowFilter
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.decision import Plan
+from guarddb.decision.evaluate import compile_policy, decide
+from tests.oracles.generator import Generated, Grammar
+from tests.oracles.result import Verdict, general
+from tests.oracles.schema import FILTERED_TABLES, FILTERS, SETTINGS, Filter, tables
+from tests.oracles.server import Outcome, Side, database, delete_hidden, make_roles, secure
+
+MARKER = "guarddb:row_filter_violation"
+
+
+def profile(row_filter: Filter) -> PolicyProfile:
+    return PolicyProfile(
+        name=row_filter.name,
+        access_mode="read_write",
+        row_filters=[RowFilter(table=t, predicate=row_filter.policy(t)) for t in FILTERED_TABLES],
+    )
+
+
+def normalised(outcome: Outcome) -> Outcome:
+    """guarddb's check is a cast that fails with its marker; the driver turns that into 42501."""
+    if outcome.state == "22P02" and MARKER in outcome.message:
+        outcome.state = "42501"
+    return outcome
+
+
+class RlsOracle:
+    """Compares one statement at a time. The statement's number picks the filter."""
+
+    name = "rls"
+
+    def __init__(self, raw: Side, catalog: Catalog, filters: list[tuple[Filter, CompiledPolicy, Side, Side]]) -> None:
+        self.raw = raw
+        self.catalog = catalog
+        self.filters = filters
+        self.grammar = Grammar(tables())
+
+    def place(self, number: int) -> str:
+        return f"filter {self.filters[number % len(self.filters)][0].name}"
+
+    def decide(self, generated: Generated, number: int) -> Plan:
+        return decide(generated.sql, self.filters[number % len(self.filters)][1], self.catalog)
+
+    def check(self, generated: Generated, number: int) -> Verdict:
+        _, policy, native, without = self.filters[number % len(self.filters)]
+        plan = decide(generated.sql, policy, self.catalog)
+        expected = native.run(generated.sql, generated.params, writes=generated.writes)
+        if plan.decision.blocked:
+            if plan.decision.rule in ("internal_error", "parse_error"):
+                if expected.state[:2] == "42":
+                    return Verdict("invalid", expected.message)
+                return Verdict("mismatch", f"{plan.decision.rule}", plan.decision.reason)
+            if expected.state[:2] == "42" and expected.state != "42501":
+                return Verdict("invalid", expected.message)
+            return Verdict("blocked", f"{plan.decision.rule}: {general(plan.decision.reason)}", plan.decision.reason)
+        got = normalised(self.raw.run(plan.sql, generated.params, writes=generated.writes))
+        if plan.statements[0].hidden_returning:
+            # The driver shows the result as the command result it would have been.
+            got.rows, got.names, got.types = [], (), ()
+        difference = self.difference(generated, plan, expected, got, without)
+        if difference is not None:
+            return difference
+        if expected.state:
+            return Verdict("invalid" if expected.state[:2] == "42" and expected.state != "42501" else "error")
+        if not generated.writes:
+            bare = without.run(generated.sql, generated.params)
+            different = compared(bare, got, ordered=generated.ordered)
+            if different is not None and not bare.state:
+                return Verdict("mismatch", f"deleted copy: {different}", said(plan, bare, got))
+        return Verdict("same")
+
+    def difference(
+        self, generated: Generated, plan: Plan, expected: Outcome, got: Outcome, without: Side
+    ) -> Verdict | None:
+        different = compared(expected, got, ordered=generated.ordered)
+        if different is None:
+            return None
+        detail = said(plan, expected, got)
+        if expected.state[:2] == "42" and expected.state != "42501" and got.state[:2] == "42":
+            return Verdict("invalid", expected.message)
+        if expected.state == "42501" and got.state == "23505":
+            # PostgreSQL asks WITH CHECK before it looks into the unique index, guarddb after the row is made. Nothing is
+            # written either way, and the same row with an admitted tenant is told the same about its key.
+            return Verdict("plan")
+        if got.state and got.state != "42501":
+            # Which conditions run on a visible row, and in which order, PostgreSQL leaves to the plan. An error is no
+            # more than that when the text raises it also where there are no hidden rows.
+            bare = without.run(plan.sql, generated.params, writes=generated.writes)
+            if normalised(bare).state == got.state and bare.message == got.message:
+                if generated.dirty or expected.state:
+                    return Verdict("plan")
+        elif expected.state and expected.state[:2] == "22":
+            bare = without.run(generated.sql, generated.params, writes=generated.writes)
+            if bare.state == expected.state and bare.message == expected.message:
+                return Verdict("plan")
+            if not generated.writes and compared(bare, got, ordered=generated.ordered) is None:
+                return Verdict("plan")
+        return Verdict("mismatch", different, detail)
+
+
+def compared(expected: Outcome, got: Outcome, *, ordered: bool) -> str | None:
+    """How two outcomes differ, or None."""
+    if expected.state or got.state:
+        if expected.state[:2] == got.state[:2]:
+            return None
+        return f"{expected.state or 'runs'} expected, {got.state or 'runs'} came"
+    if expected.names != got.names:
+        return "column names"
+    if expected.types != got.types:
+        return "column types"
+    if expected.command != got.command:
+        return "command tag"
+    if expected.contents != got.contents:
+        return "what the tables hold"
+    if expected.rows != got.rows and (ordered or expected.multiset != got.multiset):
+        return "order of rows" if expected.multiset == got.multiset else "rows"
+    return None
+
+
+def said(plan: Plan, expected: Outcome, got: Outcome) -> str:
+    return f"sent: {plan.sql}\nexpected: {expected.shown()}\ncame:     {got.shown()}"
+
+
+@contextmanager
+def rls_oracle(server: str) -> Iterator[RlsOracle]:
+    make_roles(server)
+    with ExitStack() as stack:
+        dsn = stack.enter_context(database(server, "oracle"))
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            name = conn.info.dbname
+        filters = []
+        for row_filter in FILTERS:
+            policy = compile_policy(profile(row_filter), SETTINGS)
+            native = stack.enter_context(database(server, "oracle_rls", template=name))
+            secure(native, row_filter)
+            without = stack.enter_context(database(server, "oracle_without", template=name))
+            delete_hidden(without, row_filter)
+            sides = [Side(native, SETTINGS), Side(without, SETTINGS)]
+            for side in sides:
+                stack.callback(side.close)
+            filters.append((row_filter, policy, *sides))
+        raw = Side(dsn)
+        stack.callback(raw.close)
+        yield RlsOracle(raw, Catalog.from_connection(raw.conn), filters)

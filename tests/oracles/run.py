@@ -1,0 +1,85 @@
+"""Running an oracle over many statements, and shrinking what it finds."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from tests.oracles.draws import Draws, shrink
+from tests.oracles.generator import Generated, Grammar, generate
+from tests.oracles.result import Finding, Report, Verdict, shape
+
+
+class Oracle(Protocol):
+    name: str
+    grammar: Grammar
+
+    def check(self, generated: Generated, number: int) -> Verdict: ...
+
+    def place(self, number: int) -> str: ...
+
+
+def statement(oracle: Oracle, seed: int, number: int) -> Generated:
+    """The statement of this number: each has a source of its own, so that it can be made again alone."""
+    grammar = oracle.grammar if isinstance(oracle.grammar, Grammar) else oracle.grammar
+    return generate(Draws(random.Random(seed * 1_000_003 + number)), grammar)
+
+
+def run(
+    oracle: Oracle,
+    *,
+    seed: int,
+    first: int = 0,
+    statements: int = 5000,
+    step: int = 1,
+    shrinks: int = 3,
+    progress: Callable[[Report], None] | None = None,
+) -> Report:
+    """Check the statements `first`, `first + step` …; up to `shrinks` findings of each cause are shrunk."""
+    report = Report(oracle.name, seed)
+    shrunk: Counter[tuple[str, str]] = Counter()
+    known: dict[tuple[str, str], Finding] = {}
+    for number in range(first, first + statements * step, step):
+        generated = statement(oracle, seed, number)
+        verdict = oracle.check(generated, number)
+        report.statements += 1
+        report.verdicts[verdict.kind] += 1
+        if verdict.kind != "invalid":
+            report.features.update(set(generated.features))
+        if verdict.kind == "invalid" or verdict.kind == "refused":
+            report.examples.setdefault(f"{verdict.kind}: {verdict.cause}", generated.sql)
+        if verdict.kind in ("mismatch", "blocked"):
+            (report.causes if verdict.kind == "mismatch" else report.blocks)[verdict.cause] += 1
+            key = (verdict.kind, verdict.cause)
+            if shrunk[key] < shrinks:
+                shrunk[key] += 1
+                finding = _shrunk(oracle, generated, verdict, number)
+                if verdict.kind == "blocked":
+                    report.examples.setdefault(verdict.cause, finding.sql)
+                else:
+                    same = (finding.verdict.cause, shape(generated))
+                    if same not in known:
+                        known[same] = finding
+                        report.findings.append(finding)
+        if progress is not None and report.statements % 500 == 0:
+            progress(report)
+    return report
+
+
+def _shrunk(oracle: Oracle, generated: Generated, verdict: Verdict, number: int) -> Finding:
+    """The simplest statement found that fails for the same cause."""
+    last: tuple[Generated, Verdict] = (generated, verdict)
+
+    def fails(made: list[int]) -> bool:
+        nonlocal last
+        smaller = generate(Draws(made), oracle.grammar)
+        found = oracle.check(smaller, number)
+        if found.kind == verdict.kind and found.cause == verdict.cause:
+            last = (smaller, found)
+            return True
+        return False
+
+    shrink(generated.made, fails, tries=600)
+    return Finding(last[1], last[0].sql, last[0].params, oracle.place(number), number)

@@ -1,0 +1,147 @@
+"""Running a statement and writing down everything that can be observed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+from psycopg import pq
+
+from tests.fix_server import temporary_database
+from tests.oracles.schema import CONTENTS_SQL, FILTERED_TABLES, SECURED_TABLES, SETTINGS, Filter, rows_sql, schema_sql
+
+_FIELDS = pq.DiagnosticField
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a statement did: `state` is the SQLSTATE, empty when it ran."""
+
+    state: str = ""
+    message: str = ""
+    detail: str = ""
+    command: str = ""
+    names: tuple[str, ...] = ()
+    types: tuple[int, ...] = ()
+    rows: list[tuple[bytes | None, ...]] = field(default_factory=list)
+    contents: str = ""
+    notices: list[str] = field(default_factory=list)
+
+    @property
+    def multiset(self) -> list[tuple[bytes | None, ...]]:
+        return sorted(self.rows, key=lambda r: [(v is not None, v or b"") for v in r])
+
+    def shown(self) -> str:
+        if self.state:
+            return f"{self.state} {self.message}"
+        return f"{self.command} {[tuple(v and v.decode() for v in row) for row in self.rows[:12]]}"
+
+
+class Side:
+    """A connection as the role `agent`, without any driver between us and the server."""
+
+    def __init__(self, dsn: str, settings: dict[str, str] | None = None) -> None:
+        self.conn = psycopg.connect(dsn, autocommit=True)
+        self.conn.execute("SET statement_timeout = '10s'")
+        self.conn.execute("SET jit = off")
+        for name, value in (settings or {}).items():
+            self.conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+        self.conn.execute("SET ROLE agent")
+        self.pgconn = self.conn.pgconn
+        self.notices: list[str] = []
+        self.pgconn.notice_handler = lambda result: self.notices.append(result.error_message())
+        self.runs = 0
+
+    def close(self) -> None:
+        self.conn.close()
+
+    def run(self, sql: str, params: Sequence[str | None], *, writes: bool = False) -> Outcome:
+        """Run one statement; what it wrote is read and undone."""
+        values = [None if p is None else p.encode() for p in params]
+        self.notices = []
+        if writes:
+            self.pgconn.exec_(b"BEGIN")
+        try:
+            outcome = self.outcome(self.pgconn.exec_params(sql.encode(), values))
+            outcome.notices = self.notices
+            if writes and not outcome.state:
+                contents = self.pgconn.exec_(b"SELECT admin.contents()")
+                found = contents.get_value(0, 0)
+                assert found is not None
+                outcome.contents = found.decode()
+            return outcome
+        finally:
+            if writes:
+                self.pgconn.exec_(b"ROLLBACK")
+                self.runs += 1
+                if self.runs % 4000 == 0:
+                    # Undone rows stay in the tables; without this every scan gets slower.
+                    for statement in ("RESET ROLE", "VACUUM", "SET ROLE agent"):
+                        self.pgconn.exec_(statement.encode())
+
+    @staticmethod
+    def outcome(result: pq.abc.PGresult) -> Outcome:
+        status = result.status
+        if status in (pq.ExecStatus.TUPLES_OK, pq.ExecStatus.COMMAND_OK):
+            columns = range(result.nfields)
+            return Outcome(
+                command=(result.command_status or b"").decode(),
+                names=tuple((result.fname(c) or b"").decode() for c in columns),
+                types=tuple(result.ftype(c) for c in columns),
+                rows=[tuple(result.get_value(r, c) for c in columns) for r in range(result.ntuples)],
+            )
+        return Outcome(
+            state=_text(result, _FIELDS.SQLSTATE) or "?????",
+            message=_text(result, _FIELDS.MESSAGE_PRIMARY),
+            detail=_text(result, _FIELDS.MESSAGE_DETAIL),
+        )
+
+
+def _text(result: pq.abc.PGresult, which: pq.DiagnosticField) -> str:
+    return (result.error_field(which) or b"").decode()
+
+
+def make_roles(server: str) -> None:
+    """The agent, and the owner of everything: neither is a superuser, so row security applies to both."""
+    with psycopg.connect(server, autocommit=True) as conn:
+        for role in ("agent", "keeper"):
+            found = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
+            if found is None:
+                conn.execute(f"CREATE ROLE {role} LOGIN")
+
+
+@contextmanager
+def database(server: str, stem: str, *, variant: int = 0, template: str | None = None) -> Iterator[str]:
+    """A database with the oracles' schema and rows, or a copy of one."""
+    if template is not None:
+        with temporary_database(server, stem, template) as dsn:
+            yield dsn
+        return
+    with temporary_database(server, stem) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("GRANT ALL ON SCHEMA public TO keeper")
+            conn.execute(schema_sql())
+            conn.execute(rows_sql(variant))
+            conn.execute(CONTENTS_SQL)
+        yield dsn
+
+
+def secure(dsn: str, row_filter: Filter) -> None:
+    """PostgreSQL's own row security with the filter, for everybody who is no superuser."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for table in SECURED_TABLES:
+            predicate = row_filter.policy(table)
+            conn.execute(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY")
+            conn.execute(f"ALTER TABLE {table} FORCE ROW LEVEL SECURITY")
+            conn.execute(f"CREATE POLICY f ON {table} USING ({predicate}) WITH CHECK ({predicate})")
+
+
+def delete_hidden(dsn: str, row_filter: Filter) -> None:
+    """Take away what the filter hides."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for name, value in SETTINGS.items():
+            conn.execute("SELECT set_config(%s, %s, false)", (name, value))
+        for table in FILTERED_TABLES:
+            conn.execute(f"DELETE FROM {table} WHERE ({row_filter.policy(table)}) IS NOT TRUE")
