@@ -17,7 +17,6 @@ from guarddb.driver.results import (
     MeteredTransformer,
     Results,
     ResultView,
-    keyed_hash,
     register_loaders,
 )
 
@@ -169,10 +168,10 @@ def _mask_columns(
             register_loaders(cursor.adapters)
         types = [oids.get(column, result.ftype(column)) for column in range(result.nfields)]
         cursor._tx.set_loader_types(types, shown_format)
-    key, encoding = session.hash_key, session.encoding
+    keyed_hash, encoding = session.keyed_hash, session.encoding
 
     def hashed(value: bytes) -> bytes | None:
-        return keyed_hash(key, value, encoding) if key is not None else None
+        return keyed_hash(value.decode(encoding).encode()).encode() if keyed_hash is not None else None
 
     def nulled(value: bytes) -> None:
         return None

@@ -7,7 +7,6 @@ PGresult is a C type and cannot be cut. psycopg's C transformer needs the real o
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -54,11 +53,27 @@ class Results(list["PGresult"]):
     span: StatementSpan | None = None
 
 
-def keyed_hash(key: bytes, value: bytes, encoding: str) -> bytes:
-    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering, in UTF-8."""
-    if encoding != "utf-8":
-        value = value.decode(encoding).encode()
-    return hmac.digest(key, value, hashlib.sha256).hex().encode()
+class KeyedHash:
+    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering of a value, in UTF-8.
+
+    RFC 2104 by hand: both paddings of the key are hashed once, and each value starts from copies.
+    hmac.digest() does that anew for each value, which takes three times as long.
+    """
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        if len(key) > 64:
+            key = hashlib.sha256(key).digest()
+        block = key.ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, value: Buffer) -> str:
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(value)
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
 
 class HashLoader(Loader):
@@ -69,13 +84,14 @@ class HashLoader(Loader):
     def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
         super().__init__(oid, context)
         conn: Any = self.connection
-        self._key: bytes | None = conn._guard.hash_key
+        self._hash: KeyedHash | None = conn._guard.keyed_hash
         self._encoding: str = conn._guard.encoding
+        if self._hash is not None and self._encoding == "utf-8":
+            self.load = self._hash  # type: ignore[method-assign]
 
     def load(self, data: Buffer) -> str | None:
-        if self._key is None:
-            return None
-        return keyed_hash(self._key, bytes(data), self._encoding).decode()
+        # Another encoding: the hash must not depend on it.
+        return self._hash(bytes(data).decode(self._encoding).encode()) if self._hash is not None else None
 
 
 class HashBinaryLoader(HashLoader):

@@ -20,6 +20,7 @@ from guarddb.decision.decision import Decision, Plan
 from guarddb.driver import plans
 from guarddb.driver.names import Names, Remembered
 from guarddb.driver.plans import SHARED, Compiled, Judged
+from guarddb.driver.results import KeyedHash
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.runtime.budgets import RULES, Budget, BudgetError, BudgetLimits, BudgetStore, Overrun, open_store
 from guarddb.runtime.sources import PolicySource, StaticPolicy, open_source
@@ -140,7 +141,7 @@ class Session:
         self.budget: Budget | None = None
         self.counts = False
         self.egress = False
-        self.hash_key: bytes | None = None
+        self.keyed_hash: KeyedHash | None = None
         self.facts = telemetry.ConnectionFacts()
         #: of the statement that was sent last, outside a pipeline
         self.span = telemetry.NO_SPAN
@@ -196,14 +197,14 @@ class Session:
         settings = {**profile.guarddb.settings, **self.attachment.settings}
         self.compiled = plans.compiled(profile, version, settings)
         self.profile, self.version = profile, version
-        self.hash_key = None
+        self.keyed_hash = None
         if (variable := profile.guarddb.hash_key_env) is not None:
             key = os.environ.get(variable)
             if not key:
                 self.profile = None  # asked again for the next statement: the key may be there by then
                 reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
                 raise PolicyUnavailable(refusal_message(profile.name, reason))
-            self.hash_key = key.encode()
+            self.keyed_hash = KeyedHash(key.encode())
         limits = BudgetLimits(
             profile.budget_queries_per_hour, profile.budget_queries_per_day, profile.egress_bytes_per_day
         )
