@@ -18,31 +18,13 @@ from guarddb.decision.mask_writing import Targets
 from guarddb.decision.masking import brings_under_another_name
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.hazards import Hazard, conjuncts, hazards, plain_conjuncts
 from guarddb.sql.names import literal, quote
-from guarddb.sql.plain import cannot_raise
 from guarddb.sql.rewrite import RewriteError, Rewriter
-from guarddb.sql.statement import Query, Reference, Root, Statement, depends_on
+from guarddb.sql.statement import Query, Reference, Root, Statement
 from guarddb.tree import Node
 
 MARKER = "guarddb:row_filter_violation:"
-_CONDITIONS = frozenset(("where", "on", "using", "having", "merge", "conflict"))
-#: Evaluated on the rows that came through all conditions of their query.
-_AFTER_FILTERS = frozenset(
-    (
-        "set",
-        "write",
-        "values",
-        "function",
-        "limit",
-        "sample",
-        "filter",
-        "window",
-        "order",
-        "group",
-        "distinct",
-        "setop",
-    )
-)
 _RETURNING_FOR_MERGE = 170000
 
 
@@ -137,7 +119,7 @@ class _Conditions:
     def __init__(self) -> None:
         self.texts: list[str] = []
         self.guard = False
-        self.guarded_roots: set[int] = set()
+        self.hazards: list[Hazard] = []
 
 
 class FilterWriter:
@@ -162,10 +144,7 @@ class FilterWriter:
         self.on: dict[int, tuple[Node, list[str]]] = {}
         self.shown: list[str] = []
         self.hidden_returning = False
-        self._top_queries = set()
-        self._uses: dict[int, set[Reference]] = {}
-        if statement.top is not None:
-            self._top_queries = {id(q) for q in statement.top.leaves()} | {id(statement.top)}
+        self._hazards: list[Hazard] | None = None
 
     def write(self) -> Refusal | None:
         """Place every filter, then make the edits."""
@@ -212,7 +191,7 @@ class FilterWriter:
     # ------------------------------------------------------------------ reads
 
     def _read(self, reference: Reference, rules: RelationRules) -> Refusal | None:
-        unsafe = self._unsafe_roots(reference)
+        unsafe = self._unsafe(reference)
         if not unsafe and self._plainly(reference, rules):
             return None
         needs_base = self._needs_base(reference)
@@ -232,38 +211,11 @@ class FilterWriter:
             "Compare columns with constants only, or put the condition into an outer query over a subquery.",
         )
 
-    def _unsafe_roots(self, reference: Reference) -> list[Root]:
-        """The expressions that PostgreSQL may evaluate on a row of the relation before its filter, and that can raise."""
-        found = []
-        for root in self.statement.roots:
-            clause = root.clause
-            if clause in _AFTER_FILTERS:
-                continue
-            if (
-                clause in ("target", "returning")
-                and root.query is not None
-                and id(root.query) in self._top_queries
-            ):
-                continue
-            if clause == "ddl" or reference not in self._used_by(root):
-                continue
-            if root.node is not None and cannot_raise(root):
-                continue
-            found.append(root)
-        return found
-
-    def _used_by(self, root: Root) -> set[Reference]:
-        """Every reference that an expression's value can depend on."""
-        found = self._uses.get(id(root))
-        if found is None:
-            found = set()
-            for link, _ in root.uses:
-                if type(link) is tuple:
-                    found.add(link[0])
-                else:
-                    found |= depends_on(link)
-            self._uses[id(root)] = found
-        return found
+    def _unsafe(self, reference: Reference) -> list[Hazard]:
+        """What could raise on a row of the relation that its filter hides."""
+        if self._hazards is None:
+            self._hazards = hazards(self.statement)
+        return [hazard for hazard in self._hazards if reference in hazard.references]
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
@@ -315,6 +267,14 @@ class FilterWriter:
         return True
 
     @staticmethod
+    def _attributes(reference: Reference) -> dict[str, str]:
+        """The name a column has under the reference's alias -> its attribute."""
+        relation = reference.relation
+        if relation is None or not reference.alias_columns:
+            return {}
+        return dict(zip(reference.alias_columns, (a.name for a in relation.attributes), strict=False))
+
+    @staticmethod
     def _alias_twice(reference: Reference, query: Query) -> bool:
         """PostgreSQL refuses the same alias twice in one FROM, but not inside an aliased join."""
         return sum(1 for other in query.references if other.alias == reference.alias) > 1 or (
@@ -335,26 +295,32 @@ class FilterWriter:
                 return False
         texts = [p.text(alias) if p.bound else p.source.text for p in rules.filters]
         offset = " OFFSET 0" if fence else ""
+        if fence and reference.query is not None and _join_place(reference) == "where":
+            # As below native row security: plain conditions go in as well, so that they find their index.
+            for index, _ in plain_conjuncts(reference.query, self.statement, reference):
+                texts += self.rewriter.copied_conjunct(
+                    reference.query, index, alias, self._attributes(reference)
+                )
         self.rewriter.replace_relation(
             reference, f"SELECT * FROM {name} AS {quote(alias)} WHERE {_joined(texts)}{offset}"
         )
         return True
 
-    def _guarded(self, reference: Reference, rules: RelationRules, unsafe: list[Root]) -> bool:
+    def _guarded(self, reference: Reference, rules: RelationRules, unsafe: list[Hazard]) -> bool:
         """AND the filter to WHERE, and let the conditions that can raise run only where it is true."""
         query = reference.query
-        if query is None or any(not self._inside_where(root, query) for root in unsafe):
+        if query is None or any(not self._inside_where(hazard.root, query) for hazard in unsafe):
             return False
         if not self._plainly(reference, rules, only_where=True):
             return False
         self._guard(query, unsafe)
         return True
 
-    def _guard(self, query: Query, unsafe: list[Root]) -> None:
+    def _guard(self, query: Query, unsafe: list[Hazard]) -> None:
         conditions = self._where(query)
         if unsafe:
             conditions.guard = True
-            conditions.guarded_roots.update(id(root) for root in unsafe)
+            conditions.hazards += unsafe
 
     def _inside_where(self, root: Root, query: Query) -> bool:
         """Whether an expression stands in the query's own WHERE, a sub-select there included."""
@@ -370,19 +336,11 @@ class FilterWriter:
         if not conditions.guard:
             self.rewriter.add_condition(query, text)
             return
-        where = query.fields["whereClause"]
-        conjunction = where.get("BoolExpr", {})
-        arguments = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [where]
-        own = next(
-            (r for r in self.statement.roots if r.query is query and r.clause == "where" and r.node is where),
-            None,
-        )
-        guarded = [
-            i
-            for i, argument in enumerate(arguments)
-            if own is None or not cannot_raise(own, argument) or _has_sublink(argument)
-        ]
-        self.rewriter.add_condition(query, text, guarded or range(len(arguments)))
+        parts = conjuncts(query.fields["whereClause"])
+        own = {id(hazard.node) for hazard in conditions.hazards if hazard.root.query is query}
+        nested = any(hazard.root.query is not query for hazard in conditions.hazards)
+        guarded = [i for i, part in enumerate(parts) if id(part) in own or (nested and _has_sublink(part))]
+        self.rewriter.add_condition(query, text, guarded or range(len(parts)))
 
     # ------------------------------------------------------------------ views
 
@@ -396,7 +354,7 @@ class FilterWriter:
             text = inlined_view(relation, self.policy, self.catalog)
         except RewriteError as ex:
             return _unsafe(reference, str(ex))
-        if self._unsafe_roots(reference):
+        if self._unsafe(reference):
             text = f"SELECT * FROM ({text}) AS {quote(relation.name)} OFFSET 0"
         if rules.filters:
             alias = rules.filters[0].own_name
@@ -421,8 +379,8 @@ class FilterWriter:
         where = query.fields.get("whereClause", {})
         if condition is None or "CurrentOfExpr" in where:
             return _unsafe(reference, "the filter has no place in this WHERE")
-        unsafe = self._unsafe_roots(reference)
-        outside = [root for root in unsafe if not self._inside_where(root, query)]
+        unsafe = self._unsafe(reference)
+        outside = [hazard for hazard in unsafe if not self._inside_where(hazard.root, query)]
         if outside:
             return _unsafe(reference, "a condition that can raise an error would run on hidden rows")
         self._where(query).texts.append(condition)
@@ -521,7 +479,7 @@ class FilterWriter:
         if any(c.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" for c in clauses):
             return _unsafe(reference, "WHEN NOT MATCHED BY SOURCE would meet hidden rows")
         condition = self._condition(reference, rules)
-        if condition is None or self._unsafe_roots(reference):
+        if condition is None or self._unsafe(reference):
             return _unsafe(
                 reference, "a condition of this MERGE that can raise an error would run on hidden rows"
             )

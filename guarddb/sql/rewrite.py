@@ -327,6 +327,36 @@ class Rewriter:
         pieces.append((start, last))
         return pieces
 
+    def copied_conjunct(self, query: Query, index: int, alias: str, attributes: dict[str, str]) -> list[str]:
+        """One part of a query's WHERE over another alias of its only relation; empty when the parts cannot be told apart.
+
+        Args:
+            attributes: column name as written -> attribute, where they differ.
+        """
+        anchor = self._anchor(query)
+        words = frozenset({"update": ("UPDATE",), "delete": ("DELETE_P",)}.get(query.kind, ("SELECT",)))
+        where = self._forward(self._level(anchor, words), _AFTER_WHERE | {"WHERE"})
+        if where >= len(self.names) or self.names[where] != "WHERE":
+            return []
+        end = self._forward(where, _AFTER_WHERE | {"ON"}) - 1
+        node = query.fields["whereClause"]
+        conjunction = node.get("BoolExpr", {})
+        parts = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [node]
+        pieces = self._conjuncts(where + 1, end)
+        if len(pieces) != len(parts):
+            return []
+        first, last = pieces[index]
+        text, position = [], self.starts[first]
+        for column in sorted(_columns(parts[index]), key=lambda c: c.get("location", 0)):
+            start = self.at(column.get("location", 0))
+            name = column["fields"][-1]["String"]["sval"]
+            text += [
+                self.sql[position : self.starts[start]],
+                f"{quote(alias)}.{quote(attributes.get(name, name))}",
+            ]
+            position = self._end(self._name_end(start))
+        return ["".join([*text, self.sql[position : self._end(last)]])]
+
     def add_on(self, join: Node, condition: str) -> None:
         """AND a condition in front of a join's ON."""
         on = self._on(join)
@@ -709,6 +739,21 @@ def _substituted(form: str, node: Node) -> Node:
 
     filled: Node = fill(pattern)
     return filled
+
+
+def _columns(node: Any) -> list[Node]:
+    """The ColumnRef fields below a node."""
+    found, stack = [], [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "ColumnRef" in value:
+                found.append(value["ColumnRef"])
+            else:
+                stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found
 
 
 def _first_location(node: Any) -> int | None:

@@ -1,0 +1,153 @@
+"""Conditions that can raise an error, part by part, and the rows they may run on.
+
+The planner takes a conjunction apart and runs its parts in an order of its own, so they are judged one by one: in
+`o.placed_at > $1 AND lower(c.name) = 'x'` only the second can raise, and it touches only `c`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guarddb.sql.plain import cannot_raise
+from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
+from guarddb.tree import Node
+
+#: Clauses that PostgreSQL makes part of a scan or a join, next to a row filter.
+_CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having", "merge", "conflict"))
+
+
+class Hazard:
+    """One part of a condition (or one expression of a nested target list) that can raise, and what it depends on."""
+
+    __slots__ = ("node", "references", "root")
+
+    def __init__(self, root: Root, node: Any, references: set[Reference]) -> None:
+        self.root = root
+        self.node = node
+        self.references = references
+
+
+def conjuncts(node: Any) -> list[Any]:
+    """The parts of a conjunction, as the parser gives them."""
+    conjunction = node.get("BoolExpr", {}) if isinstance(node, dict) else {}
+    return list(conjunction["args"]) if conjunction.get("boolop") == "AND_EXPR" else [node]
+
+
+def columns_in(node: Any) -> set[int]:
+    """The ids of the ColumnRef fields below a node, sub-selects included."""
+    found: set[int] = set()
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if type(value) is dict:
+            column = value.get("ColumnRef")
+            if column is not None:
+                found.add(id(column))
+            else:
+                stack.extend(value.values())
+        elif type(value) is list:
+            stack.extend(value)
+    return found
+
+
+def hazards(statement: Statement) -> list[Hazard]:
+    """Every part of the statement that can raise while a row has not passed its filter yet.
+
+    Expressions of a target list run after the conditions of their query; those of a nested query count all the same when
+    a condition further out uses the output, because the planner puts them together.
+    """
+    conditioned: set[int] | None = None
+    found: list[Hazard] = []
+    for root in statement.roots:
+        if root.clause in _CONDITIONS:
+            if root.node is not None and cannot_raise(root):
+                continue
+            found.extend(_parts(root))
+        elif root.clause in ("target", "returning", "values"):
+            if not root.uses or root.node is None or cannot_raise(root):
+                continue
+            if conditioned is None:
+                conditioned = _outputs_in_conditions(statement)
+            if id(root) in conditioned:
+                found.append(Hazard(root, root.node, _references(link for link, _ in root.uses)))
+    return found
+
+
+def _parts(root: Root) -> list[Hazard]:
+    if root.clause == "using" or root.node is None:
+        return [Hazard(root, root.node, _references(link for link, _ in root.uses))]
+    found = []
+    for node in conjuncts(root.node):
+        if cannot_raise(root, node):
+            continue
+        inside = columns_in(node)
+        # A use without a column is the output of a sub-select: it belongs to whichever part holds that.
+        references = _references(link for link, column in root.uses if column is None or id(column) in inside)
+        found.append(Hazard(root, node, references))
+    return found
+
+
+def _references(links: Any) -> set[Reference]:
+    found: set[Reference] = set()
+    for link in links:
+        if type(link) is tuple:
+            found.add(link[0])
+        else:
+            found |= depends_on(link)
+    return found
+
+
+def _outputs_in_conditions(statement: Statement) -> set[int]:
+    """The ids of the roots of every output that some condition of the statement uses, however far in it is."""
+    roots: set[int] = set()
+    seen: set[int] = set()
+    stack: list[Link] = [
+        link for root in statement.roots if root.clause in _CONDITIONS for link, _ in root.uses
+    ]
+    while stack:
+        item = stack.pop()
+        if not isinstance(item, Output) or id(item) in seen:
+            continue
+        seen.add(id(item))
+        stack.extend(item.links)
+        stack.extend(item.opaque)
+        if item.root is not None:
+            roots.add(id(item.root))
+            stack.extend(link for link, _ in item.root.uses)
+    return roots
+
+
+def plain_conjuncts(query: Query, statement: Statement, reference: Reference) -> list[tuple[int, Node]]:
+    """(index, node) of each part of a query's WHERE that is plain and names columns of this reference alone."""
+    where = query.fields.get("whereClause")
+    root = next(
+        (r for r in statement.roots if r.query is query and r.clause == "where" and r.node is where), None
+    )
+    if root is None:
+        return []
+    found = []
+    for index, node in enumerate(conjuncts(where)):
+        inside = columns_in(node)
+        links = [link for link, column in root.uses if column is not None and id(column) in inside]
+        if (
+            inside
+            and len(links) == len(inside)
+            and all(isinstance(link, tuple) and link[0] is reference and link[1] != "*" for link in links)
+            and not _holds_sublink(node)
+            and cannot_raise(root, node)
+        ):
+            found.append((index, node))
+    return found
+
+
+def _holds_sublink(node: Any) -> bool:
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "SubLink" in value:
+                return True
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False
