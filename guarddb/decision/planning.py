@@ -242,7 +242,7 @@ def _plan(
         kinds=frozenset(statement.kinds),
         operation=statement.operation,
         relations=tuple(dict.fromkeys(r.qualified_name for r in references)),
-        returns_rows=statement.returns_rows or (statement.top is not None and statement.session_verb is None),
+        returns_rows=statement.returns_rows,
         row_cap=cap,
         hidden_returning=hidden_returning,
         keyed_hashes=keyed,

@@ -189,6 +189,9 @@ class _Reader:
         statement.operation = operation
         inner = statement.inner[-1] if statement.inner else ""
         statement.kind = _QUERIES[inner][0] if inner in _QUERIES else statement.kind
+        statement.returns_rows = query is not None and (
+            inner == "SelectStmt" or "returningClause" in query.fields
+        )
         if query is not None and statement.top is None:
             # What a portal or a prepared statement hands out later is this query's result.
             query.top = True

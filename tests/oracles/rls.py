@@ -15,7 +15,8 @@ import psycopg
 from guarddb import Catalog, PolicyProfile, RowFilter
 from guarddb.decision.compiled import CompiledPolicy
 from guarddb.decision.decision import Plan
-from guarddb.decision.evaluate import compile_policy, decide
+from guarddb.decision.evaluate import compile_policy
+from tests.oracles.engine import decide, last_fault
 from tests.oracles.generator import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.schema import FILTERED_TABLES, FILTERS, SETTINGS, Filter, tables
@@ -64,7 +65,7 @@ class RlsOracle:
             if plan.decision.rule in ("internal_error", "parse_error"):
                 if expected.state[:2] == "42":
                     return Verdict("invalid", expected.message)
-                return Verdict("mismatch", f"{plan.decision.rule}", plan.decision.reason)
+                return Verdict("mismatch", f"{plan.decision.rule}: {last_fault()}", plan.decision.reason)
             if expected.state[:2] == "42" and expected.state != "42501":
                 return Verdict("invalid", expected.message)
             return Verdict("blocked", f"{plan.decision.rule}: {general(plan.decision.reason)}", plan.decision.reason)
