@@ -279,12 +279,12 @@ class _Generator:
                 options += [f"{num}::int", f"CAST({num} AS int)"]
         elif type == "text":
             n = self.column(ctx, "int", "n")
-            num = self.column(ctx, "text", "num")
+            reg = self.column(ctx, "text", "reg")
             options = []
             if n:
                 options += [f"substring('abcdef', 1, {n})", f"repeat('x', 12 / {n})"]
-            if num:
-                options += [f"{num}::regclass::text"]
+            if reg:
+                options += [f"{reg}::regclass::text"]
         elif type == "date":
             label = self.column(ctx, "text", "date")
             options = [f"{label}::date"] if label else []
@@ -292,11 +292,14 @@ class _Generator:
             n = self.column(ctx, "int", "n")
             num = self.column(ctx, "text", "num")
             label = self.column(ctx, "text", "date")
+            reg = self.column(ctx, "text", "reg")
             options = []
             if n:
                 options += [f"1 / {n} >= 0", f"10 / {n} > 2", f"{n} - 1 < 5", f"substring('abc', 1, {n}) = 'abc'"]
             if num:
-                options += [f"{num}::int < 3", f"{num}::regclass IS NOT NULL", f"{num}::int IN (1, 2)"]
+                options += [f"{num}::int < 3", f"{num}::int IN (1, 2)"]
+            if reg:
+                options += [f"{reg}::regclass IS NOT NULL", f"{reg}::regclass::text = 'acct'"]
             if label:
                 options += [f"{label}::date > date '2024-01-02'", f"to_date({label}, 'YYYY-MM-DD') IS NOT NULL"]
         if not options:
@@ -756,7 +759,7 @@ class _Generator:
                 return " ORDER BY 1", False
             if scope is None or not all(i.key and not self.mask_on(i, i.key) for i in scope.items):
                 return "", False
-            if len(scope.items) > 1 or scope.items[0].table is None or not scope.items[0].table.primary_key:
+            if len(scope.items) != 1 or scope.items[0].table is None or not scope.items[0].table.primary_key:
                 return "", False
             order = ", ".join(f"{i.alias}.{k}" for i in scope.items for k in i.key)
         else:
@@ -1093,7 +1096,9 @@ class _Generator:
             return d.weighted(((12, "1"), (6, "3"), (3, "2"), (2, "NULL"), (4, "1")))
         if column == "n":
             return d.pick(("1", "2", "5", "NULL", "7"))
-        if column in ("name",):
+        if column == "name" and table.name in ("base", "kid"):
+            return d.pick(("'acct'", "NULL", "'item'"))
+        if column == "name":
             return d.pick(("'1'", "'2'", "NULL", "'3'"))
         if column == "label":
             return d.pick(("'2024-01-03'", "NULL", "'2024-01-01'"))
@@ -1223,7 +1228,8 @@ class _Generator:
         free = [c for c in table.columns if c.name not in ("id", "kind")]
         column = d.pick(free)
         value = f"excluded.{column.name}" if d.chance(50) and not column.mask else self.new_value(table, column.name, None)
-        where = f" WHERE {self.bool_(Ctx(Scope([own])), 1)}" if d.chance(30) else ""
+        # Below another scope, for which every name gets its alias: a bare one could mean excluded as well.
+        where = f" WHERE {self.bool_(Ctx(Scope([own], Scope([]))), 1)}" if d.chance(30) else ""
         return f" ON CONFLICT{key} DO UPDATE SET {column.name} = {value}{where}"
 
     def merge(self, table: Table) -> Query:
@@ -1233,12 +1239,17 @@ class _Generator:
         text, own = self.target_item(table)
         source, item = self.unique_source()
         scope = Scope([own, item])
+        if any(c.name.startswith("r") for c in self.ctes):
+            return self.update(table)  # PostgreSQL has no MERGE under WITH RECURSIVE
         on = f"{own.alias}.id = {item.alias}.{item.key[0]}"
         if d.chance(30):
             on += f" AND {self.bool_(Ctx(Scope([item])), 1)}"
-        clauses = []
+        clauses: list[str] = []
         for _ in range(1 + d.below(2)):
             form = d.pick(("update", "insert", "delete", "nothing"))
+            matched = "WHEN NOT MATCHED THEN" if form == "insert" else "WHEN MATCHED THEN"
+            if any(c.startswith(matched) for c in clauses):
+                break  # nothing comes after an unconditional one
             if form == "insert":
                 columns = [c.name for c in table.columns]
                 values = [

@@ -7,8 +7,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from tests.oracles.generator import Generated
-
 #: same: they agree. error: both raise the same. refused: guarddb refuses, and may. blocked: it refuses and may not.
 #: invalid: PostgreSQL itself refuses the text (the generator's fault). plan: they differ in an error that only visible rows
 #: raise, which PostgreSQL leaves to the plan. mismatch: everything else.
@@ -90,6 +88,6 @@ def general(reason: str) -> str:
     return re.sub(r'"[^"]*"', '"…"', reason)
 
 
-def shape(generated: Generated) -> str:
+def shape(sql: str) -> str:
     """A statement without its names and numbers: what a cause is told by after shrinking."""
-    return re.sub(r"\b\w*\d+\w*\b", "#", generated.sql)
+    return re.sub(r"\b\w*\d+\w*\b", "#", sql)

@@ -56,13 +56,13 @@ def run(
             if shrunk[key] < shrinks:
                 shrunk[key] += 1
                 finding = _shrunk(oracle, generated, verdict, number)
-                if verdict.kind == "blocked":
-                    report.examples.setdefault(verdict.cause, finding.sql)
+                report.examples.setdefault(verdict.cause, finding.sql)
+                same = (finding.verdict.cause, shape(finding.sql))
+                if same in known:
+                    known[same].count += 1
                 else:
-                    same = (finding.verdict.cause, shape(generated))
-                    if same not in known:
-                        known[same] = finding
-                        report.findings.append(finding)
+                    known[same] = finding
+                    report.findings.append(finding)
         if progress is not None and report.statements % 500 == 0:
             progress(report)
     return report

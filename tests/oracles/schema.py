@@ -1,6 +1,6 @@
 """The database of the oracles: small tables in which every hidden row is a trap.
 
-What an agent may see never makes an expression raise (`n` is never 0, `name` is a numeral, `label` a date); what is hidden
+What an agent may see never makes an expression raise (`n` is never 0, `name` is a numeral or a relation's name, `label` a date); what is hidden
 always does. So an error of class 22 on a guarded connection is a hidden row that was looked at.
 """
 
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Column:
-    """A column. `trap` says how a hidden value of it raises: `n` (division, overflow), `num` and `date` (casts of a text)."""
+    """A column. `trap` says how a hidden value of it raises: `n` (division, overflow), `num`, `reg` and
+    `date` (casts of a text)."""
 
     name: str
     type: str
@@ -57,7 +58,7 @@ def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
     acct = row("acct", ("name", "text", "num"), ("d", "date", ""), ("boss", "int", ""))
     item = row("item", ("acct_id", "int", ""), ("label", "text", "date"))
     evt = row("evt", ("kind", "text", ""))
-    base = row("base", ("name", "text", "num"))
+    base = row("base", ("name", "text", "reg"))
     by_name = {c.name: c for c in acct}
     label = next(c for c in item if c.name == "label")
     found = [
@@ -161,12 +162,14 @@ def rows_sql(variant: int = 0) -> str:
             if hidden:
                 tenant = "NULL" if i % 2 else "2"
                 number, numeral, date = traps[(i + variant) % 3], f"'{words[i % 3]}'", f"'{words[i % 3]} day'"
+                relation = numeral
                 when = "NULL" if (i + variant) % 4 == 0 else f"'2020-02-{i + variant:02}'"
                 reference = str((i * 3 + variant) % 15)
             else:
                 tenant = "3" if i % 5 == 1 else "1"
                 number = "NULL" if i % 6 == 0 else str(i % 9 + 1)
                 numeral = "NULL" if i % 9 == 0 else f"'{i % 4 + 1}'"
+                relation = "NULL" if i % 9 == 0 else ("'acct'", "'item'", "'pg_class'")[i % 3]
                 date = "NULL" if i % 10 == 0 else f"'2024-01-{i % 5 + 1:02}'"
                 when = "NULL" if i % 4 == 0 else f"'2024-03-{i % 3 + 1:02}'"
                 reference = str((i * 3) % 15)
@@ -177,8 +180,8 @@ def rows_sql(variant: int = 0) -> str:
                     "acct": f"({i}, {tenant}, {number}, {numeral}, {when}, {boss})",
                     "item": f"({i}, {tenant}, {number}, {reference}, {date})",
                     "evt": f"({i}, {tenant}, {number}, {kind})",
-                    "base": f"({i}, {tenant}, {number}, {numeral})",
-                    "kid": f"({i + 20}, {tenant}, {number}, {numeral}, {i % 3})",
+                    "base": f"({i}, {tenant}, {number}, {relation})",
+                    "kid": f"({i + 20}, {tenant}, {number}, {relation}, {i % 3})",
                 }[table]
             )
         insert(table, *made)
