@@ -39,6 +39,13 @@ def catalog(shop_admin: str) -> guarddb.Catalog:
         return guarddb.Catalog.from_connection(conn)
 
 
+@pytest.fixture(scope="module")
+def plain_shop(shop: str) -> Iterator[psycopg.Connection]:
+    """An unguarded connection of the shop as the role `agent`."""
+    with psycopg.connect(shop, autocommit=True) as conn:
+        yield conn
+
+
 @pytest.fixture
 def connect(shop: str) -> Iterator[Guard]:
     """connect(fields, **arguments) -> a new guarded autocommit connection of the shop as the role `agent`."""
