@@ -19,13 +19,13 @@ Guard = Callable[..., guarddb.Connection[Any]]
 
 @pytest.fixture(scope="module")
 def guarded(shop_admin: str) -> Iterator[Guard]:
-    """guarded(profile) -> one connection of the shop for each profile of `cases`, autocommit, as superuser."""
+    """guarded(name) -> one connection of the shop for each profile of `cases`, autocommit, as superuser."""
     opened: dict[str, guarddb.Connection[Any]] = {}
 
-    def connection(profile: str) -> guarddb.Connection[Any]:
-        if profile not in opened:
-            opened[profile] = guarddb.connect(shop_admin, policy=PROFILES[profile], autocommit=True)
-        return opened[profile]
+    def connection(name: str, profile: Mapping[str, Any] | None = None) -> guarddb.Connection[Any]:
+        if name not in opened:
+            opened[name] = guarddb.connect(shop_admin, policy=profile or PROFILES[name], autocommit=True)
+        return opened[name]
 
     yield connection
     for conn in opened.values():
