@@ -93,7 +93,8 @@ def asks_for_read_write(statement: Statement) -> bool:
         element = option.get("DefElem", {})
         if element.get("defname") == "transaction_read_only":
             value = element.get("arg", {}).get("A_Const", {})
-            return not value.get("ival", {}).get("ival", 0)
+            if not value.get("ival", {}).get("ival", 0):
+                return True
     return False
 
 

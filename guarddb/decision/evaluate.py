@@ -137,7 +137,25 @@ def _decide(
             "a text that mixes transaction control with other statements is refused",
             "Send BEGIN, COMMIT and the like by themselves.",
         )
+    if policy.restricts_data and len(statements) > 1:
+        refusal = _changes_what_it_reads(statements)
+        if refusal is not None:
+            return refusal
     return write_plan(sql, raws, statements, policy, catalog, session)
+
+
+def _changes_what_it_reads(statements: list[Statement]) -> Refusal | None:
+    """A definition followed by a statement that may read what it made: that one would be judged by a catalog of before."""
+    changed = False
+    for statement in statements:
+        if changed and any(r.mode != "ddl" for r in statement.references):
+            return Refusal(
+                "statement_not_allowed",
+                "a text that changes the catalog and then reads is refused: the second part cannot be judged yet",
+                "Send the statements one by one.",
+            )
+        changed = changed or not statement.kinds.isdisjoint(("ddl", "other"))
+    return None
 
 
 def _judge(

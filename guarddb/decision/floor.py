@@ -43,6 +43,9 @@ _PROTECTED = frozenset(
         "transaction_timeout",
     ]
 )
+#: Settings by which the server would read another text than the guard: where a string constant ends, which bytes are what.
+_READING = frozenset(("standard_conforming_strings", "backslash_quote"))
+_ENCODING = frozenset(("client_encoding", "names"))
 _ROLE = frozenset(("role", "session_authorization"))
 _CODE = {
     "CreateFunctionStmt": "CREATE FUNCTION or PROCEDURE",
@@ -221,7 +224,8 @@ def _setting(name: str, policy: CompiledPolicy) -> Refusal | None:
             f'changing "{name}" would change whose rights apply',
             "Work with the role you are connected as.",
         )
-    if name in _PROTECTED or name in policy.protected_settings:
+    protected = name in _PROTECTED or name in _READING or name in policy.protected_settings
+    if protected or (name in _ENCODING and policy.restricts_data):
         return Refusal(
             "protected_setting",
             f'the setting "{name}" is set by the policy and cannot be changed',

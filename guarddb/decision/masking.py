@@ -36,7 +36,7 @@ def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | Non
     if not touched:
         return None
     for reference in touched:
-        if reference.unmapped_alias:
+        if reference.unmapped_alias or _twice(reference):
             return Refusal(
                 "masked_column_rename",
                 f'the column aliases of "{reference.alias}" could rename a masked column of "{reference.qualified_name}"',
@@ -53,6 +53,15 @@ def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | Non
             if refusal is not None:
                 return refusal
     return _copy(statement, policy, governance)
+
+
+def _twice(reference: Reference) -> bool:
+    """The alias list gives one name to two columns: neither can be named any more."""
+    relation, aliases = reference.relation, reference.alias_columns
+    if relation is None or not aliases:
+        return False
+    seen = [aliases[i] if i < len(aliases) else a.name for i, a in enumerate(relation.attributes)]
+    return len(set(seen)) < len(seen)
 
 
 def _judge(root: Root, link: Link, governance: Governance) -> Refusal | None:

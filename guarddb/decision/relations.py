@@ -14,6 +14,9 @@ _COUNTER_COLUMNS = frozenset(("reltuples", "relpages", "relallvisible", "relallf
 def relations(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """The first relation that the profile does not open, seen through views and from partitions up to their parents."""
     profile = policy.profile
+    refusal = _moves_a_schema(statement, policy)
+    if refusal is not None:
+        return refusal
     filtered = bool(profile.row_filters)
     for reference in statement.references:
         if is_system(reference.schema):
@@ -27,6 +30,22 @@ def relations(statement: Statement, policy: CompiledPolicy, catalog: Catalog | N
         if refusal is not None:
             return refusal
     return None
+
+
+def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | None:
+    """ALTER SCHEMA … RENAME: rules are about names, and every table of the schema would get another."""
+    if statement.ddl is None or not policy.restricts_data:
+        return None
+    command, fields = statement.ddl
+    renames = command == "RenameStmt" and fields.get("renameType") == "OBJECT_SCHEMA"
+    moves = command in ("AlterObjectSchemaStmt", "AlterExtensionContentsStmt") and "relation" not in fields
+    if not renames and not (moves and fields.get("objectType") == "OBJECT_EXTENSION"):
+        return None
+    return Refusal(
+        "table_denied",
+        f"{statement.operation} would give the tables of a schema other names, and take the rules of this policy off them",
+        "Leave the schema's name as it is.",
+    )
 
 
 def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

@@ -65,6 +65,12 @@ def _possible(
         command, fields = statement.ddl or ("", {})
         if brings_under_another_name(command, fields):
             return _unsafe(reference, "its rows would come under another name")
+        if rules.filters and (what := _evaluates(command, fields)) is not None:
+            return _unsafe(
+                reference,
+                f"{what} would be evaluated on hidden rows",
+                "Leave it to somebody who may see all rows.",
+            )
         if (column := _redefines(command, fields, rules)) is not None:
             return _unsafe(
                 reference, f'the column "{column}", by which it chooses rows, would become another'
@@ -91,6 +97,61 @@ def _possible(
             reference.relation.has_rules or reference.relation.kind == "f"
         ):
             return _unsafe(reference, "the table has rules, or is a foreign table")
+    return None
+
+
+#: Parts of ALTER TABLE that look at no row.
+_LOOKS_AT_NO_ROW = frozenset(
+    (
+        "AT_NO_ROW",
+        "AT_ColumnDefault",
+        "AT_CookedColumnDefault",
+        "AT_DropNotNull",
+        "AT_SetStatistics",
+        "AT_SetOptions",
+        "AT_ResetOptions",
+        "AT_SetStorage",
+        "AT_SetCompression",
+        "AT_DropConstraint",
+        "AT_ChangeOwner",
+        "AT_ClusterOn",
+        "AT_DropCluster",
+        "AT_SetRelOptions",
+        "AT_ResetRelOptions",
+        "AT_EnableTrig",
+        "AT_EnableAlwaysTrig",
+        "AT_EnableTrigAll",
+        "AT_EnableTrigUser",
+        "AT_EnableRowSecurity",
+        "AT_ForceRowSecurity",
+        "AT_ReplicaIdentity",
+        "AT_AddIdentity",
+        "AT_SetIdentity",
+        "AT_DropIdentity",
+        "AT_AlterConstraint",
+    )
+)
+
+
+def _evaluates(command: str, fields: Node) -> str | None:
+    """What of a definition PostgreSQL evaluates on the rows that are there: constraints, expressions, unique indexes."""
+    if command == "IndexStmt":
+        if fields.get("unique") or fields.get("primary") or fields.get("excludeOpNames"):
+            return "a unique index"
+        if "whereClause" in fields or any("expr" in e["IndexElem"] for e in fields.get("indexParams", ())):
+            return "the expression of an index"
+    if command == "AlterTableStmt":
+        for wrapped in fields.get("cmds", ()):
+            part = wrapped["AlterTableCmd"]
+            subtype = part.get("subtype", "AT_AddColumn")
+            if subtype in _LOOKS_AT_NO_ROW:
+                continue
+            if subtype == "AT_AddColumn":
+                column = part.get("def", {}).get("ColumnDef", {})
+                kinds = {c["Constraint"].get("contype") for c in column.get("constraints", ())}
+                if kinds <= {"CONSTR_NULL", "CONSTR_DEFAULT", "CONSTR_NOTNULL"}:
+                    continue
+            return "a part of ALTER TABLE"
     return None
 
 
@@ -202,6 +263,7 @@ class FilterWriter:
         if (
             reference.whole_row
             and not reference.system_columns
+            and not self._grouped_by_key(reference)
             and self._fence(reference, rules, fence=bool(unsafe))
         ):
             return None
@@ -215,12 +277,21 @@ class FilterWriter:
         """What could raise on a row of the relation that its filter hides."""
         if self._hazards is None:
             self._hazards = hazards(self.statement)
-        return [hazard for hazard in self._hazards if reference in hazard.references]
+        mine = [hazard for hazard in self._hazards if reference in hazard.references]
+        if any(predicate.has_sublink for predicate in self.governance.rules(reference).filters):
+            return mine
+        # A predicate without a sub-select is asked at the scan; a LATERAL function comes after that.
+        return [hazard for hazard in mine if hazard.root.clause != "function"]
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
         if reference.system_columns or reference.whole_row or reference.sampled or reference.wrapper is None:
             return True
+        return self._grouped_by_key(reference)
+
+    @staticmethod
+    def _grouped_by_key(reference: Reference) -> bool:
+        """GROUP BY on the primary key lets the other columns stand ungrouped, of a table only."""
         query, relation = reference.query, reference.relation
         if query is None or relation is None or not relation.primary_key:
             return False
@@ -236,6 +307,9 @@ class FilterWriter:
                 return None
             aliases = reference.alias_columns
             names = {a.name: aliases[i] for i, a in enumerate(relation.attributes) if i < len(aliases)}
+            seen = [names.get(a.name, a.name) for a in relation.attributes]
+            if any(seen.count(names.get(c, c)) > 1 for p in rules.filters for c in p.columns):
+                return None  # two columns of one name: PostgreSQL would call it ambiguous
         for predicate in rules.filters:
             if not predicate.bound or reference.alias in predicate.inner_names:
                 return None
@@ -461,7 +535,9 @@ class FilterWriter:
         condition = self._condition(reference, rules)
         if condition is None:
             return _unsafe(reference, "the filter cannot be asked of the conflicting row")
-        check = _check(condition, reference)
+        # Native row security asks WITH CHECK of the proposed row before it looks for a conflict.
+        proposed = _joined([p.text("excluded") for p in rules.filters])
+        check = _check(f"({condition}) AND ({proposed})", reference)
         self.rewriter.guard_conflict(query, check)
         return None
 

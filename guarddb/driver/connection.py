@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast
 from weakref import ReferenceType, ref
 
 import psycopg as _psycopg
@@ -19,20 +19,24 @@ from psycopg._cursor_base import BaseCursor
 from psycopg.rows import Row
 
 from guarddb import telemetry
+from guarddb.driver.attachment import ARGUMENTS, Attachment
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
 from guarddb.driver.faults import cleaned, translated
 from guarddb.driver.freshness import Looks, refresh_gen, set_walls_gen
 from guarddb.driver.results import register_loaders
-from guarddb.driver.session import ARGUMENTS, Attachment, Session
+from guarddb.driver.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from psycopg.abc import PQGen, QueryNoTemplate
     from psycopg.adapt import AdaptersMap
     from psycopg.pq.abc import PGconn, PGresult
 
+    from guarddb.driver.attachment import OnDecision
     from guarddb.policy.profile import PolicyProfile
-    from guarddb.runtime.budgets import Remaining
+    from guarddb.runtime.budgets import BudgetStore, Remaining
     from guarddb.sql.catalog import Catalog
 
 TEXT = pq.Format.TEXT
@@ -291,8 +295,31 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         return self._guard.catalog
 
 
-def connect(conninfo: str = "", **kwargs: Any) -> Connection[Any]:
-    """Connect under a policy; the arguments of `Connection.connect`."""
+def connect(
+    conninfo: str = "",
+    *,
+    policy: Any = None,
+    agent: str | None = None,
+    settings: Mapping[str, str] | None = None,
+    approver: Any = None,
+    budgets: str | BudgetStore | None = None,
+    branches: Any = None,
+    enforcement: Literal["enforce", "observe"] = "enforce",
+    on_decision: OnDecision | None = None,
+    **kwargs: Any,
+) -> Connection[Any]:
+    """Connect under a policy; see `Connection.connect`. What else is given is for `psycopg.connect`."""
     # Looked up when called: a tracer that patches Connection.connect after the import is then not passed by.
-    conn: Connection[Any] = Connection.connect(conninfo, **kwargs)
+    conn: Connection[Any] = Connection.connect(
+        conninfo,
+        policy=policy,
+        agent=agent,
+        settings=settings,
+        approver=approver,
+        budgets=budgets,
+        branches=branches,
+        enforcement=enforcement,
+        on_decision=on_decision,
+        **kwargs,
+    )
     return conn

@@ -206,10 +206,13 @@ class CursorMixin(_Cursor):
 
     def _raise_for_result(self, result: PGresult) -> Any:
         results = self._guard_results()
-        if results.pending:
-            results.pending.popleft()
+        span = results.pending.popleft()[1] if results.pending else telemetry.NO_SPAN
         self._guard.fail()
-        super()._raise_for_result(result)
+        try:
+            super()._raise_for_result(result)
+        except _psycopg.Error as ex:
+            span.end(error=ex)
+            raise
 
     def _set_results(self, results: list[PGresult]) -> None:
         mine = self._guard_results()
@@ -340,6 +343,8 @@ class ServerCursorGuard(CursorMixin):
             if refused is not None:
                 raise session.violation(refused.decision)
             portal = session.names.portals[name]
+        if portal.judged.sensitive:
+            session.sensitive = True
         return portal
 
     def _fetch_gen(self, num: int | None) -> PQGen[list[Any]]:

@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
-
-from psycopg import NotSupportedError
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from guarddb import telemetry
 from guarddb.decision.decision import Decision, Plan
 from guarddb.driver import plans
+from guarddb.driver.attachment import Attachment, OnDecision
 from guarddb.driver.names import Names, Remembered
 from guarddb.driver.plans import SHARED, Compiled, Judged
 from guarddb.driver.results import KeyedHash
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
-from guarddb.runtime.budgets import RULES, Budget, BudgetError, BudgetLimits, BudgetStore, Overrun, open_store
-from guarddb.runtime.sources import PolicySource, StaticPolicy, open_source
+from guarddb.runtime.budgets import RULES, Budget, BudgetLimits, Overrun, open_store
+from guarddb.runtime.sources import StaticPolicy
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -33,69 +30,6 @@ if TYPE_CHECKING:
     from guarddb.vocabulary import Rule
 
 logger = logging.getLogger("guarddb")
-
-OnDecision = Callable[[Decision, str], object]
-#: The connect() arguments that are guarddb's own.
-ARGUMENTS = (
-    "policy",
-    "agent",
-    "settings",
-    "approver",
-    "budgets",
-    "branches",
-    "enforcement",
-    "on_decision",
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """What connect() was told, checked before any connection is made."""
-
-    source: PolicySource
-    agent: str | None = None
-    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    observe: bool = False
-    store: BudgetStore | None = None
-    on_decision: OnDecision | None = None
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        policy: Any = None,
-        agent: str | None = None,
-        settings: Mapping[str, str] | None = None,
-        approver: Any = None,
-        budgets: str | BudgetStore | None = None,
-        branches: Any = None,
-        enforcement: str = "enforce",
-        on_decision: OnDecision | None = None,
-    ) -> Attachment:
-        """Check the arguments.
-
-        Raises:
-            PolicyError: there is no policy, or it is not valid.
-            psycopg.NotSupportedError: an argument asks for what this version cannot do.
-        """
-        if approver is not None:
-            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held")
-        if branches is not None:
-            raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
-        if enforcement not in ("enforce", "observe"):
-            raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
-        source = open_source(policy)
-        source.current()
-        store: BudgetStore | None = None
-        if isinstance(budgets, str):
-            try:
-                store = open_store(budgets)
-            except BudgetError as ex:
-                raise PolicyUnavailable(str(ex)) from None
-        elif budgets is not None:
-            store = budgets
-        given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
-        return cls(source, agent, given, enforcement == "observe", store, on_decision)
 
 
 class Session:
@@ -403,7 +337,13 @@ class Session:
         try:
             budget.charge_query()
         except Exception as ex:
-            self._no_budget(ex, judged.plan.decision)
+            error = self._no_budget(ex, judged.plan.decision)
+        else:
+            return
+        if error is not None:
+            plan = judged.plan
+            telemetry.start(self.facts, plan, self.policy_name, self.version, judged.text).end(error=error)
+            raise error
 
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out. Raises as `charge` does."""
@@ -413,21 +353,24 @@ class Session:
         try:
             budget.charge_bytes(amount)
         except Exception as ex:
-            self._no_budget(ex, None)
+            error = self._no_budget(ex, None)
+        else:
+            return
+        if error is not None:
+            raise error
 
-    def _no_budget(self, why: Exception, decision: Decision | None) -> None:
+    def _no_budget(
+        self, why: Exception, decision: Decision | None
+    ) -> BudgetExceeded | PolicyUnavailable | None:
         if not isinstance(why, Overrun):
             logger.error("the budget store does not answer", exc_info=why)
         if self.observe:
-            return
-        name = self.policy_name
+            return None
         if isinstance(why, Overrun):
-            message = refusal_message(name, why.reason)
-            raise BudgetExceeded(
-                message, decision, rule=RULES[why.counter], resets_at=why.resets_at
-            ) from None
+            message = refusal_message(self.policy_name, why.reason)
+            return BudgetExceeded(message, decision, rule=RULES[why.counter], resets_at=why.resets_at)
         reason = f"the budget store does not answer ({type(why).__name__})"
-        raise PolicyUnavailable(refusal_message(name, reason)) from None
+        return PolicyUnavailable(refusal_message(self.policy_name, reason))
 
     def note_sent(self, judged: Judged) -> None:
         """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""

@@ -13,7 +13,7 @@ from typing import Any
 from guarddb.sql.expressions import UnknownNode
 from guarddb.sql.scope import CTE, Derived, Item, Scope, Source, Table, Unknown
 from guarddb.sql.selects import Selects
-from guarddb.sql.statement import Output, Query, Root
+from guarddb.sql.statement import Clause, Output, Query, Root
 from guarddb.tree import Node
 
 __all__ = ["Analysis", "UnknownNode"]
@@ -114,9 +114,15 @@ class Analysis(Selects):
                 self.expression(clause["whereClause"], update, query, "where")
 
     def _assignments(self, targets: Iterable[Node], scope: Scope, query: Query) -> None:
+        source: Node | None = None
         for wrapped in targets:
             target = wrapped["ResTarget"]
             query.written.add(target["name"])
+            if (assignment := target["val"].get("MultiAssignRef")) is not None:
+                # (a, b) = (…): the JSON repeats the right side for each column. It is one, and is edited once.
+                if assignment.get("colno", 1) == 1 or source is None:
+                    source = assignment["source"]
+                assignment["source"] = source
             self._indices(target, scope, query)
             self.expression(target["val"], scope, query, "set")
 
@@ -151,61 +157,34 @@ class Analysis(Selects):
 
     def _condition(self, fields: Node, scope: Scope, query: Query) -> None:
         if "whereClause" in fields:
-            root = self.expression(fields["whereClause"], scope, query, "where")
-            query.filters_rows = self._mentions(fields["whereClause"], scope) or any(
-                isinstance(link, tuple) and link[0] is query.target for link, _ in root.uses
-            )
+            query.filters_rows = self._picks_rows(fields["whereClause"], scope, query, "where")
 
-    def _mentions(self, node: Any, scope: Scope) -> bool:
-        """Whether a condition holds a column of the relations in `scope` itself (a sub-select's own columns do not count)."""
-        stack = [node]
-        while stack:
-            value = stack.pop()
-            if isinstance(value, list):
-                stack.extend(value)
-            elif isinstance(value, dict):
-                if "ColumnRef" in value and self._is_own_column(value["ColumnRef"], scope):
-                    return True
-                if "SubLink" in value:
-                    # a correlated sub-select names the outer relation by its alias, or by a column that only it has
-                    stack.extend(v for k, v in value["SubLink"].items() if k == "testexpr")
-                    if self._correlated(value["SubLink"]["subselect"], scope):
-                        return True
-                    continue
-                stack.extend(v for v in value.values() if isinstance(v, dict | list))
-        return False
-
-    def _is_own_column(self, column: Node, scope: Scope) -> bool:
-        parts = [f["String"]["sval"] for f in column["fields"] if "String" in f]
-        if len(parts) != len(column["fields"]):
-            return False
-        if len(parts) > 1:
-            return any(s.alias == parts[-2] for item in scope.items for s in item.sources())
-        return any(item.find(parts[0]) or item.opens() for item in scope.items)
-
-    def _correlated(self, subselect: Node, scope: Scope) -> bool:
-        aliases = {s.alias for item in scope.items for s in item.sources()}
-        stack: list[Any] = [subselect]
-        while stack:
-            value = stack.pop()
-            if isinstance(value, list):
-                stack.extend(value)
-            elif isinstance(value, dict):
-                if "ColumnRef" in value:
-                    parts = [f["String"]["sval"] for f in value["ColumnRef"]["fields"] if "String" in f]
-                    if len(parts) > 1 and parts[-2] in aliases:
-                        return True
-                else:
-                    stack.extend(v for v in value.values() if isinstance(v, dict | list))
-        return False
+    def _picks_rows(self, node: Node, scope: Scope, query: Query, clause: Clause) -> bool:
+        """Read a condition; whether it holds a column of the statement's own relations, a correlated sub-select's included."""
+        statement = self.statement
+        roots, queries = len(statement.roots), len(statement.queries)
+        root = self.expression(node, scope, query, clause)
+        if any(column is not None or isinstance(link, tuple) for link, column in root.uses):
+            return True
+        own = {id(query.target), *(id(reference) for reference in query.references)}
+        derived = {
+            id(o) for item in scope.items for s in item.sources() if isinstance(s, Derived) for o in s.outputs
+        }
+        inner = [link for each in statement.roots[roots:] for link, _ in each.uses]
+        inner += [
+            link
+            for each in statement.queries[queries:]
+            for o in each.outputs
+            for link in (*o.links, *o.opaque)
+        ]
+        return any(id(link[0]) in own if isinstance(link, tuple) else id(link) in derived for link in inner)
 
     def merge(self, fields: Node, scope: Scope | None, parent: Query | None) -> Query:
         self.statement.kinds.update(("insert", "update", "delete"))
         query, outer, target = self._dml("merge", fields, scope, parent)
         inner = self._dml_from([fields["sourceRelation"]], target, outer, query)
         join = fields["joinCondition"]
-        self.expression(join, inner, query, "on")
-        query.filters_rows = self._mentions(join, inner)
+        query.filters_rows = self._picks_rows(join, inner, query, "on")
         for wrapped in fields.get("mergeWhenClauses", ()):
             clause = wrapped["MergeWhenClause"]
             if "condition" in clause:

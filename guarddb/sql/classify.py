@@ -351,9 +351,8 @@ class _Reader:
                     Call(parts[-2] if len(parts) > 1 else None, parts[-1], len(node.get("args", ())), node)
                 )
             elif name == "ColumnRef":
-                columns.append(
-                    next((f["String"]["sval"] for f in reversed(node["fields"]) if "String" in f), "*")
-                )
+                last = node["fields"][-1]
+                columns.append(last["String"]["sval"] if "String" in last else "*")
             elif (
                 name == "A_Expr"
                 and "name" in node
@@ -366,7 +365,12 @@ class _Reader:
                 if parts:
                     statement.types.append(TypeUse(parts[-2] if len(parts) > 1 else None, parts[-1]))
         if columns and references:
-            root.uses = [((reference, column), None) for reference in references for column in columns]
+            rows = {"*", "new", "old", *(r.name for r in references), *(r.alias for r in references)}
+            root.uses = [
+                ((reference, "*" if column in rows else column), None)
+                for reference in references
+                for column in columns
+            ]
             statement.roots.append(root)
 
     def _types(self, node: Node) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from guarddb.sql import functions
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list, type_name
 from guarddb.sql.scope import CTE, Scope, Source, Table, Unknown
-from guarddb.sql.statement import Call, Clause, Link, Query, Root, Statement, TypeUse
+from guarddb.sql.statement import Call, Clause, Link, Output, Query, Root, Statement, TypeUse
 from guarddb.tree import Node
 
 
@@ -250,6 +251,9 @@ class Expressions:
             ]
             if not links:
                 self._attribute_call(name, source, root)
+            elif source.opens() or _is_guessed(links):
+                # It may be a column, or a function of the row: it counts as both.
+                self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
             root.uses.extend((link, column) for link in links)
             rest = steps[1:]
         else:
@@ -324,11 +328,17 @@ class Expressions:
         if source is None:
             return self._any_column(parts[-1], scope), False
         found = source.find(parts[-1])
-        if found is not None:
+        if found is not None and not _is_guessed(found):
             return found, False
         opens = source.opens()
-        if opens:
-            return [(o.reference, parts[-1]) for o in opens if o.reference is not None], False
+        if opens or found is not None:
+            # Whether it is a column nobody knows for certain; if it is none, it is a function of the row.
+            self.statement.calls.append(Call(None, parts[-1], 1, None, how="attribute"))
+            maybe: list[Link] = [(o.reference, parts[-1]) for o in opens if o.reference is not None]
+            maybe += found or []
+            if functions.takes_a_row(parts[-1]):
+                return maybe + source.whole_row(), True
+            return maybe, False
         # No such column: PostgreSQL now tries the function parts[-1](row).
         self.statement.calls.append(Call(None, parts[-1], 1, None, how="attribute"))
         return source.whole_row(), True
@@ -356,6 +366,10 @@ _SPECIAL: dict[str, Callable[[Expressions, Node, Scope, Query | None, Root, list
     "JsonObjectAgg": Expressions._json_aggregate,
     "JsonArrayAgg": Expressions._json_aggregate,
 }
+
+
+def _is_guessed(links: list[Link]) -> bool:
+    return any(isinstance(link, Output) and link.guessed for link in links)
 
 
 def _as_call(constructor: Node) -> Node:

@@ -67,7 +67,7 @@ class FromClause(Expressions):
             return item
         if name in ("RangeTableFunc", "JsonTable"):
             names = self._table_function_columns(fields, scope, query)
-            return Derived(alias, [Output(n, query=query) for n in names], aliases)
+            return Derived(alias, _guessed(names, query), aliases)
         raise UnknownNode(name)
 
     def _range_var(
@@ -125,9 +125,10 @@ class FromClause(Expressions):
             reference.unmapped_alias = aliases is not None
             return Unknown(reference.alias, reference, schema)
         names = attribute_names(relation)
-        if aliases:
-            names = {(aliases[i] if i < len(aliases) else a): a for i, a in enumerate(names)}
-        return Table(reference, names, schema)
+        if not aliases:
+            return Table(reference, names, schema)
+        pairs = [(aliases[i] if i < len(aliases) else a, a) for i, a in enumerate(names)]
+        return Table(reference, names, schema, pairs)
 
     def _unmapped(self, outputs: Iterable[Output]) -> None:
         for output in outputs:
@@ -202,11 +203,11 @@ class FromClause(Expressions):
         if names is None:
             # A function of unknown result: its alias list may name some of the columns, and there may be more.
             if aliases:
-                return Derived(alias, [Output(n, query=query) for n in aliases])
+                return Derived(alias, _guessed(aliases, query))
             name = alias or _call_name(fields["functions"][0]["List"]["items"][0])
             return Unknown(name, None)
         shown = alias or _call_name(fields["functions"][0]["List"]["items"][0])
-        return Derived(shown, [Output(n, query=query) for n in names], aliases)
+        return Derived(shown, _guessed(names, query), aliases)
 
     def _column_definition(self, fields: Node) -> str:
         if "typeName" in fields:
@@ -240,32 +241,34 @@ class FromClause(Expressions):
                 if shape == (False,):
                     return [single]
                 if shape and isinstance(shape[0], str):
-                    names = [str(n) for n in shape]
-                    return [single] if len(names) == 1 else names
+                    # One OUT parameter names the column as well, over the alias (chooseScalarFunctionAlias).
+                    return [str(n) for n in shape]
         return None
 
     def _table_function_columns(self, fields: Node, scope: Scope, query: Query) -> list[str]:
         """XMLTABLE and JSON_TABLE: the expressions they take and the columns they make."""
         names: list[str] = []
+        nested: list[str] = []
         root = Root(query, "function", fields)
         self.statement.roots.append(root)
-        stack: list[Any] = [fields]
+        stack: list[tuple[Any, list[str]]] = [(fields, names)]
         while stack:
-            value = stack.pop()
+            value, into = stack.pop()
             if isinstance(value, list):
-                stack.extend(reversed(value))
+                stack.extend((item, into) for item in reversed(value))
                 continue
             if not isinstance(value, dict):
                 continue
             for key, child in value.items():
                 if key in ("RangeTableFuncCol", "JsonTableColumn"):
-                    if (column := child.get("colname") or child.get("name")) and child.get(
-                        "coltype"
-                    ) != "JTC_NESTED":
-                        names.append(column)
+                    is_nested = child.get("coltype") == "JTC_NESTED"
+                    if (column := child.get("colname") or child.get("name")) and not is_nested:
+                        into.append(column)
                     if "typeName" in child:
                         self._type(child["typeName"])
-                    stack.append({k: v for k, v in child.items() if k not in ("typeName",)})
+                    # The columns of NESTED PATH come behind the plain ones (transformJsonTableColumns).
+                    inner = {k: v for k, v in child.items() if k not in ("typeName",)}
+                    stack.append((inner, nested if is_nested else into))
                 elif key in ("alias", "coldeflist"):
                     continue
                 elif key[0].isupper() and key not in (
@@ -276,8 +279,8 @@ class FromClause(Expressions):
                 ):
                     self._walk({key: child}, scope, query, root)
                 else:
-                    stack.append(child)
-        return names
+                    stack.append((child, into))
+        return names + nested
 
 
 def attribute_names(relation: Relation) -> dict[str, str]:
@@ -297,6 +300,14 @@ def _links_of(item: Item, name: str) -> list[Link]:
     if found is not None:
         return found
     return [(o.reference, name) for o in item.opens() if o.reference is not None]
+
+
+def _guessed(names: Iterable[str], query: Query) -> list[Output]:
+    """The columns of a function, named by our reading of PostgreSQL's rules."""
+    outputs = [Output(name, query=query) for name in names]
+    for output in outputs:
+        output.guessed = True
+    return outputs
 
 
 def _call_name(call: Node) -> str | None:

@@ -135,6 +135,17 @@ def system_relation(schema: str | None, name: str) -> SystemRelation | None:
     return facts().relations.get(f"{schema or 'pg_catalog'}.{name}")
 
 
+_ROW_TYPES = frozenset(
+    {"record", "anyelement", "any", "anynonarray", "anycompatible", "anycompatiblenonarray"}
+)
+
+
+@cache
+def takes_a_row(name: str) -> bool:
+    """Whether a built-in function of this name can be called with one row, as `row.name` does."""
+    return any(each.takes(1) and each.arguments and each.arguments[0] in _ROW_TYPES for each in builtin(name))
+
+
 def is_aggregate(name: str) -> bool:
     return any(overload.kind == "a" for overload in builtin(name))
 

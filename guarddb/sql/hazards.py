@@ -63,7 +63,11 @@ def hazards(statement: Statement) -> list[Hazard]:
             if root.node is not None and cannot_raise(root):
                 continue
             found.extend(_parts(root))
-        elif root.clause in ("target", "returning", "values"):
+        elif root.clause in ("values", "function"):
+            # LATERAL VALUES is pulled up into whatever uses its columns; a function may run before a filter that became a join.
+            if root.uses and root.node is not None and not _inserted(root) and not cannot_raise(root):
+                found.append(Hazard(root, root.node, _references(link for link, _ in root.uses)))
+        elif root.clause in ("target", "returning"):
             if not root.uses or root.node is None or cannot_raise(root):
                 continue
             if conditioned is None:
@@ -71,6 +75,12 @@ def hazards(statement: Statement) -> list[Hazard]:
             if id(root) in conditioned:
                 found.append(Hazard(root, root.node, _references(link for link, _ in root.uses)))
     return found
+
+
+def _inserted(root: Root) -> bool:
+    """The VALUES of an INSERT."""
+    query = root.query
+    return query is not None and query.parent is not None and query.parent.kind == "insert"
 
 
 def _parts(root: Root) -> list[Hazard]:

@@ -112,6 +112,7 @@ def _subselect_name(subselect: Node) -> tuple[str | None, int]:
     fields = subselect.get("SelectStmt", {})
     while "larg" in fields:
         fields = fields["larg"]
+    # PostgreSQL takes the name the inner target list has by then, and takes it for a strong one, "?column?" as well.
     if fields.get("valuesLists"):
         return "column1", 2
     targets = fields.get("targetList", ())
@@ -120,4 +121,4 @@ def _subselect_name(subselect: Node) -> tuple[str | None, int]:
     target = targets[0]["ResTarget"]
     if "name" in target:
         return target["name"], 2
-    return _figure(target["val"])
+    return _figure(target["val"])[0] or "?column?", 2

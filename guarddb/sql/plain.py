@@ -42,6 +42,8 @@ def _condition(node: Any, links: dict[int, list[Link]], outputs: list[Link]) -> 
     stack: list[Any] = [node]
     while stack:
         value = stack.pop()
+        if not isinstance(value, dict) or len(value) != 1:
+            return False
         ((kind, fields),) = value.items()
         if kind == "BoolExpr":
             stack.extend(fields["args"])

@@ -18,7 +18,7 @@ from pglast import parser
 
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Query, Reference
-from guarddb.tree import Node, parse, parse_json
+from guarddb.tree import Node, parse_json
 
 #: Where things stand in the text; never part of what it means.
 # Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
@@ -59,6 +59,10 @@ _OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = (
 )
 
 
+#: At one place in the text: what closes something comes first, then what opens something, the outermost before the others.
+_CLOSES, _OPENS_ALL, _OPENS, _REPLACES = range(4)
+
+
 class RewriteError(Exception):
     """An edit found no place, or the edited text does not parse to the edited tree."""
 
@@ -69,7 +73,8 @@ class Rewriter:
     def __init__(self, sql: str, statements: list[Node]) -> None:
         self.sql = sql
         self.statements = statements
-        self._edits: list[tuple[int, int, int, str]] = []
+        # (start, rank among the edits at one place, order of making, end, text)
+        self._edits: list[tuple[int, int, int, int, str]] = []
         # `TABLE t` that has to be written out as SELECT … FROM t: its word's token -> the target list.
         self._table_commands: dict[int, str] = {}
 
@@ -111,14 +116,16 @@ class Rewriter:
     def _end(self, index: int) -> int:
         return self.tokens[index].end + 1
 
-    def _edit(self, start: int, end: int, text: str) -> None:
-        self._edits.append((start, end, len(self._edits), text))
+    def _edit(self, start: int, end: int, text: str, rank: int = _REPLACES) -> None:
+        self._edits.append((start, rank, len(self._edits), end, text))
 
-    def _before(self, index: int, text: str) -> None:
-        self._edit(self.starts[index], self.starts[index], text)
+    def _before(self, index: int, text: str, *, outermost: bool = False) -> None:
+        place = self.starts[index]
+        self._edit(place, place, text, _OPENS_ALL if outermost else _OPENS)
 
     def _after(self, index: int, text: str) -> None:
-        self._edit(self._end(index), self._end(index), text)
+        place = self._end(index)
+        self._edit(place, place, text, _CLOSES)
 
     def _name_end(self, index: int) -> int:
         """The last token of a dotted name (or `a.*`) that starts at `index`."""
@@ -363,7 +370,7 @@ class Rewriter:
         end = on
         depth = 0
         position = on + 1
-        stop = _AFTER_WHERE | {"WHERE", "ON", "JOIN", "WHEN", _COMMA, "SET"}
+        stop = _AFTER_WHERE | {"WHERE", "ON", "USING", "JOIN", "WHEN", _COMMA, "SET"}
         while position < len(self.names):
             name = self.names[position]
             if name in ("ASCII_40", "ASCII_91", "CASE"):
@@ -451,11 +458,14 @@ class Rewriter:
     def wrap_target(self, target: Node, name: str, form: str) -> None:
         """Put `form` with `{}` replaced by the target's own expression in its place."""
         first, last, text = self.target_text(target)
-        self._edit(
-            self.starts[first],
-            self._end(last),
-            form.format(text) + ("" if "name" in target else f" AS {quote(name)}"),
-        )
+        label = "" if "name" in target else f" AS {quote(name)}"
+        before, *after = form.split("{}")
+        if len(after) == 1:
+            # Around it, so that edits inside the expression keep their place.
+            self._before(first, before, outermost=True)
+            self._after(last, after[0] + label)
+        else:
+            self._edit(self.starts[first], self._end(last), form.format(text) + label)
         target["val"] = _substituted(form, target["val"])
         _put(target, "name", target.get("name", name))
 
@@ -607,7 +617,7 @@ class Rewriter:
             self._edit(self.starts[word], self._end(word), f"SELECT {targets} FROM")
         pieces: list[str] = []
         position = 0
-        for start, end, _, text in sorted(self._edits, key=_edit_order):
+        for start, _, _, end, text in sorted(self._edits):
             if start < position:
                 raise RewriteError("two edits overlap")
             pieces.append(self.sql[position:start])
@@ -618,12 +628,6 @@ class Rewriter:
         if not same_tree(edited, self.statements):
             raise RewriteError("the rewritten text does not mean what was meant")
         return edited
-
-
-def _edit_order(edit: tuple[int, int, int, str]) -> tuple[int, int, int]:
-    start, _, order, text = edit
-    # At one place: what closes something (inserted after a token) before what opens something; then in order of making.
-    return (start, 0 if text.startswith(")") else 1, order)
 
 
 def same_tree(sql: str, expected: list[Node]) -> bool:
@@ -694,7 +698,8 @@ def _placeless(text: str) -> str:
 
 @lru_cache(maxsize=512)
 def _parse_cached(sql: str) -> Node:
-    statement: Node = parse(sql, checked=False)[0]["stmt"]
+    # Without places: a location in a text of ours means nothing in the agent's.
+    statement: Node = _decode(_placeless(parse_json(sql)))["stmts"][0]["stmt"]
     return statement
 
 

@@ -57,15 +57,29 @@ class Source(Item):
 class Table(Source):
     """A relation whose columns are known. `names` maps the name seen here to the attribute's name."""
 
-    __slots__ = ("names", "reference")
+    __slots__ = ("names", "pairs", "reference")
 
-    def __init__(self, reference: Reference, names: dict[str, str], schema: str | None) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        names: dict[str, str],
+        schema: str | None,
+        pairs: list[tuple[str, str]] | None = None,
+    ) -> None:
         super().__init__(reference.alias, schema)
         self.reference = reference
         self.names = names
+        #: (name seen, attribute) in order, where an alias list gives names: it may give one twice
+        self.pairs = pairs
 
     def find(self, name: str) -> list[Link] | None:
-        attribute = self.names.get(name)
+        if self.pairs is not None:
+            found: list[Link] = [
+                (self.reference, attribute) for seen, attribute in self.pairs if seen == name
+            ]
+            if found:
+                return found
+        attribute = self.names.get(name) if self.pairs is None else None
         if attribute is not None:
             return [(self.reference, attribute)]
         if name in SYSTEM_COLUMNS:
@@ -75,7 +89,8 @@ class Table(Source):
 
     def columns(self) -> list[Column]:
         reference, alias = self.reference, self.alias
-        return [(name, [(reference, attribute)], alias) for name, attribute in self.names.items()]
+        pairs = self.names.items() if self.pairs is None else self.pairs
+        return [(name, [(reference, attribute)], alias) for name, attribute in pairs]
 
     def whole_row(self) -> list[Link]:
         self.reference.whole_row = True
@@ -275,7 +290,11 @@ class Scope:
                 if links := item.find(name):
                     level += links
             if level:
-                return found + level
+                found += level
+                if not any(isinstance(link, Output) and link.guessed for link in level):
+                    return found
+                # The name was found by our reading of what PostgreSQL calls a column: it may be one further out as well.
+                maybe = True
             for item in scope.items:
                 for open_ in item.opens():
                     maybe = True

@@ -185,6 +185,7 @@ class Selects(FromClause):
                 outputs.append(output)
                 continue
             output = Output(target.get("name") or column_name(node), target=target, query=query)
+            output.guessed = "name" not in target
             outputs.append(output)
             sublink = node.get("SubLink")
             if sublink is not None and sublink.get("subLinkType") == "EXPR_SUBLINK":

@@ -143,10 +143,13 @@ class Output:
     `opaque`: what it carries whole, not as a bare column: the column of a scalar subquery, a whole row.
     `root`: the expression, when it is one. `target`: the ResTarget fields; None for a column of a set operation or CTE.
     `qualifier`: for a column that a star expands to, the alias it is reached by (None: unqualified, a merged column).
+    `guessed`: its name is our reading of a rule of PostgreSQL's (an unnamed expression, a function's column), so that a name
+    found here may still mean a column further out.
     `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
     """
 
     __slots__ = (
+        "guessed",
         "links",
         "name",
         "opaque",
@@ -170,6 +173,7 @@ class Output:
         self.query = query
         self.root: Root | None = None
         self.star = False
+        self.guessed = False
         self.qualifier: str | None = None
         self.open: Open | None = None
         # What the masking rules write down: the value must flow on as it is; the kind a set operation above asks for.
