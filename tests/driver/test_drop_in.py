@@ -27,9 +27,9 @@ def test_psycopgs_public_names_are_all_here() -> None:
     assert missing == []
     assert guarddb.paramstyle == "pyformat"
     assert guarddb.errors.UniqueViolation is psycopg.errors.UniqueViolation
-    assert guarddb.sql.SQL is psycopg.sql.SQL
+    assert vars(guarddb.sql)["SQL"] is psycopg.sql.SQL
     assert guarddb.rows.dict_row is psycopg.rows.dict_row
-    assert guarddb.types.json.Jsonb is psycopg.types.json.Jsonb
+    assert guarddb.types is psycopg.types
 
 
 def test_own_names_win() -> None:
@@ -58,7 +58,8 @@ async def test_type_of_a_cursor_is_the_exported_class(dsn: str, cls: type[Any]) 
         conn = guarddb.connect(dsn, policy=open_policy())
     try:
         name = ("c",) if "Server" in cls.__name__ else ()
-        for made in (cls, plain):
+        classes: list[Any] = [cls, plain]
+        for made in classes:
             cur = made(conn, *name)
             assert type(cur) is cls
             await run(cur.execute("SELECT 1"))
@@ -173,7 +174,7 @@ def test_pool_hands_out_guarded_connections(dsn: str, answers: Engine) -> None:
         connection_class=guarddb.Connection,
         kwargs={"policy": policy, "settings": {"app.tenant": "1"}},
         check=psycopg_pool.ConnectionPool.check_connection,
-        reset=lambda conn: conn.pgconn.exec_(b"DISCARD ALL"),  # type: ignore[arg-type, return-value]
+        reset=lambda conn: conn.pgconn.exec_(b"DISCARD ALL"),  # type: ignore[arg-type]
     ) as pool:
         for _ in range(3):
             with pool.connection() as conn:
@@ -339,8 +340,7 @@ async def test_many_tasks_on_a_pool(dsn: str, answers: Engine) -> None:
                         cur = await conn.execute(f"SELECT {number}")
                         assert await cur.fetchone() == (number,)
                     except guarddb.PolicyViolation as ex:
-                        assert str(ex).endswith(f"no {number}")
-                        refused += 1
+                        refused += str(ex).endswith(f"no {number}")
             return refused
 
         refused = await asyncio.gather(*(work(number) for number in range(100)))

@@ -19,12 +19,8 @@ def everything(ex: BaseException) -> str:
     """All that an error shows, chains included."""
     shown = [str(ex), repr(ex)]
     diag = getattr(ex, "diag", None)
-    for name in dir(diag):
-        if not name.startswith("_"):
-            shown.append(str(getattr(diag, name)))
-    for chained in (ex.__cause__, ex.__context__):
-        if chained is not None:
-            shown.append(everything(chained))
+    shown += [str(getattr(diag, name)) for name in dir(diag) if not name.startswith("_")]
+    shown += [everything(chained) for chained in (ex.__cause__, ex.__context__) if chained is not None]
     return " ".join(shown)
 
 

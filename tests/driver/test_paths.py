@@ -46,7 +46,7 @@ def sibling(conn: Any, name: str) -> Any:
     return getattr(psycopg, ("Async" if isinstance(conn, psycopg.AsyncConnection) else "") + name)
 
 
-async def execute(conn: Any, query: str) -> list[Any]:
+async def execute(conn: Any, query: Any) -> list[Any]:
     rows: list[Any] = await run((await run(conn.execute(query))).fetchall())
     return rows
 
@@ -64,12 +64,12 @@ async def binary(conn: Any, query: str) -> list[Any]:
 
 
 async def composed(conn: Any, query: str) -> list[Any]:
-    text = psycopg.sql.SQL("SELECT * FROM ({}) AS q").format(psycopg.sql.SQL(query))  # type: ignore[arg-type]
-    return await execute(conn, text)  # type: ignore[arg-type]
+    text = psycopg.sql.SQL("SELECT * FROM ({}) AS q").format(psycopg.sql.SQL(query))
+    return await execute(conn, text)
 
 
 async def as_bytes(conn: Any, query: str) -> list[Any]:
-    return await execute(conn, query.encode())  # type: ignore[arg-type]
+    return await execute(conn, query.encode())
 
 
 async def iterated(conn: Any, query: str) -> list[Any]:
