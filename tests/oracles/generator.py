@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from tests.oracles.draws import Draws
 from tests.oracles.schema import Table
@@ -42,8 +42,6 @@ class Item:
 class Scope:
     items: list[Item]
     parent: Scope | None = None
-    #: names that a join merged: unqualified use is fine
-    merged: set[str] = field(default_factory=set)
 
     def levels(self) -> list[Scope]:
         found: list[Scope] = []
@@ -712,12 +710,9 @@ class _Generator:
         else:
             if not small and d.chance(15):
                 item = d.pick(scope.items)
-                if not any(c.mask == "null!" for c in item.cols):
+                if item.whole:
                     self.used("star")
-                    if len(scope.items) == 1 and d.chance(50) and not scope.merged and "(" not in text.split(" AS ")[0][:1]:
-                        targets.append("*")
-                    else:
-                        targets.append(f"{item.alias}.*")
+                    targets.append("*" if len(scope.items) == 1 and d.chance(50) else f"{item.alias}.*")
                     cols += [Col(c.name, c.type, c.trap, c.mask) for c in item.cols]
             for i in range(1 + d.below(3)):
                 special = self.special(scope, f"s{i}", use) if not small and d.chance(12) else None
@@ -1112,7 +1107,7 @@ class _Generator:
 
     def assignments(self, table: Table, ctx: Ctx) -> str:
         d = self.d
-        free = [c.name for c in table.columns if c.name not in ("id", "kind") and c.name not in table.fixed]
+        free = [c.name for c in table.columns if c.name not in ("id", "kind", *table.fixed) and not c.mask]
         made = {}
         for _ in range(1 + d.below(2)):
             column = d.pick(free)
@@ -1186,7 +1181,8 @@ class _Generator:
         alias = table.name
         if d.chance(30):
             alias = self.alias()
-        columns = [c.name for c in table.columns]
+        # A value written into a masked column would come back unmasked from the copy: they are left alone.
+        columns = [c.name for c in table.columns if not c.mask]
         if d.chance(30):
             columns = [c for c in columns if c in ("id", "tenant", "kind") or d.chance(60)]
         named = f" ({', '.join(columns)})" if d.chance(60) or len(columns) < len(table.columns) else ""
@@ -1225,7 +1221,7 @@ class _Generator:
             self.used("on conflict nothing")
             return f" ON CONFLICT{key if d.chance(50) else ''} DO NOTHING"
         self.used("on conflict update")
-        free = [c for c in table.columns if c.name not in ("id", "kind")]
+        free = [c for c in table.columns if c.name not in ("id", "kind") and not c.mask]
         column = d.pick(free)
         value = f"excluded.{column.name}" if d.chance(50) and not column.mask else self.new_value(table, column.name, None)
         # Below another scope, for which every name gets its alias: a bare one could mean excluded as well.
@@ -1251,7 +1247,7 @@ class _Generator:
             if any(c.startswith(matched) for c in clauses):
                 break  # nothing comes after an unconditional one
             if form == "insert":
-                columns = [c.name for c in table.columns]
+                columns = [c.name for c in table.columns if not c.mask]
                 values = [
                     f"{item.alias}.{item.key[0]} + 200" if c == "id" else self.new_value(table, c, None) for c in columns
                 ]
@@ -1342,6 +1338,7 @@ def masked_branch(branch: Query, cols: Sequence[Col]) -> str:
         n if mine.mask == col.mask or col.mask == "null!" else mask_sql(n, col.mask, col.type)
         for n, mine, col in zip(names, branch.cols, cols, strict=True)
     ]
+    shown = [f"{value} AS {col.name}" for value, col in zip(shown, branch.cols, strict=True)]
     return f"SELECT {', '.join(shown)} FROM ({branch.sql}) AS branch ({', '.join(names)})"
 
 

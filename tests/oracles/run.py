@@ -14,7 +14,8 @@ from tests.oracles.result import Finding, Report, Verdict, shape
 
 class Oracle(Protocol):
     name: str
-    grammar: Grammar
+
+    def grammar_for(self, number: int) -> Grammar: ...
 
     def check(self, generated: Generated, number: int) -> Verdict: ...
 
@@ -23,8 +24,7 @@ class Oracle(Protocol):
 
 def statement(oracle: Oracle, seed: int, number: int) -> Generated:
     """The statement of this number: each has a source of its own, so that it can be made again alone."""
-    grammar = oracle.grammar if isinstance(oracle.grammar, Grammar) else oracle.grammar
-    return generate(Draws(random.Random(seed * 1_000_003 + number)), grammar)
+    return generate(Draws(random.Random(seed * 1_000_003 + number)), oracle.grammar_for(number))
 
 
 def run(
@@ -74,7 +74,7 @@ def _shrunk(oracle: Oracle, generated: Generated, verdict: Verdict, number: int)
 
     def fails(made: list[int]) -> bool:
         nonlocal last
-        smaller = generate(Draws(made), oracle.grammar)
+        smaller = generate(Draws(made), oracle.grammar_for(number))
         found = oracle.check(smaller, number)
         if found.kind == verdict.kind and found.cause == verdict.cause:
             last = (smaller, found)

@@ -112,8 +112,17 @@ def make_roles(server: str) -> None:
                 conn.execute(f"CREATE ROLE {role} LOGIN")
 
 
+def fill(conn: psycopg.Connection, *, types: dict[str, str] | None = None, rows: bool = True) -> None:
+    """The oracles' schema, and its rows."""
+    conn.execute("GRANT ALL ON SCHEMA public TO keeper")
+    conn.execute(schema_sql(types))
+    if rows:
+        conn.execute(rows_sql())
+    conn.execute(CONTENTS_SQL)
+
+
 @contextmanager
-def database(server: str, stem: str, *, variant: int = 0, template: str | None = None) -> Iterator[str]:
+def database(server: str, stem: str, *, template: str | None = None) -> Iterator[str]:
     """A database with the oracles' schema and rows, or a copy of one."""
     if template is not None:
         with temporary_database(server, stem, template) as dsn:
@@ -121,10 +130,7 @@ def database(server: str, stem: str, *, variant: int = 0, template: str | None =
         return
     with temporary_database(server, stem) as dsn:
         with psycopg.connect(dsn, autocommit=True) as conn:
-            conn.execute("GRANT ALL ON SCHEMA public TO keeper")
-            conn.execute(schema_sql())
-            conn.execute(rows_sql(variant))
-            conn.execute(CONTENTS_SQL)
+            fill(conn)
         yield dsn
 
 

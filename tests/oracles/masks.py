@@ -1,0 +1,160 @@
+"""Oracle 2: mask by substitution.
+
+The copy's columns were overwritten by their masks. What guarddb answers over the raw columns must be what the copy answers; or
+the statement was refused, which is right only when the generator used a masked column for more than selecting it. Two things
+are NULL by rule and not in the copy, and the generator says where: a scalar subquery and a whole row over a masked column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import psycopg
+
+from guarddb import Catalog, MaskingRule, PolicyProfile
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.evaluate import compile_policy
+from tests.fix_server import temporary_database
+from tests.oracles.engine import decide, last_fault
+from tests.oracles.generator import Generated, Grammar
+from tests.oracles.result import Verdict, general
+from tests.oracles.rls import compared, invalid, said
+from tests.oracles.schema import FILTERS, MASKINGS, Masking, tables
+from tests.oracles.server import Outcome, Side, delete_hidden, fill, make_roles
+
+_TYPES = {"name": "text", "label": "text", "n": "int", "d": "date"}
+
+
+def profile(masking: Masking) -> PolicyProfile:
+    rules = []
+    for place, kind in masking.masks.items():
+        table, column = place.split(".")
+        rules.append(MaskingRule(table=table, column=column, kind=kind))
+    return PolicyProfile(name=masking.name, access_mode="read_write", masking_rules=rules)
+
+
+def grammar_of(masking: Masking, *, writes: float = 10, misuse: float = 0.4) -> Grammar:
+    return Grammar(tables(masking.masks), writes=writes, misuse=misuse, dirty=0)
+
+
+def overwritten_sql(masking: Masking) -> str:
+    """Overwrite every masked column by its mask, as SQL that guarddb had no part in."""
+    statements = []
+    for place, kind in masking.masks.items():
+        table, column = place.split(".")
+        text = _TYPES[column] == "text"
+        if kind == "hash":
+            value = f"encode(sha256(convert_to({column}::text, 'UTF8')), 'hex')"
+            statements.append(f"UPDATE {table} SET {column} = {value} WHERE {column} IS NOT NULL;")
+        elif kind == "redact" and text:
+            statements.append(f"UPDATE {table} SET {column} = '[redacted]' WHERE {column} IS NOT NULL;")
+        else:
+            statements.append(f"UPDATE {table} SET {column} = NULL;")
+    return "\n".join(statements)
+
+
+class MaskOracle:
+    name = "masks"
+
+    def __init__(self, sets: list[tuple[Masking, Grammar, CompiledPolicy, Side, Side]], catalogs: list[Catalog]) -> None:
+        self.sets = sets
+        self.catalogs = catalogs
+
+    def grammar_for(self, number: int) -> Grammar:
+        return self.sets[number % len(self.sets)][1]
+
+    def place(self, number: int) -> str:
+        return f"masks {self.sets[number % len(self.sets)][0].name}"
+
+    def check(self, generated: Generated, number: int) -> Verdict:
+        _, _, policy, raw, copy = self.sets[number % len(self.sets)]
+        catalog = self.catalogs[number % len(self.sets)]
+        plan = decide(generated.sql, policy, catalog)
+        if plan.decision.blocked:
+            rule, reason = plan.decision.rule, plan.decision.reason
+            plain = raw.run(generated.sql, generated.params, writes=generated.writes)
+            if invalid(plain):
+                return Verdict("invalid", plain.message)
+            if rule == "internal_error":
+                return Verdict("mismatch", f"internal_error: {last_fault()}", reason)
+            if generated.misuses:
+                return Verdict("refused", rule)
+            return Verdict("blocked", f"{rule}: {general(reason)}", reason)
+        got = raw.run(plan.sql, generated.params, writes=generated.writes)
+        expected = copy.run(generated.expected_sql, generated.params, writes=generated.writes)
+        if invalid(expected):
+            if generated.misuses:
+                # What it does with the column cannot be done with its mask, whose type is another.
+                return Verdict("mismatch", f"misuse let through: {generated.misuses[0]}", said(plan, expected, got))
+            plain = raw.run(generated.sql, generated.params, writes=generated.writes)
+            if invalid(plain):
+                return Verdict("invalid", plain.message)
+        self.nulled(generated, expected)
+        expected.contents = got.contents
+        expected.types = got.types = tuple(
+            0 if c.type == "record" else t for c, t in zip(generated.cols or (), got.types, strict=True)
+        ) if len(generated.cols or ()) == len(got.types) else got.types
+        different = compared(expected, got, ordered=generated.ordered)
+        if different is not None:
+            if generated.misuses:
+                different = f"misuse let through: {generated.misuses[0]}: {different}"
+            return Verdict("mismatch", different, said(plan, expected, got))
+        return Verdict("error" if got.state else "same")
+
+    @staticmethod
+    def nulled(generated: Generated, expected: Outcome) -> None:
+        """Where the rules say NULL whatever the value is."""
+        places = [i for i, c in enumerate(generated.cols or ()) if c.mask == "null!"]
+        if not places or expected.state:
+            return
+        expected.rows = [tuple(None if i in places else v for i, v in enumerate(row)) for row in expected.rows]
+
+
+@contextmanager
+def mask_oracle(server: str) -> Iterator[MaskOracle]:
+    make_roles(server)
+    everything = FILTERS[1]
+    with ExitStack() as stack:
+
+        def filled(stem: str, masking: Masking, *, overwritten: bool) -> str:
+            dsn = stack.enter_context(temporary_database(server, stem))
+            types = {p: "text" for p, kind in masking.masks.items() if kind == "hash"} if overwritten else {}
+            with psycopg.connect(dsn, autocommit=True) as conn:
+                fill(conn, types=types)
+            # Nothing is hidden here, so nothing may raise.
+            delete_hidden(dsn, everything)
+            with psycopg.connect(dsn, autocommit=True) as conn:
+                if overwritten:
+                    conn.execute(overwritten_sql(masking))
+                # Updated rows have moved; so have the raw ones then, and ctid is the same in both.
+                else:
+                    conn.execute(moved_sql(masking))
+            return dsn
+
+        sets, catalogs = [], []
+        for masking in MASKINGS:
+            raw = Side(filled("oracle_raw", masking, overwritten=False))
+            copy = Side(filled("oracle_masked", masking, overwritten=True))
+            for side in (raw, copy):
+                stack.callback(side.close)
+            sets.append((masking, grammar_of(masking), compile_policy(profile(masking)), raw, copy))
+            catalogs.append(Catalog.from_connection(raw.conn))
+        yield MaskOracle(sets, catalogs)
+
+
+def moved_sql(masking: Masking) -> str:
+    """The same updates that leave every value as it is."""
+    statements = []
+    for place, kind in masking.masks.items():
+        table, column = place.split(".")
+        some = kind == "hash" or (kind == "redact" and _TYPES[column] == "text")
+        where = f" WHERE {column} IS NOT NULL" if some else ""
+        statements.append(f"UPDATE {table} SET {column} = {column}{where};")
+    return "\n".join(statements)
+
+
+def without_hashes(masking: Masking) -> Masking:
+    """Hashes show whether two values are equal, which is what they are for; here nothing may show."""
+    return replace(masking, masks={p: "null" if k == "hash" else k for p, k in masking.masks.items()})

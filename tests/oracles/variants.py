@@ -1,0 +1,126 @@
+"""Oracle 3 of the list: two databases that differ only in what the agent may not know.
+
+Hidden rows have other values and there are more of them; masked values are others, and where the mask is NULL also others are
+NULL. Every statement, well-meant or not, must look the same on both: rows, tag, description, notices, and an error to its
+last letter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+
+from guarddb import Catalog, PolicyProfile, RowFilter
+from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.evaluate import compile_policy
+from tests.fix_server import temporary_database
+from tests.oracles.engine import decide, last_fault
+from tests.oracles.generator import Generated, Grammar
+from tests.oracles.masks import grammar_of, without_hashes
+from tests.oracles.masks import profile as masks_of
+from tests.oracles.result import Verdict
+from tests.oracles.rls import invalid, normalised
+from tests.oracles.schema import FILTERED_TABLES, FILTERS, MASKINGS, SETTINGS, Filter, Masking, more_rows_sql, rows_sql
+from tests.oracles.server import Outcome, Side, database, fill, make_roles
+
+
+def profile(masking: Masking, row_filter: Filter) -> PolicyProfile:
+    return masks_of(masking).model_copy(
+        update={"row_filters": [RowFilter(table=t, predicate=row_filter.policy(t)) for t in FILTERED_TABLES]}
+    )
+
+
+def other_values_sql(masking: Masking, variant: int, *, fixed: str = "") -> str:
+    """Give masked columns other values in variant 1, and move the same rows in variant 0. `fixed`: a column that stays."""
+    statements = []
+    for place, kind in masking.masks.items():
+        table, column = place.split(".")
+        other = {
+            "name": "coalesce(name, '4') || '7'",
+            "label": "coalesce(label, 'x') || 'y'",
+            "n": "coalesce(n, 4) % 1000 + 11",
+            "d": "coalesce(d, date '2001-01-01') + 400",
+        }[column]
+        if kind == "redact" and column in ("name", "label"):
+            # [redacted] shows that there is a value.
+            other = f"CASE WHEN {column} IS NOT NULL THEN {other} END"
+        else:
+            other = f"CASE WHEN {column} IS NULL OR id % 4 > 0 THEN {other} END"
+        statements.append(f"UPDATE {table} SET {column} = {other if variant and column != fixed else column};")
+    return "\n".join(statements)
+
+
+class VariantsOracle:
+    name = "variants"
+
+    def __init__(self, sets: list[tuple[Masking, Filter, Grammar, CompiledPolicy, Side, Side, Catalog]]) -> None:
+        self.sets = sets
+
+    def grammar_for(self, number: int) -> Grammar:
+        return self.sets[number % len(self.sets)][2]
+
+    def place(self, number: int) -> str:
+        masking, row_filter = self.sets[number % len(self.sets)][:2]
+        return f"masks {masking.name}, filter {row_filter.name}"
+
+    def check(self, generated: Generated, number: int) -> Verdict:
+        _, _, _, policy, one, other, catalog = self.sets[number % len(self.sets)]
+        plan = decide(generated.sql, policy, catalog)
+        if plan.decision.blocked:
+            if plan.decision.rule == "internal_error":
+                # Counted where it is compared; nothing was sent, so nothing was seen.
+                return Verdict("refused", f"internal_error: {last_fault()}")
+            return Verdict("refused", plan.decision.rule)
+        first = one.run(plan.sql, generated.params, writes=generated.writes)
+        second = other.run(plan.sql, generated.params, writes=generated.writes)
+        different = seen(first, second, ordered=generated.ordered)
+        if different is not None:
+            detail = f"sent: {plan.sql}\none:   {first.shown()}\nother: {second.shown()}"
+            return Verdict("mismatch", different, detail)
+        if invalid(normalised(first)):
+            return Verdict("invalid", first.message)
+        return Verdict("error" if first.state else "same")
+
+
+def seen(one: Outcome, other: Outcome, *, ordered: bool) -> str | None:
+    """How two outcomes differ for who may see everything but the contents of the tables."""
+    for what in ("state", "message", "detail", "command", "names", "types", "notices"):
+        if getattr(one, what) != getattr(other, what):
+            return f"{what} ({one.state or 'runs'}, {other.state or 'runs'})"
+    if one.rows != other.rows and (ordered or one.multiset != other.multiset):
+        return "rows"
+    return None
+
+
+@contextmanager
+def variants_oracle(server: str) -> Iterator[VariantsOracle]:
+    make_roles(server)
+    with ExitStack() as stack:
+        empty = stack.enter_context(temporary_database(server, "oracle_empty"))
+        with psycopg.connect(empty, autocommit=True) as conn:
+            fill(conn, rows=False)
+            template = conn.info.dbname
+        sets = []
+        # Every filter, and every set of masks in turn.
+        for i, row_filter in enumerate(FILTERS):
+            masking = without_hashes(MASKINGS[i % len(MASKINGS)])
+            # A filter that reads a masked column shows by what it hides what the column holds.
+            fixed = "n" if row_filter.name == "or_null" else ""
+            sides = []
+            for variant in (0, 1):
+                # Copies of one, so that every type and table has the same OID in both.
+                dsn = stack.enter_context(database(server, f"oracle_v{variant}", template=template))
+                with psycopg.connect(dsn, autocommit=True) as conn:
+                    conn.execute(rows_sql(variant))
+                    conn.execute(other_values_sql(masking, variant, fixed=fixed))
+                    if variant:
+                        conn.execute(more_rows_sql())
+                sides.append(Side(dsn, SETTINGS))
+                stack.callback(sides[-1].close)
+            policy = compile_policy(profile(masking, row_filter), SETTINGS)
+            grammar = grammar_of(masking, writes=25, misuse=1)
+            catalog = Catalog.from_connection(sides[0].conn)
+            sets.append((masking, row_filter, grammar, policy, sides[0], sides[1], catalog))
+        yield VariantsOracle(sets)
