@@ -17,7 +17,7 @@ from psycopg.adapt import Transformer
 
 from guarddb import telemetry
 from guarddb.driver.inspection import cut, inspect_result, inspect_stream
-from guarddb.driver.query import COMPOSED, guarded_query
+from guarddb.driver.query import COMPOSED, QueryMixin, guarded_query
 from guarddb.driver.results import MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
@@ -150,14 +150,15 @@ class CursorMixin(_Cursor):
         conn = self._conn
         session: Session = conn._guard
         if session.counts:
-            self._guard_charge(pgq)
+            self._guard_charge(cast("Any", pgq))
         if not conn._autocommit and conn.pgconn.transaction_status == IDLE:
             yield from conn._guard_begin_gen()
         yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
-    def _guard_charge(self, pgq: Any) -> None:
-        if not pgq.counted:
-            self._guard.charge(pgq.judged)
+    def _guard_charge(self, pgq: QueryMixin) -> None:
+        judged = pgq.judged
+        if judged is not None:
+            self._conn._guard.charge(judged)
             pgq.counted = True
 
     def _guard_sending(self, pgq: Any) -> None:
@@ -167,9 +168,11 @@ class CursorMixin(_Cursor):
         judged = getattr(pgq, "judged", None)
         if judged is None or judged.blocked or pgq.query is not judged.sent:
             raise session.deny("internal_error", _NEVER_JUDGED)
-        if session.counts:
+        if session.counts and not pgq.counted:
             self._guard_charge(pgq)
-        results = self._guard_results()
+        results = self._results
+        if type(results) is not Results:
+            results = self._guard_results()
         span = telemetry.start(session.facts, judged.plan, session.policy_name, session.version, judged.text)
         if conn._pipeline is not None:
             if results.pending is None:
@@ -215,7 +218,9 @@ class CursorMixin(_Cursor):
             raise
 
     def _set_results(self, results: list[PGresult]) -> None:
-        mine = self._guard_results()
+        mine = self._results
+        if type(mine) is not Results:
+            mine = self._guard_results()
         judged, span = mine.judged, mine.span
         if mine.pending:
             judged, span = mine.pending.popleft()
@@ -255,7 +260,9 @@ class CursorMixin(_Cursor):
                 portal.delivered += min(left, results[index].ntuples)
 
     def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
-        self._guard_unmeter()
+        tx: Any = self._tx
+        if type(tx) is MeteredTransformer:
+            self._tx = tx.real
         super()._select_current_result(i, format)
         results = self._results
         if type(results) is Results and results.inspect:

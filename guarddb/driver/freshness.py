@@ -47,7 +47,7 @@ ABORTED = pq.PipelineStatus.ABORTED
 #: Seconds between two looks at the session, at least; a slow server is asked less often, see `_COST_SHARE`.
 LOOK_EVERY = 0.001
 #: A look may take one part in this many of the time.
-_COST_SHARE = 40
+_COST_SHARE = 60
 #: Seconds between two fingerprints while others write all the time, at the most.
 FINGERPRINT_AT_LEAST_EVERY = 0.05
 #: After this many seconds without a look the next one asks for everything.

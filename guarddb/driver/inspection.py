@@ -145,8 +145,12 @@ def _mask_columns(
     origins = session.origins
     if origins:
         kinds = statement.output_kinds if statement is not None else {}
+        tables, table_of = session.masked_tables, result.ftable
         for column in range(result.nfields):
-            origin = (result.ftable(column), result.ftablecol(column))
+            table = table_of(column)
+            if table not in tables:
+                continue
+            origin = (table, result.ftablecol(column))
             if origin in origins and column not in kinds:
                 # The analysis of the text missed it, and the server's own description of the result did not.
                 oids[column] = NULL_OID

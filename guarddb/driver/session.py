@@ -40,6 +40,7 @@ class Session:
         self.attachment: Attachment | None = None
         self.profile: PolicyProfile | None = None
         self.version: str | None = None
+        self.policy_name: str | None = None
         self.compiled: Compiled | None = None
         self.observe = False
         self.on_decision: OnDecision | None = None
@@ -52,7 +53,9 @@ class Session:
 
         self.catalog: Catalog | None = None
         self.database: tuple[object, ...] = ()
+        #: the second net: (table OID, attribute number) of every masked column, and the tables alone
         self.origins: Mapping[tuple[int, int], str] = {}
+        self.masked_tables: frozenset[int] = frozenset()
 
         #: the settings that hold the walls, and whether they must be set (again)
         self.walls: dict[str, str | None] = {}
@@ -79,11 +82,6 @@ class Session:
         self.facts = telemetry.ConnectionFacts()
         #: of the statement that was sent last, outside a pipeline
         self.span = telemetry.NO_SPAN
-
-    @property
-    def policy_name(self) -> str | None:
-        """The name of the policy in force."""
-        return self.profile.name if self.profile is not None else None
 
     @property
     def restricts(self) -> bool:
@@ -130,7 +128,7 @@ class Session:
         assert self.attachment is not None
         settings = {**profile.guarddb.settings, **self.attachment.settings}
         self.compiled = plans.compiled(profile, version, settings)
-        self.profile, self.version = profile, version
+        self.profile, self.version, self.policy_name = profile, version, profile.name
         self.keyed_hash = None
         if (variable := profile.guarddb.hash_key_env) is not None:
             key = os.environ.get(variable)
@@ -174,6 +172,7 @@ class Session:
         )
         try:
             self.origins = {} if self.observe else plans.masked_origins(self.compiled.policy, catalog)
+            self.masked_tables = frozenset(table for table, _ in self.origins)
         except Exception:
             logger.exception("the masked columns could not be listed; statements are refused")
             self.context = None
