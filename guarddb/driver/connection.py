@@ -43,6 +43,8 @@ TEXT = pq.Format.TEXT
 IDLE = pq.TransactionStatus.IDLE
 
 _CURSOR_INIT = BaseCursor.__init__.__code__
+#: psycopg's own default: seconds between two looks for a Ctrl-C
+_WAIT_INTERVAL = 0.1
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[Attachment, dict[str, Any]]:
@@ -246,10 +248,10 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             raise
         return conn
 
-    def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+    def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
         try:
-            return super().wait(gen, *args, **kwargs)
+            return super().wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
@@ -279,10 +281,12 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
             raise
         return conn
 
-    async def wait(self, gen: PQGen[Any], *args: Any, **kwargs: Any) -> Any:
+    async def wait(
+        self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None
+    ) -> Any:
         """As psycopg's; see `Connection.wait`."""
         try:
-            return await super().wait(gen, *args, **kwargs)
+            return await super().wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         raise error
