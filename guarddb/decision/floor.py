@@ -225,7 +225,7 @@ def _setting(name: str, policy: CompiledPolicy) -> Refusal | None:
             "Work with the role you are connected as.",
         )
     protected = name in _PROTECTED or name in _READING or name in policy.protected_settings
-    if protected or (name in _ENCODING and policy.restricts_data):
+    if protected or name in _ENCODING:
         return Refusal(
             "protected_setting",
             f'the setting "{name}" is set by the policy and cannot be changed',

@@ -204,12 +204,14 @@ class MaskWriter:
     def _star(self, outputs: list[Output]) -> None:
         wanted = [None if o.open is not None else self._wanted(o) for o in outputs]
         if any(o.open is not None and self._mask(o) is not None for o in outputs):
-            raise Unmappable
+            raise Unmappable("the columns behind * are not known")
         if not any(wanted):
             return
         target, query = outputs[0].target, outputs[0].query
         assert target is not None
         assert query is not None
+        if len({(o.qualifier, o.name) for o in outputs}) < len(outputs):
+            raise Unmappable("two columns behind * have the same name")
         expressions, names = [], []
         for output, kind in zip(outputs, wanted, strict=True):
             prefix = f"{quote(output.qualifier)}." if output.qualifier is not None else ""

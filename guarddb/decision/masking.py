@@ -69,7 +69,12 @@ def _judge(root: Root, link: Link, governance: Governance) -> Refusal | None:
     clause = root.clause
     if clause in PREDICATE_CLAUSES:
         if governance.use_allowed(link, root):
-            demand_raw(link)
+            if isinstance(link, Output) and link.query is root.query:
+                # The clause names an output of its own query: the value below stays raw, the output itself is masked.
+                for below in link.links:
+                    demand_raw(below)
+            else:
+                demand_raw(link)
             return None
         return Refusal(
             "masked_column_predicate",
@@ -187,6 +192,8 @@ def use_kinds(root: Root, link: Link) -> frozenset[MaskUseKind]:
         return frozenset(("join",))
     if root.clause == "conflict":
         return frozenset(("equality",))
+    if root.clause == "distinct":
+        return frozenset(("group",))
     if root.clause == "group":
         node = root.node
         bare = isinstance(node, dict) and ("ColumnRef" in node or "A_Const" in node)

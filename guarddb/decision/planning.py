@@ -30,7 +30,10 @@ from guarddb.sql.statement import Statement
 from guarddb.tree import Node, parse
 from guarddb.vocabulary import MaskKind, Verdict
 
-_WITHOUT_CATALOG = "decided without a catalog: names were taken as written, a bare one as public"
+_WITHOUT_CATALOG = (
+    "decided without a catalog: names were taken as written, a bare one as public; "
+    "views, partitions and functions of a row (t.f) could not be looked through"
+)
 _NO_KINDS: Mapping[int, MaskKind] = MappingProxyType({})
 
 
@@ -108,9 +111,13 @@ def write_plan(
             rewriter = rewriter or Rewriter(sql, raws)
             try:
                 written = _rewrite(statement, policy, governance, catalog, rewriter, governed=governed)
-            except Unmappable:
+            except Unmappable as ex:
                 if catalog is not None:
-                    raise
+                    return Refusal(
+                        "masked_column_expression",
+                        f"the masked columns behind * cannot be written out: {ex}",
+                        "List the columns by name instead of *.",
+                    )
                 text = None
                 written = ((), False, _filters_of(statement, governance))
             if isinstance(written, Refusal):
@@ -200,7 +207,7 @@ def _copy_of_table(
     columns = string_list(fields.get("attlist", ()))
     if not columns:
         if reference.relation is None:
-            raise Unmappable
+            raise Unmappable("the columns of the table are not known")
         # COPY leaves generated columns out (CopyGetAttnums).
         columns = [a.name for a in reference.relation.attributes if not a.generated]
     name = rewriter.relation_text(reference)

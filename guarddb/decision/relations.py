@@ -8,6 +8,25 @@ from guarddb.sql import functions as facts
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Reference, Statement
 
+#: Foreign servers (a loop back to this very database brings its rows under other names), replication, copies of a database.
+_OUTSIDE = frozenset(
+    (
+        "CreateForeignServerStmt",
+        "AlterForeignServerStmt",
+        "CreateForeignTableStmt",
+        "ImportForeignSchemaStmt",
+        "CreateUserMappingStmt",
+        "AlterUserMappingStmt",
+        "CreateFdwStmt",
+        "AlterFdwStmt",
+        "CreatePublicationStmt",
+        "AlterPublicationStmt",
+        "CreateSubscriptionStmt",
+        "AlterSubscriptionStmt",
+        "CreatedbStmt",
+    )
+)
+_ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
 _COUNTER_COLUMNS = frozenset(("reltuples", "relpages", "relallvisible", "relallfrozen", "*"))
 
 
@@ -37,6 +56,18 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
     if statement.ddl is None or not policy.restricts_data:
         return None
     command, fields = statement.ddl
+    if command in _OUTSIDE:
+        return Refusal(
+            "table_denied",
+            f"{statement.operation} would bring rows past this policy, from outside or to the outside",
+            "Work with the tables of this database.",
+        )
+    if command in _ROLES:
+        return Refusal(
+            "role_change",
+            f"{statement.operation} would change whose rights apply",
+            "Work with the role you are connected as.",
+        )
     renames = command == "RenameStmt" and fields.get("renameType") == "OBJECT_SCHEMA"
     moves = command in ("AlterObjectSchemaStmt", "AlterExtensionContentsStmt") and "relation" not in fields
     if not renames and not (moves and fields.get("objectType") == "OBJECT_EXTENSION"):
@@ -162,6 +193,8 @@ def _denied_exactly(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
 
 def _counts_rows(reference: Reference, statement: Statement) -> bool:
     if f"{reference.schema}.{reference.name}" in facts.ROW_COUNTERS:
+        return True
+    if reference.name == "pg_class" and reference.unmapped_alias:
         return True
     if reference.name != "pg_class" or reference.schema != "pg_catalog":
         return False

@@ -285,7 +285,7 @@ class FilterWriter:
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
-        if reference.system_columns or reference.whole_row or reference.sampled or reference.wrapper is None:
+        if reference.system_columns or reference.whole_row or reference.wrapper is None:
             return True
         return self._grouped_by_key(reference)
 
@@ -360,7 +360,7 @@ class FilterWriter:
 
     def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
         """Put `(SELECT * FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
-        if reference.wrapper is None or reference.sampled:
+        if reference.wrapper is None:
             return False
         name = self.rewriter.relation_text(reference)
         alias = rules.filters[0].own_name
@@ -375,9 +375,11 @@ class FilterWriter:
                 texts += self.rewriter.copied_conjunct(
                     reference.query, index, alias, self._attributes(reference)
                 )
-        self.rewriter.replace_relation(
-            reference, f"SELECT * FROM {name} AS {quote(alias)} WHERE {_joined(texts)}{offset}"
-        )
+        rest = f"WHERE {_joined(texts)}{offset}"
+        if reference.sample is not None:
+            self.rewriter.replace_sample(reference, alias, rest)
+        else:
+            self.rewriter.replace_relation(reference, f"SELECT * FROM {name} AS {quote(alias)} {rest}")
         return True
 
     def _guarded(self, reference: Reference, rules: RelationRules, unsafe: list[Hazard]) -> bool:
@@ -420,7 +422,7 @@ class FilterWriter:
 
     def _inline(self, reference: Reference, rules: RelationRules) -> Refusal | None:
         """Put a view's definition in its place, with the filters inside."""
-        if reference.wrapper is None or reference.sampled or reference.system_columns:
+        if reference.wrapper is None or reference.sample is not None or reference.system_columns:
             return _unsafe(reference, "the view cannot be replaced by its definition here")
         relation = reference.relation
         assert relation is not None
@@ -562,14 +564,10 @@ class FilterWriter:
         self.on.setdefault(id(query.fields), (query.fields, []))[1].append(condition)
         if all(c.get("commandType") in ("CMD_DELETE", "CMD_NOTHING") for c in clauses):
             return None
-        deletes = any(c.get("commandType") == "CMD_DELETE" for c in clauses)
         check = _check(condition, reference)
-        if deletes:
-            return _unsafe(
-                reference,
-                "a MERGE that deletes and writes cannot be checked row by row",
-                "Use separate statements.",
-            )
+        if any(c.get("commandType") == "CMD_DELETE" for c in clauses):
+            # RETURNING of a deleted row shows what was deleted: that was visible, and need not stay so.
+            check = f"CASE WHEN merge_action() = 'DELETE' THEN true ELSE {check} END"
         if "returningClause" not in query.fields:
             self.rewriter.add_returning(query, self.statement.end, check)
             if query.top:

@@ -8,6 +8,7 @@ from typing import Any
 
 from guarddb.sql.analyze import Analysis, UnknownNode
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.expressions import NotJudged
 from guarddb.sql.names import string_list
 from guarddb.sql.scope import Scope
 from guarddb.sql.statement import Call, Query, Root, Statement, TypeUse
@@ -82,10 +83,6 @@ _DDL_FORM = re.compile(
 
 class UnknownName(Exception):
     """EXECUTE or FETCH of a name that the session is not known to have. `args`: what it is, the name."""
-
-
-class NotJudged(Exception):
-    """A statement that is understood and cannot be judged. `args`: why."""
 
 
 def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mapping[str, Any]]) -> Statement:
@@ -278,6 +275,12 @@ class _Reader:
         query = self.read(fields["query"])
         if query is not None:
             self._stored(query)
+
+    def _CreateSchemaStmt(self, fields: Node, top: bool) -> None:
+        self._headline("ddl", "CREATE SCHEMA", top)
+        for element in fields.get("schemaElts", ()):
+            self.read(element)
+        self.statement.ddl = ("CreateSchemaStmt", fields)
 
     def _stored(self, query: Query) -> None:
         """The query's result goes into a relation of its own."""

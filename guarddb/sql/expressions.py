@@ -17,6 +17,10 @@ from guarddb.sql.statement import Call, Clause, Link, Output, Query, Root, State
 from guarddb.tree import Node
 
 
+class NotJudged(Exception):
+    """A statement that is understood and cannot be judged. `args`: why."""
+
+
 class UnknownNode(Exception):
     """The tree holds a node that the analysis does not know."""
 
@@ -59,6 +63,10 @@ _PLAIN_NODES = frozenset(
         "SortBy",
         "GroupingSet",
     ]
+)
+#: SQL/JSON constructors render values as JSON, by a type's own cast to json where it has one.
+_JSON_CONSTRUCTORS = frozenset(
+    ("JsonObjectConstructor", "JsonArrayConstructor", "JsonScalarExpr", "JsonSerializeExpr")
 )
 _LEAVES = frozenset(
     [
@@ -152,6 +160,10 @@ class Expressions:
                 if "testexpr" in fields:
                     stack.append(fields["testexpr"])
             elif name in _PLAIN_NODES:
+                if name == "CaseExpr" and "arg" in fields:
+                    self.statement.operators.add((None, "="))  # CASE x WHEN y compares them
+                elif name in _JSON_CONSTRUCTORS:
+                    self.statement.types.append(TypeUse("pg_catalog", "json"))
                 for key, child in fields.items():
                     if key == "typeName":
                         self._type(child)
@@ -188,16 +200,24 @@ class Expressions:
         if "over" in fields and query is not None:
             self._window(fields["over"], scope, query)
         for node in fields.get("agg_order", ()):
+            self._sort_operator(node["SortBy"])
             clause: Clause = "order" if root.clause in ("target", "returning") else root.clause
             self.expression(node["SortBy"]["node"], scope, query, clause)
         if "agg_filter" in fields:
             clause = "filter" if root.clause in ("target", "returning") else root.clause
             self.expression(fields["agg_filter"], scope, query, clause)
 
+    def _sort_operator(self, sort: Node) -> None:
+        """ORDER BY … USING names an operator."""
+        parts = string_list(sort.get("useOp", ()))
+        if parts:
+            self.statement.operators.add((parts[-2] if len(parts) > 1 else None, parts[-1]))
+
     def _window(self, window: Node, scope: Scope, query: Query) -> None:
         for node in window.get("partitionClause", ()):
             self.expression(node, scope, query, "window")
         for node in window.get("orderClause", ()):
+            self._sort_operator(node["SortBy"])
             self.expression(node["SortBy"]["node"], scope, query, "window")
         for key in ("startOffset", "endOffset"):
             if key in window:
@@ -218,6 +238,7 @@ class Expressions:
         self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
     ) -> None:
         inside = self.query(fields["query"], scope, query)
+        self.statement.types.append(TypeUse("pg_catalog", "json"))
         root.uses.extend((output, None) for output in inside.outputs)
         if "output" in fields:
             stack.append(fields["output"])
@@ -227,6 +248,7 @@ class Expressions:
     ) -> None:
         constructor = fields.get("constructor", {})
         self._call(_as_call(constructor), scope, query, root)
+        self.statement.types.append(TypeUse("pg_catalog", "json"))
         stack.extend(v for k, v in fields.items() if k != "constructor" and type(v) in (dict, list))
         if "output" in constructor:
             stack.append(constructor["output"])

@@ -53,7 +53,7 @@ class FromClause(Expressions):
         if name == "RangeTableSample":
             item = self._from_item(fields["relation"], scope, outer, query, joins)
             if isinstance(item, Table | Unknown) and item.reference is not None:
-                item.reference.sampled = True
+                item.reference.sample = node
             method = string_list(fields.get("method", ()))
             if method:
                 self.statement.calls.append(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from guarddb.sql import functions
+from guarddb.sql.names import string_list
 from guarddb.sql.plain import cannot_raise
 from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
 from guarddb.tree import Node
@@ -77,6 +79,25 @@ def hazards(statement: Statement) -> list[Hazard]:
     return found
 
 
+def _aggregates(node: Any) -> bool:
+    """Whether a part of HAVING holds an aggregate: then it runs on groups, and never becomes part of WHERE."""
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            call = value.get("FuncCall")
+            if (
+                call is not None
+                and "over" not in call
+                and functions.is_aggregate(string_list(call["funcname"])[-1])
+            ):
+                return True
+            stack.extend(v for k, v in value.items() if k != "SubLink")
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False
+
+
 def _inserted(root: Root) -> bool:
     """The VALUES of an INSERT."""
     query = root.query
@@ -88,7 +109,7 @@ def _parts(root: Root) -> list[Hazard]:
         return [Hazard(root, root.node, _references(link for link, _ in root.uses))]
     found = []
     for node in conjuncts(root.node):
-        if cannot_raise(root, node):
+        if cannot_raise(root, node) or (root.clause == "having" and _aggregates(node)):
             continue
         inside = columns_in(node)
         # A use without a column is the output of a sub-select: it belongs to whichever part holds that.

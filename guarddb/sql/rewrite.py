@@ -18,7 +18,7 @@ from pglast import parser
 
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Query, Reference
-from guarddb.tree import Node, parse_json
+from guarddb.tree import Node, decode, parse_json
 
 #: Where things stand in the text; never part of what it means.
 # Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
@@ -29,7 +29,6 @@ _RARE_PLACES = re.compile(
 _FIRST_PLACES = re.compile(
     r'\{"(?:location|stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location|arg_location)":-?\d+,?'
 )
-_decode = msgspec.json.Decoder().decode
 _AFTER_WHERE = frozenset(
     [
         "GROUP_P",
@@ -48,6 +47,8 @@ _AFTER_WHERE = frozenset(
         "WITH_LA",
     ]
 )
+#: What a target in parentheses may stand behind.
+_BEFORE_TARGET = frozenset(["SELECT", "DISTINCT", "ALL", "RETURNING", "ASCII_44", "ASCII_40", "ASCII_41"])
 _JOIN_WORDS = frozenset(["LEFT", "RIGHT", "FULL", "INNER_P", "CROSS", "NATURAL"])
 _OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = (
     "ASCII_40",
@@ -59,8 +60,9 @@ _OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = (
 )
 
 
-#: At one place in the text: what closes something comes first, then what opens something, the outermost before the others.
-_CLOSES, _OPENS_ALL, _OPENS, _REPLACES = range(4)
+#: The order of edits at one place in the text: what closes something, then clauses that are appended, in the grammar's
+#: order, then what opens something, the outermost first.
+_CLOSES, _WHERE, _LIMIT, _RETURNING, _OPENS_ALL, _OPENS, _REPLACES = range(7)
 
 
 class RewriteError(Exception):
@@ -123,9 +125,9 @@ class Rewriter:
         place = self.starts[index]
         self._edit(place, place, text, _OPENS_ALL if outermost else _OPENS)
 
-    def _after(self, index: int, text: str) -> None:
+    def _after(self, index: int, text: str, rank: int = _CLOSES) -> None:
         place = self._end(index)
-        self._edit(place, place, text, _CLOSES)
+        self._edit(place, place, text, rank)
 
     def _name_end(self, index: int) -> int:
         """The last token of a dotted name (or `a.*`) that starts at `index`."""
@@ -231,7 +233,7 @@ class Rewriter:
     def replace_relation(self, reference: Reference, query_sql: str) -> None:
         """Put a parenthesised query in a relation's place, under the name it had."""
         wrapper = reference.wrapper
-        if wrapper is None or reference.sampled:
+        if wrapper is None or reference.sample is not None:
             raise RewriteError("this reference cannot become a subquery")
         first = self.at(reference.location)
         self._write_out(first)
@@ -256,6 +258,43 @@ class Rewriter:
         subquery = _parsed(query_sql)
         wrapper.clear()
         wrapper["RangeSubselect"] = {"subquery": subquery, "alias": alias}
+
+    def replace_sample(self, reference: Reference, alias: str, rest: str) -> None:
+        """Put `(SELECT * FROM relation AS alias TABLESAMPLE … rest)` in a sampled relation's place."""
+        wrapper = reference.sample
+        assert wrapper is not None
+        name = self.at(reference.location)
+        last_name = self._name_end(name)
+        sample = self._forward(name, frozenset(("TABLESAMPLE",)))
+        last = self._matching(sample)
+        if last + 1 < len(self.names) and self.names[last + 1] == "REPEATABLE":
+            last = self._matching(last + 1)
+        first = name
+        while self.names[first - 1] in ("ONLY", _OPEN) and not reference.inherits:
+            first -= 1
+            last_name += self.names[first] == _OPEN
+        relation = self.sql[self.starts[first] : self._end(last_name)]
+        sampled = self.sql[self.starts[sample] : self._end(last)]
+        seen = self.sql[self._end(last_name) : self.starts[sample]].strip() or f"AS {quote(reference.alias)}"
+        query = f"SELECT * FROM {relation} AS {quote(alias)} {sampled} {rest}"
+        self._edit(self.starts[first], self._end(last), f"({query}) {seen}")
+        subquery = _parsed(query)
+        found = reference.node.get("alias") or {"aliasname": reference.alias}
+        wrapper.clear()
+        wrapper["RangeSubselect"] = {"subquery": subquery, "alias": found}
+
+    def _matching(self, index: int) -> int:
+        """The parenthesis that closes the first one behind `index`."""
+        position, depth = index, 0
+        while position < len(self.names):
+            if self.names[position] == _OPEN:
+                depth += 1
+            elif self.names[position] == _CLOSE:
+                depth -= 1
+                if depth == 0:
+                    return position
+            position += 1
+        raise RewriteError("a closing parenthesis was not found")
 
     def relation_text(self, reference: Reference) -> str:
         """The name of a relation as the agent wrote it, with ONLY."""
@@ -294,7 +333,7 @@ class Rewriter:
         else:
             if "whereClause" in fields:
                 raise RewriteError("WHERE was not found")
-            self._after(where - 1, f" WHERE ({condition})")
+            self._after(where - 1, f" WHERE ({condition})", _WHERE)
             _put(fields, "whereClause", condition_tree)
 
     def _guard(
@@ -409,8 +448,13 @@ class Rewriter:
     def replace_column(self, target: Node, name: str, expression: str) -> None:
         """Put an expression in the place of a target that is a bare column, under the name it had."""
         first = self.at(target["val"]["ColumnRef"].get("location", 0))
-        text = expression if "name" in target else f"{expression} AS {quote(name)}"
-        self._edit(self.starts[first], self._end(self._name_end(first)), text)
+        last = self._name_end(first)
+        self._edit(self.starts[first], self._end(last), expression)
+        if "name" not in target:
+            # Behind the target, which may be the column in parentheses.
+            while last + 1 < len(self.names) and self.names[last + 1] == _CLOSE and self._opens_before(first):
+                first, last = first - 1, last + 1
+            self._after(last, f" AS {quote(name)}")
         target["val"] = _expression(expression)
         _put(target, "name", target.get("name", name))
 
@@ -425,7 +469,10 @@ class Rewriter:
             self._table_commands[word] = text
         else:
             first = self.at(location)
-            self._edit(self.starts[first], self._end(self._name_end(first)), text)
+            last = self._name_end(first)
+            while last + 1 < len(self.names) and self.names[last + 1] == _CLOSE and self._opens_before(first):
+                first, last = first - 1, last + 1
+            self._edit(self.starts[first], self._end(last), text)
         fields = query.fields
         targets = fields["returningClause"]["exprs"] if "returningClause" in fields else fields["targetList"]
         place = next(i for i, wrapped in enumerate(targets) if wrapped.get("ResTarget") is target)
@@ -443,6 +490,10 @@ class Rewriter:
         self._edit(self.starts[first], self._end(self._name_end(first)), text)
         node.clear()
         node.update(tree)
+
+    def _opens_before(self, first: int) -> bool:
+        """Whether a parenthesis right before `first` is one around a target, and not a query's or a function's."""
+        return first > 1 and self.names[first - 1] == _OPEN and self.names[first - 2] in _BEFORE_TARGET
 
     def target_text(self, target: Node) -> tuple[int, int, str]:
         """(first token, last token, text) of a target's expression, without its label."""
@@ -472,7 +523,7 @@ class Rewriter:
     def add_returning(self, query: Query, end: int, expression: str) -> None:
         """Give a statement that has no RETURNING one. `end` is the statement's end as a byte offset (0: the text's)."""
         last = self._last_token(query, end)
-        self._after(last, f" RETURNING {expression}")
+        self._after(last, f" RETURNING {expression}", _RETURNING)
         _put(query.fields, "returningClause", {"exprs": [{"ResTarget": {"val": _expression(expression)}}]})
 
     def _last_token(self, query: Query, end: int) -> int:
@@ -495,7 +546,7 @@ class Rewriter:
             self._after(last, ") END")
             clause["whereClause"] = _case(_expression(check), clause["whereClause"])
         else:
-            self._after(end - 1, f" WHERE ({check})")
+            self._after(end - 1, f" WHERE ({check})", _WHERE)
             clause["whereClause"] = _expression(check)
 
     def explain_without_costs(self, fields: Node, location: int) -> None:
@@ -574,7 +625,7 @@ class Rewriter:
             position += 1
         count = fields.get("limitCount")
         if count is None:
-            self._after(locking - 1 if locking is not None else end, f" LIMIT {rows}")
+            self._after(locking - 1 if locking is not None else end, f" LIMIT {rows}", _LIMIT)
             _put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
             fields["limitOption"] = "LIMIT_OPTION_COUNT"
             return True
@@ -640,7 +691,7 @@ def same_tree(sql: str, expected: list[Node]) -> bool:
     found = _placeless(found[found.index('"stmts":') + 8 : -1])
     wanted = _placeless(msgspec.json.encode(expected).decode())
     # The texts are the same when the edits kept the parser's order of fields; otherwise the trees decide.
-    return found == wanted or bool(_decode(found) == _decode(wanted))
+    return found == wanted or bool(decode(found) == decode(wanted))
 
 
 #: The order in which the parser writes the fields that edits add.
@@ -699,7 +750,7 @@ def _placeless(text: str) -> str:
 @lru_cache(maxsize=512)
 def _parse_cached(sql: str) -> Node:
     # Without places: a location in a text of ours means nothing in the agent's.
-    statement: Node = _decode(_placeless(parse_json(sql)))["stmts"][0]["stmt"]
+    statement: Node = decode(_placeless(parse_json(sql)))["stmts"][0]["stmt"]
     return statement
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from guarddb.sql.expressions import UnknownNode
+from guarddb.sql.expressions import NotJudged, UnknownNode
 from guarddb.sql.from_clause import FromClause
 from guarddb.sql.names import column_name, string_list
 from guarddb.sql.scope import CTE, Scope
@@ -35,6 +35,10 @@ _SELECT_FIELDS = frozenset(
         "rarg",
     ]
 )
+
+
+#: PostgreSQL's own limit (MaxTupleAttributeNumber): stars over stars multiply, and must stop somewhere.
+_MAX_COLUMNS = 1664
 
 
 class Selects(FromClause):
@@ -85,6 +89,7 @@ class Selects(FromClause):
 
     def _set_operation(self, fields: Node, scope: Scope, parent: Query | None, cte: CTE | None) -> Query:
         query = Query("setop", fields, parent)
+        operation = fields["op"]
         statement = self.statement
         statement.queries.append(query)
         left = self.select(fields["larg"], scope, query)
@@ -95,7 +100,7 @@ class Selects(FromClause):
         right = self.select(fields["rarg"], scope, query)
         query.branches = (left, right)
         self._merge_branches(query, left, right)
-        if not fields.get("all", False):
+        if not fields.get("all", False) or operation != "SETOP_UNION":
             root = Root(query, "setop", None)
             root.uses = [(output, None) for output in query.outputs]
             statement.roots.append(root)
@@ -174,6 +179,10 @@ class Selects(FromClause):
                 fields = column["fields"]
                 if "A_Star" in fields[-1]:
                     outputs.extend(self._star(fields, scope, query, target))
+                    if len(outputs) > _MAX_COLUMNS:
+                        raise NotJudged(
+                            f"a target list may have {_MAX_COLUMNS} columns at the most, and this one has more"
+                        )
                     continue
                 links, whole = self.resolve(column, scope)
                 name = target.get("name") or fields[-1]["String"]["sval"]
@@ -238,8 +247,7 @@ class Selects(FromClause):
     def _ordering(self, fields: Node, scope: Scope, query: Query) -> None:
         for node in fields.get("sortClause", ()):
             sort = node["SortBy"]
-            for part in sort.get("useOp", ()):
-                self.statement.operators.add((None, part["String"]["sval"]))
+            self._sort_operator(sort)
             self._by_name(sort["node"], scope, query, "order", output_first=True)
         if "distinctClause" in fields:
             keys = [node for node in fields["distinctClause"] if node]

@@ -88,7 +88,7 @@ class Reference:
         "node",
         "query",
         "relation",
-        "sampled",
+        "sample",
         "schema",
         "system_columns",
         "unmapped_alias",
@@ -120,7 +120,8 @@ class Reference:
         self.inherits: bool = node.get("inh", False)
         self.joins: tuple[tuple[Node, str], ...] = ()
         self.location: int = node.get("location", 0)
-        self.sampled = False
+        #: the tree's dict that holds the RangeTableSample around the RangeVar
+        self.sample: Node | None = None
         self.system_columns = False
         self.unmapped_alias = False
         self.whole_row = False
