@@ -58,9 +58,9 @@ async def test_type_of_a_cursor_is_the_exported_class(dsn: str, cls: type[Any]) 
         conn = guarddb.connect(dsn, policy=open_policy())
     try:
         name = ("c",) if "Server" in cls.__name__ else ()
-        made: Any
-        for made in (cls, plain):
-            cur: Any = made(conn, *name)
+        classes: Any = (cls, plain)
+        for make in classes:
+            cur = make(conn, *name)
             assert type(cur) is cls
             await run(cur.execute("SELECT 1"))
             assert await run(cur.fetchone()) == (1,)
