@@ -183,21 +183,13 @@ def test_other_client_encodings_are_judged_as_the_server_reads_them(shop: str, e
 CHANGES = ["SET client_encoding = 'SJIS'", "SET NAMES 'SJIS'", "SET LOCAL client_encoding TO sjis"]
 
 
-@pytest.mark.parametrize("change", CHANGES)
-def test_agent_that_changes_its_client_encoding_is_still_understood(connect: Guard, change: str) -> None:
-    """0x95 0x5C is one character in SJIS; read as Latin-1 the backslash would escape the quote that follows."""
-    conn = connect({"access_mode": "read_write"})
-    with conn.transaction():
-        conn.execute(change.encode())
-        assert conn.execute(b"SELECT E'\x95\x5c', count(*) FROM orders --'").fetchone() == ("表", 300)
-        with pytest.raises(guarddb.PolicyViolation) as caught:
-            conn.execute(b"SELECT E'\x95\x5c'; DELETE FROM orders --'")
-        assert caught.value.rule == "whereless_write"
-
-
-@pytest.mark.parametrize("change", CHANGES)
-def test_encoding_stays_where_the_policy_governs_data(connect: Guard, change: str) -> None:
-    assert attempt(connect(FULL), change).rule == "protected_setting"
+@pytest.mark.parametrize(
+    "change", [*CHANGES, "SET standard_conforming_strings = off", "SET backslash_quote = on"]
+)
+def test_agent_cannot_change_how_its_text_is_read(connect: Guard, change: str) -> None:
+    """Read in another way, the second byte of a character may be a backslash that escapes the quote after it."""
+    for profile in (FULL, {"access_mode": "read_write"}):
+        assert attempt(connect(profile), change).rule == "protected_setting"
 
 
 # ------------------------------------------------------------------ depth
