@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tests.oracles.draws import Draws
+from tests.oracles.draws import Draws, spanned
 from tests.oracles.schema import Table
 
 STRENGTH = ("", "hash", "redact", "null")
@@ -231,13 +231,12 @@ class _Generator:
         found = self.column(ctx, type)
         return found if found is not None and not self.d.chance(12) else self.constant(type)
 
+    @spanned
     def int_(self, ctx: Ctx, depth: int) -> str:
         if depth <= 0:
             return self.plain("int", ctx)
         d = self.d
-        form = d.weighted(
-            ((40, "plain"), (10, "trap"), (6, "plus"), (4, "length"), (4, "case"), (5, "coalesce"), (5, "scalar"), (3, "greatest"), (2, "dirty"), (2, "nullif"))
-        )
+        form = d.weighted(_INT_FORMS)
         if form == "plain":
             return self.plain("int", ctx)
         if form == "trap":
@@ -293,25 +292,32 @@ class _Generator:
             reg = self.column(ctx, "text", "reg")
             options = []
             if n:
-                options += [f"1 / {n} >= 0", f"10 / {n} > 2", f"{n} - 1 < 5", f"substring('abc', 1, {n}) = 'abc'"]
+                options += [
+                    f"1 / {n} >= 0",
+                    f"10 / {n} > 2",
+                    f"{n} - 1 < 5",
+                    f"substring('abc', 1, {n}) = 'abc'",
+                ]
             if num:
                 options += [f"{num}::int < 3", f"{num}::int IN (1, 2)"]
             if reg:
                 options += [f"{reg}::regclass IS NOT NULL", f"{reg}::regclass::text = 'acct'"]
             if label:
-                options += [f"{label}::date > date '2024-01-02'", f"to_date({label}, 'YYYY-MM-DD') IS NOT NULL"]
+                options += [
+                    f"{label}::date > date '2024-01-02'",
+                    f"to_date({label}, 'YYYY-MM-DD') IS NOT NULL",
+                ]
         if not options:
             return None
         self.used(f"trap {type}")
         return d.pick(options)
 
+    @spanned
     def text(self, ctx: Ctx, depth: int) -> str:
         if depth <= 0:
             return self.plain("text", ctx)
         d = self.d
-        form = d.weighted(
-            ((40, "plain"), (8, "trap"), (4, "upper"), (4, "concat"), (4, "cast"), (3, "case"), (3, "coalesce"), (4, "scalar"), (2, "sub"), (2, "row"))
-        )
+        form = d.weighted(_TEXT_FORMS)
         if form == "trap":
             return self.trap("text", ctx) or self.plain("text", ctx)
         if form == "upper":
@@ -332,7 +338,13 @@ class _Generator:
             item = self.whole_item(ctx.scope)
             if item is not None:
                 self.used("whole row")
-                return d.pick((f"row_to_json({item.alias})::text", f"{item.alias}::text", f"to_jsonb({item.alias})::text"))
+                return d.pick(
+                    (
+                        f"row_to_json({item.alias})::text",
+                        f"{item.alias}::text",
+                        f"to_jsonb({item.alias})::text",
+                    )
+                )
         return self.plain("text", ctx)
 
     def whole_item(self, scope: Scope) -> Item | None:
@@ -343,6 +355,7 @@ class _Generator:
             return self.d.pick([i for i in found if i not in clean])
         return self.d.pick(clean) if clean else None
 
+    @spanned
     def date(self, ctx: Ctx, depth: int) -> str:
         form = self.d.weighted(((40, "plain"), (10, "trap"), (3, "plus")))
         if form == "trap" and depth > 0:
@@ -351,14 +364,10 @@ class _Generator:
             return f"({self.date(ctx, depth - 1)} + 1)"
         return self.plain("date", ctx)
 
+    @spanned
     def bool_(self, ctx: Ctx, depth: int) -> str:
         d = self.d
-        form = d.weighted(
-            (
-                (22, "compare"), (12, "trap"), (8, "and"), (5, "or"), (3, "not"), (6, "null"), (6, "in"), (4, "between"), (4, "like"),
-                (6, "exists"), (6, "insub"), (3, "any"), (3, "distinct"), (3, "expr"), (2, "row"), (2, "anysub"), (2, "column"), (2, "case"), (2, "like_column"),
-            )  # fmt: skip
-        )
+        form = d.weighted(_BOOL_FORMS)
         if form == "trap":
             return self.trap("bool", ctx) or self.compare(ctx)
         if depth <= 0 or form == "compare":
@@ -372,7 +381,8 @@ class _Generator:
             type = d.pick(("int", "text"))
             return f"{self.plain(type, ctx)} IS {d.pick(('NOT ', ''))}NULL"
         if form == "in":
-            return f"{self.plain('int', ctx)} {d.pick(('', 'NOT '))}IN ({', '.join(self.constant('int') for _ in range(2 + d.below(3)))})"
+            values = ", ".join(self.constant("int") for _ in range(2 + d.below(3)))
+            return f"{self.plain('int', ctx)} {d.pick(('', 'NOT '))}IN ({values})"
         if form == "between":
             return f"{self.plain('int', ctx)} BETWEEN {d.below(4)} AND {d.below(12)}"
         if form == "like":
@@ -388,7 +398,9 @@ class _Generator:
             op = d.pick(("= ANY", ">= ALL", "<> ALL", "< ANY"))
             return f"{self.plain('int', ctx)} {op} ({self.subquery(ctx, ['int'], 'value').sql})"
         if form == "any":
-            return f"{self.plain('int', ctx)} = ANY (ARRAY[{', '.join(self.constant('int') for _ in range(2))}])"
+            return (
+                f"{self.plain('int', ctx)} = ANY (ARRAY[{', '.join(self.constant('int') for _ in range(2))}])"
+            )
         if form == "distinct":
             type = d.pick(("int", "text"))
             return f"{self.plain(type, ctx)} IS {d.pick(('', 'NOT '))}DISTINCT FROM {self.plain(type, ctx)}"
@@ -396,7 +408,9 @@ class _Generator:
             type = d.pick(("int", "text", "date"))
             return f"{self.expr(type, ctx, depth - 1)} {d.pick(_COMPARE)} {self.expr(type, ctx, depth - 1)}"
         if form == "row":
-            return f"({self.plain('int', ctx)}, {self.plain('text', ctx)}) {d.pick(('=', '<', 'IS DISTINCT FROM'))} ({self.constant('int')}, {self.constant('text')})"
+            left = f"({self.plain('int', ctx)}, {self.plain('text', ctx)})"
+            operator = d.pick(("=", "<", "IS DISTINCT FROM"))
+            return f"{left} {operator} ({self.constant('int')}, {self.constant('text')})"
         if form == "column":
             found = self.column(ctx, "bool")
             return found or self.compare(ctx)
@@ -417,6 +431,7 @@ class _Generator:
         self.subqueries += 1
         return self.query(ctx.scope, types, use, small=True)
 
+    @spanned
     def scalar(self, type: str, ctx: Ctx) -> str | None:
         """A subquery that gives at most one row: an aggregate, or the first in a total order."""
         if self.subqueries > 2:
@@ -438,6 +453,7 @@ class _Generator:
 
     # ------------------------------------------------------------------ FROM
 
+    @spanned
     def table_item(self, *, plain: bool = False) -> tuple[str, Item]:
         """A relation or a CTE: its text and what it brings into scope."""
         d = self.d
@@ -449,6 +465,7 @@ class _Generator:
         table = self.tables[table]
         return self.relation(table, plain=plain)
 
+    @spanned
     def relation(self, table: Table, *, plain: bool = False) -> tuple[str, Item]:
         d = self.d
         name = table.name
@@ -459,7 +476,7 @@ class _Generator:
             self.used("only")
         cols = [Col(c.name, c.type, c.trap, c.mask) for c in table.columns]
         key = table.key
-        style = d.weighted(((60, "alias"), (12, "bare"), (10, "as"), (8, "columns"), (5, "sample")))
+        style = d.weighted(_ALIAS_FORMS)
         alias = self.alias()
         text = f"{name} {alias}"
         if style == "as":
@@ -478,13 +495,16 @@ class _Generator:
                 col.name = new
         elif style == "sample" and table.kind in ("r", "p"):
             self.used("tablesample")
-            text = f"{name} {alias} TABLESAMPLE {d.pick(('system', 'bernoulli'))}(100)" + d.pick(("", " REPEATABLE (1)"))
+            text = f"{name} {alias} TABLESAMPLE {d.pick(('system', 'bernoulli'))}(100)" + d.pick(
+                ("", " REPEATABLE (1)")
+            )
         if table.kind != "r":
             self.used({"v": "view", "p": "partitioned"}[table.kind])
         elif table.name in ("evt_a", "evt_rest", "kid"):
             self.used("child")
         return text, Item(alias, cols, key, table)
 
+    @spanned
     def from_clause(self, scope: Scope, *, small: bool = False) -> str:
         d = self.d
         if small:
@@ -494,20 +514,18 @@ class _Generator:
                 return text
             return self.join(scope, 1)
         count = d.weighted(((60, 1), (25, 2), (6, 3)))
-        parts = []
         if count == 1 and d.chance(30):
             text, item = self.table_item(plain=True)
             scope.items.append(item)
             return text
-        for _ in range(count):
-            parts.append(self.from_item(scope))
         if count > 1:
             self.used("comma join")
-        return ", ".join(parts)
+        return ", ".join([self.from_item(scope) for _ in range(count)])
 
+    @spanned
     def from_item(self, scope: Scope, depth: int = 2) -> str:
         d = self.d
-        form = d.weighted(((40, "table"), (30, "join"), (9, "derived"), (7, "lateral"), (3, "values"), (3, "function"), (3, "joinalias")))
+        form = d.weighted(_FROM_ITEM_FORMS)
         if form == "join" and depth > 0:
             return self.join(scope, depth)
         if form == "derived" and depth > 0:
@@ -528,6 +546,7 @@ class _Generator:
         scope.items.append(item)
         return text
 
+    @spanned
     def values(self, scope: Scope) -> str:
         alias = self.alias()
         self.used("values")
@@ -535,6 +554,7 @@ class _Generator:
         scope.items.append(Item(alias, [Col("x", "int"), Col("y", "text")]))
         return f"(VALUES {rows}) AS {alias} (x, y)"
 
+    @spanned
     def derived(self, scope: Scope, *, lateral: bool = False) -> str:
         self.used("lateral" if lateral else "derived")
         alias = self.alias()
@@ -548,13 +568,12 @@ class _Generator:
         scope.items.append(Item(alias, cols))
         return f"({query.sql}) AS {alias}{names}"
 
+    @spanned
     def join(self, scope: Scope, depth: int) -> str:
         d = self.d
         start = len(scope.items)
         left = self.from_item(scope, depth - 1)
-        kind = d.weighted(
-            ((30, "JOIN"), (25, "LEFT JOIN"), (10, "RIGHT JOIN"), (9, "FULL JOIN"), (6, "CROSS JOIN"), (6, "NATURAL"), (8, "LATERAL"))
-        )
+        kind = d.weighted(_JOIN_FORMS)
         self.used(kind.lower())
         mine = scope.items[start:]
         if kind == "LATERAL":
@@ -570,9 +589,9 @@ class _Generator:
         both = Scope(mine + inner.items, scope.parent)
         shared = self.shared(mine, inner.items)
         if kind == "NATURAL":
-            names = [n for n in {c.name for i in mine for c in i.cols} & {c.name for i in inner.items for c in i.cols}]
+            names = {c.name for i in mine for c in i.cols} & {c.name for i in inner.items for c in i.cols}
             masked = any(c.mask for i in both.items for c in i.cols if c.name in names)
-            if set(names) == set(shared) and names and not masked:
+            if names and names == set(shared) and not masked:
                 kind = d.pick(("NATURAL JOIN", "NATURAL LEFT JOIN", "NATURAL FULL JOIN"))
                 return f"{left} {kind} {right}"
             kind = "JOIN"
@@ -606,6 +625,7 @@ class _Generator:
                     found.append(col.name)
         return found
 
+    @spanned
     def join_alias(self, scope: Scope) -> str:
         self.used("join alias")
         alias = self.alias()
@@ -618,23 +638,27 @@ class _Generator:
         on = f"{one} = {other}" if one and other else "true"
         names = [c.name for i in inner.items for c in i.cols]
         cols = [
-            Col(c.name, c.type, c.trap, c.mask) for i in inner.items for c in i.cols if names.count(c.name) == 1
+            Col(c.name, c.type, c.trap, c.mask)
+            for i in inner.items
+            for c in i.cols
+            if names.count(c.name) == 1
         ]
         scope.items.append(Item(alias, cols, whole=False))
         return f"({left[0]} {self.d.pick(('JOIN', 'LEFT JOIN'))} {right[0]} ON {on}) AS {alias}"
 
     # ------------------------------------------------------------------ SELECT
 
-    def query(self, parent: Scope | None, types: Sequence[str] | None, use: str, *, small: bool = False) -> Query:
+    @spanned
+    def query(
+        self, parent: Scope | None, types: Sequence[str] | None, use: str, *, small: bool = False
+    ) -> Query:
         """A query. `types` asks for certain columns; `use`: rows (they flow on), value (they are compared), exists."""
         d = self.d
         if d.chance(6 if small else 12):
             return self.set_operation(parent, types, use)
         if not small and types is None and d.chance(3):
             return self.table_command()
-        form = d.weighted(
-            ((60, "plain"), (10, "aggregate"), (10, "group"), (5, "pk"), (4, "sets"), (7, "distinct"), (4, "distinct on"), (6, "window"))
-        )
+        form = d.weighted(_SELECT_FORMS)
         if use == "exists":
             form = d.pick(("plain", "aggregate")) if d.chance(10) else "plain"
         scope = Scope([], parent)
@@ -662,11 +686,16 @@ class _Generator:
         name = f"public.{table.name}" if any(c.name == table.name for c in self.ctes) else table.name
         return Query(f"TABLE {name}", [Col(c.name, c.type, c.trap, c.mask) for c in table.columns])
 
+    @spanned
     def target(self, ctx: Ctx, type: str | None, use: str, name: str, depth: int = 2) -> tuple[str, Col]:
         """A target and its column. Masked columns stand here bare, for that is what they are for."""
         d = self.d
         if self.masks and use in ("rows", "exists"):
-            found = [c for c in self.columns(ctx.scope, type or "*", masked=True) if c[0] is ctx.scope and c[2].mask]
+            found = [
+                c
+                for c in self.columns(ctx.scope, type or "*", masked=True)
+                if c[0] is ctx.scope and c[2].mask
+            ]
             if found and d.chance(55):
                 _, item, col = d.pick(found)
                 reference = f"{item.alias}.{col.name}"
@@ -676,7 +705,7 @@ class _Generator:
                     if picked is not None:
                         return f"{picked} AS {name}", Col(name, col.type, "", "null!")
                 return f"{reference} AS {name}", Col(name, col.type, col.trap, col.mask)
-        kind = type or d.weighted(((8, "int"), (6, "text"), (2, "bool"), (2, "date")))
+        kind = type or d.weighted(_TARGET_FORMS)
         if d.chance(65):
             found = [c for c in self.columns(ctx.scope, kind) if c[0] is ctx.scope]
             if found:
@@ -695,7 +724,9 @@ class _Generator:
         alias = self.alias()
         return f"(SELECT {alias}.{column.name} FROM public.{table.name} {alias} WHERE {alias}.id = {self.d.below(12)})"
 
-    def select_plain(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_plain(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         d = self.d
         scope = ctx.scope
         cols: list[Col] = []
@@ -744,7 +775,10 @@ class _Generator:
             return f"{item.alias}.tableoid::regclass::text AS {name}", Col(name, "text")
         return None
 
-    def order_limit(self, cols: Sequence[Col], scope: Scope | None, *, force: bool = False) -> tuple[str, bool]:
+    @spanned
+    def order_limit(
+        self, cols: Sequence[Col], scope: Scope | None, *, force: bool = False
+    ) -> tuple[str, bool]:
         """ORDER BY every column, so that the order is total up to equal rows; then LIMIT and OFFSET now and then."""
         d = self.d
         if not (force or d.chance(25)):
@@ -759,7 +793,8 @@ class _Generator:
             order = ", ".join(f"{i.alias}.{k}" for i in scope.items for k in i.key)
         else:
             order = ", ".join(
-                f"{i + 1}{d.pick(('', ' DESC', ' NULLS FIRST', ' DESC NULLS LAST'))}" for i in range(len(cols))
+                f"{i + 1}{d.pick(('', ' DESC', ' NULLS FIRST', ' DESC NULLS LAST'))}"
+                for i in range(len(cols))
             )
         self.used("order by")
         text = f" ORDER BY {order}"
@@ -775,7 +810,9 @@ class _Generator:
     def mask_on(item: Item, key: Sequence[str]) -> bool:
         return any(c.mask for c in item.cols if c.name in key)
 
-    def unmasked_targets(self, ctx: Ctx, types: list[str] | None, count: int, depth: int = 1) -> tuple[list[str], list[Col]]:
+    def unmasked_targets(
+        self, ctx: Ctx, types: list[str] | None, count: int, depth: int = 1
+    ) -> tuple[list[str], list[Col]]:
         """Targets that may be compared with each other: none of them masked."""
         targets, cols = [], []
         kinds = types or [self.d.weighted(((6, "int"), (4, "text"), (1, "date"))) for _ in range(count)]
@@ -786,16 +823,22 @@ class _Generator:
             cols.append(Col(f"c{i}", kind))
         return targets, cols
 
-    def select_distinct(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_distinct(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         targets, cols = self.unmasked_targets(ctx, types, 1 + self.d.below(2))
         tail, ordered = self.order_limit(cols, None)
         return Query(f"SELECT DISTINCT {', '.join(targets)} FROM {text}{where}{tail}", cols, ordered)
 
-    def select_distinct_on(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_distinct_on(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         targets, cols = self.unmasked_targets(ctx, types, 2)
         on = ", ".join(str(i + 1) for i in range(1 + self.d.below(len(cols))))
         order = ", ".join(str(i + 1) for i in range(len(cols)))
-        return Query(f"SELECT DISTINCT ON ({on}) {', '.join(targets)} FROM {text}{where} ORDER BY {order}", cols, True)
+        return Query(
+            f"SELECT DISTINCT ON ({on}) {', '.join(targets)} FROM {text}{where} ORDER BY {order}", cols, True
+        )
 
     def aggregate(self, type: str, ctx: Ctx) -> str:
         d = self.d
@@ -816,13 +859,22 @@ class _Generator:
             return f"sum({self.int_(ctx, 1)}){where}::int"
         if type == "text":
             value = self.text(ctx, 1)
-            return f"string_agg({value}, ',' ORDER BY {value}){where}" if d.chance(60) else f"min({value}){where}"
+            return (
+                f"string_agg({value}, ',' ORDER BY {value}){where}"
+                if d.chance(60)
+                else f"min({value}){where}"
+            )
         if type == "date":
             return f"max({self.plain('date', ctx)}){where}"
         return f"bool_or({self.bool_(ctx, 1)}){where}"
 
+    @spanned
     def aggregates(self, ctx: Ctx, types: list[str] | None, first: int = 0) -> tuple[list[str], list[Col]]:
-        kinds = types if types is not None else [self.d.weighted(((8, "int"), (3, "text"), (1, "bool"))) for _ in range(1 + self.d.below(2))]
+        kinds = types
+        if kinds is None:
+            kinds = [
+                self.d.weighted(((8, "int"), (3, "text"), (1, "bool"))) for _ in range(1 + self.d.below(2))
+            ]
         cols = [Col(f"c{first + i}", kind) for i, kind in enumerate(kinds)]
         # count is bigint: as int it can meet other ints in a UNION.
         targets = [
@@ -831,13 +883,16 @@ class _Generator:
         ]
         return targets, cols
 
+    @spanned
     def having(self, ctx: Ctx) -> str:
         if not self.d.chance(30):
             return ""
         self.used("having")
         return f" HAVING {self.aggregate('int', ctx)} {self.d.pick(_COMPARE)} {self.d.below(4)}"
 
-    def select_aggregate(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_aggregate(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         targets, cols = self.aggregates(ctx, types)
         return Query(f"SELECT {', '.join(targets)} FROM {text}{where}{self.having(ctx)}", cols)
 
@@ -850,7 +905,9 @@ class _Generator:
                 keys.append((column, type))
         return keys
 
-    def select_group(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_group(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         d = self.d
         keys = self.group_keys(ctx, 1 + d.below(2))
         if not keys or types is not None:
@@ -873,7 +930,9 @@ class _Generator:
             ordered,
         )
 
-    def select_sets(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_sets(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         keys = self.group_keys(ctx, 2)
         if len(keys) < 2 or types is not None or keys[0][0] == keys[1][0]:
             return self.select_group(ctx, text, where, types, use, small)
@@ -886,11 +945,17 @@ class _Generator:
             [Col("g0", ta), Col("g1", tb), Col("gr", "int"), *extra],
         )
 
-    def select_pk(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_pk(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         """GROUP BY the primary key, with columns that are not grouped: PostgreSQL knows that they depend on it."""
         d = self.d
         scope = ctx.scope
-        found = [i for i in scope.items if i.table is not None and i.table.kind == "r" and i.table.primary_key and i.key]
+        found = [
+            i
+            for i in scope.items
+            if i.table is not None and i.table.kind == "r" and i.table.primary_key and i.key
+        ]
         if not found or types is not None:
             return self.select_group(ctx, text, where, types, use, small)
         item = d.pick(found)
@@ -908,10 +973,13 @@ class _Generator:
         if len(set(names)) < len(names):
             return self.select_group(ctx, text, where, types, use, small)
         return Query(
-            f"SELECT {', '.join([*targets, *more])} FROM {text}{where} GROUP BY {group}{self.having(ctx)}", [*cols, *extra]
+            f"SELECT {', '.join([*targets, *more])} FROM {text}{where} GROUP BY {group}{self.having(ctx)}",
+            [*cols, *extra],
         )
 
-    def select_window(self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool) -> Query:
+    def select_window(
+        self, ctx: Ctx, text: str, where: str, types: list[str] | None, use: str, small: bool
+    ) -> Query:
         d = self.d
         if types is not None:
             return self.select_plain(ctx, text, where, types, use, small)
@@ -935,6 +1003,7 @@ class _Generator:
         tail, ordered = self.order_limit(cols, None)
         return Query(f"SELECT {', '.join(targets)} FROM {text}{where}{tail}", cols, ordered)
 
+    @spanned
     def set_operation(self, parent: Scope | None, types: Sequence[str] | None, use: str) -> Query:
         d = self.d
         kinds = list(types) if types is not None else [d.pick(("int", "text")) for _ in range(1 + d.below(2))]
@@ -969,6 +1038,7 @@ class _Generator:
 
     # ------------------------------------------------------------------ WITH
 
+    @spanned
     def with_clause(self, *, modify: bool) -> str:
         """WITH and what follows; fills `self.ctes`."""
         d = self.d
@@ -977,7 +1047,9 @@ class _Generator:
         parts = []
         recursive = False
         for _ in range(1 + d.below(2)):
-            form = d.weighted(((10, "shadow"), (12, "plain"), (8, "recursive"), (9 if modify else 0, "modify")))
+            form = d.weighted(
+                ((10, "shadow"), (12, "plain"), (8, "recursive"), (9 if modify else 0, "modify"))
+            )
             self.used(f"cte {form}")
             if form == "recursive":
                 parts.append(self.recursive_cte())
@@ -1013,6 +1085,7 @@ class _Generator:
             self.ctes = [c for c in self.ctes if c.name not in self.tables]
         return f"WITH {'RECURSIVE ' if recursive else ''}{', '.join(parts)} "
 
+    @spanned
     def recursive_cte(self) -> str:
         d = self.d
         name = f"r{len(self.ctes)}"
@@ -1021,31 +1094,40 @@ class _Generator:
         extras = [c for c in table.columns if c.name in ("name", "n", "d", "tenant")]
         extra = d.pick(extras)
         union = "UNION ALL" if extra.mask or d.chance(60) else "UNION"
-        scope = Scope([Item(step, [Col(c.name, c.type, c.trap, c.mask) for c in table.columns], ("id",), table)])
+        scope = Scope(
+            [Item(step, [Col(c.name, c.type, c.trap, c.mask) for c in table.columns], ("id",), table)]
+        )
         if d.chance(40):
             ctx_where = f" AND {self.bool_(Ctx(scope), 1)}"
         first = d.pick((f"{start}.boss IS NULL", f"{start}.id = 1", f"{start}.id < 4"))
         cols = [Col("id", "int"), Col("extra", extra.type, extra.trap, extra.mask), Col("lvl", "int")]
         self.ctes.append(Cte(name, cols))
         return (
-            f"{name}(id, extra, lvl) AS (SELECT {start}.id, {start}.{extra.name}, 1 FROM public.acct {start} WHERE {first} {union} "
+            f"{name}(id, extra, lvl) AS ("
+            f"SELECT {start}.id, {start}.{extra.name}, 1 FROM public.acct {start} WHERE {first} {union} "
             f"SELECT {step}.id, {step}.{extra.name}, {name}.lvl + 1 FROM public.acct {step} "
             f"JOIN {name} ON {step}.boss = {name}.id WHERE {name}.lvl < 5{ctx_where})"
         )
 
     # ------------------------------------------------------------------ writes
 
+    @spanned
     def modifying_cte(self) -> tuple[str, list[Col]] | None:
         free = [n for n in ("item", "tag", "base") if n not in self.modified]
         if not free:
             return None
         table = self.tables[self.d.pick(free)]
         form = self.d.pick(("insert", "update", "delete"))
-        query = {"insert": self.insert, "update": self.update, "delete": self.delete}[form](table, returning=True)
+        query = {"insert": self.insert, "update": self.update, "delete": self.delete}[form](
+            table, returning=True
+        )
         self.writes = True
         return (query.sql, query.cols) if query.cols else None
 
-    def returning(self, scope: Scope, table: Table, alias: str, *, always: bool, verb: str) -> tuple[str, list[Col]]:
+    @spanned
+    def returning(
+        self, scope: Scope, table: Table, alias: str, *, always: bool, verb: str
+    ) -> tuple[str, list[Col]]:
         d = self.d
         if not (always or d.chance(45)):
             return "", []
@@ -1088,7 +1170,7 @@ class _Generator:
         if column in table.fixed:
             return table.fixed[column]
         if column == "tenant":
-            return d.weighted(((12, "1"), (6, "3"), (3, "2"), (2, "NULL"), (4, "1")))
+            return d.weighted(_NEW_VALUE_FORMS)
         if column == "n":
             return d.pick(("1", "2", "5", "NULL", "7"))
         if column == "name" and table.name in ("base", "kid"):
@@ -1120,13 +1202,16 @@ class _Generator:
             return f"({', '.join(made)}) = ({', '.join(made.values())})"
         return ", ".join(f"{c} = {v}" for c, v in made.items())
 
+    @spanned
     def where_of(self, own: Item, scope: Scope) -> str:
         """A condition that names a column of the target (a whereless write is refused on purpose)."""
         first = f"{own.alias}.id {self.d.pick(('<', '>', '=', '<>'))} {self.d.below(12)}"
         if self.d.chance(60):
-            return f"{first} AND {self.bool_(Ctx(scope), 1)}" if self.d.chance(50) else f"({self.bool_(Ctx(scope), 1)}) AND {first}"
+            other = self.bool_(Ctx(scope), 1)
+            return f"({other}) AND {first}" if self.d.chance(50) else f"{first} AND {other}"
         return first
 
+    @spanned
     def update(self, table: Table, *, returning: bool = False) -> Query:
         d = self.d
         self.modified.add(table.name)
@@ -1141,7 +1226,8 @@ class _Generator:
             source = f" FROM {other}"
             scope.items.append(item)
             # One row of the source for each of the target's: else which one wins is up to the plan.
-            where = f"{own.alias}.{d.pick(('id', 'n') if not self.mask_on(own, ('n',)) else ('id',))} = {item.alias}.{item.key[0]} AND "
+            column = d.pick(("id",) if self.mask_on(own, ("n",)) else ("id", "n"))
+            where = f"{own.alias}.{column} = {item.alias}.{item.key[0]} AND "
         assigned = self.assignments(table, Ctx(scope))
         where += self.where_of(own, scope)
         tail, cols = self.returning(scope, table, own.alias, always=returning, verb="update")
@@ -1156,6 +1242,7 @@ class _Generator:
         cols = [Col(c.name, c.type, c.trap, c.mask) for c in table.columns]
         return f"{name} {alias}", Item(alias, cols, table.key, table)
 
+    @spanned
     def delete(self, table: Table, *, returning: bool = False) -> Query:
         d = self.d
         self.modified.add(table.name)
@@ -1173,6 +1260,7 @@ class _Generator:
         tail, cols = self.returning(scope, table, own.alias, always=returning, verb="delete")
         return Query(f"DELETE FROM {text}{using} WHERE {where}{tail}", cols)
 
+    @spanned
     def insert(self, table: Table, *, returning: bool = False) -> Query:
         d = self.d
         self.modified.add(table.name)
@@ -1192,7 +1280,8 @@ class _Generator:
             ctx = Ctx(Scope([item]))
             shift = d.pick((0, 100, 100))
             values = [
-                f"{item.alias}.{item.key[0]} + {shift}" if c == "id" else self.new_value(table, c, ctx) for c in columns
+                f"{item.alias}.{item.key[0]} + {shift}" if c == "id" else self.new_value(table, c, ctx)
+                for c in columns
             ]
             if "tenant" in columns and any(c.name == "tenant" for c in item.cols) and d.chance(60):
                 values[columns.index("tenant")] = f"{item.alias}.tenant"
@@ -1201,10 +1290,11 @@ class _Generator:
         else:
             first = d.pick((100, 1))
             # A key twice in one VALUES is an error of its own, whichever row comes first.
-            rows = [
-                f"({', '.join(str(first + 3 * r + d.below(3)) if c == 'id' else self.new_value(table, c, None) for c in columns)})"
-                for r in range(1 + d.below(3))
-            ]
+            rows = []
+            for r in range(1 + d.below(3)):
+                key = str(first + 3 * r + d.below(3))
+                values = [key if c == "id" else self.new_value(table, c, None) for c in columns]
+                rows.append(f"({', '.join(values)})")
             body = f"VALUES {', '.join(rows)}"
         own = Item(alias, [Col(c.name, c.type, c.trap, c.mask) for c in table.columns], table.key, table)
         conflict = ""
@@ -1214,6 +1304,7 @@ class _Generator:
         shown = f"{name} AS {alias}" if alias != table.name else name
         return Query(f"INSERT INTO {shown}{named} {body}{conflict}{tail}", cols)
 
+    @spanned
     def conflict(self, table: Table, own: Item) -> str:
         d = self.d
         key = f" ({', '.join(table.key)})"
@@ -1223,11 +1314,16 @@ class _Generator:
         self.used("on conflict update")
         free = [c for c in table.columns if c.name not in ("id", "kind") and not c.mask]
         column = d.pick(free)
-        value = f"excluded.{column.name}" if d.chance(50) and not column.mask else self.new_value(table, column.name, None)
+        value = (
+            f"excluded.{column.name}"
+            if d.chance(50) and not column.mask
+            else self.new_value(table, column.name, None)
+        )
         # Below another scope, for which every name gets its alias: a bare one could mean excluded as well.
         where = f" WHERE {self.bool_(Ctx(Scope([own], Scope([]))), 1)}" if d.chance(30) else ""
         return f" ON CONFLICT{key} DO UPDATE SET {column.name} = {value}{where}"
 
+    @spanned
     def merge(self, table: Table) -> Query:
         d = self.d
         self.modified.add(table.name)
@@ -1249,10 +1345,13 @@ class _Generator:
             if form == "insert":
                 columns = [c.name for c in table.columns if not c.mask]
                 values = [
-                    f"{item.alias}.{item.key[0]} + 200" if c == "id" else self.new_value(table, c, None) for c in columns
+                    f"{item.alias}.{item.key[0]} + 200" if c == "id" else self.new_value(table, c, None)
+                    for c in columns
                 ]
                 extra = f" AND {self.bool_(Ctx(Scope([item])), 1)}" if d.chance(25) else ""
-                clauses.append(f"WHEN NOT MATCHED{extra} THEN INSERT ({', '.join(columns)}) VALUES ({', '.join(values)})")
+                clauses.append(
+                    f"WHEN NOT MATCHED{extra} THEN INSERT ({', '.join(columns)}) VALUES ({', '.join(values)})"
+                )
                 continue
             extra = f" AND {self.bool_(Ctx(scope), 1)}" if d.chance(30) else ""
             action = {
@@ -1264,14 +1363,19 @@ class _Generator:
         tail, cols = self.returning(scope, table, own.alias, always=False, verb="merge")
         return Query(f"MERGE INTO {text} USING {source} ON {on} {' '.join(clauses)}{tail}", cols)
 
+    @spanned
     def write(self) -> Query:
         d = self.d
         self.writes = True
-        names = [n for n in ("acct", "item", "evt", "evt_a", "base", "kid", "tag", "evt_rest") if n not in self.modified]
+        names = [
+            n
+            for n in ("acct", "item", "evt", "evt_a", "base", "kid", "tag", "evt_rest")
+            if n not in self.modified
+        ]
         if "base" in self.modified:
             names.remove("kid")  # a row must not be changed twice by one statement
         table = self.tables[d.pick(names)]
-        form = d.weighted(((30, "update"), (20, "delete"), (35, "insert"), (15, "merge")))
+        form = d.weighted(_WRITE_FORMS)
         if form == "merge":
             return self.merge(table)
         return {"update": self.update, "delete": self.delete, "insert": self.insert}[form](table)
@@ -1303,16 +1407,41 @@ class _Generator:
         )
 
 
+def _weights(text: str) -> tuple[tuple[int, str], ...]:
+    """`plain 40, trap 10`: how often each form is drawn, the simplest first."""
+    return tuple(
+        (int(weight), form) for form, _, weight in (each.strip().rpartition(" ") for each in text.split(","))
+    )
+
+
+_INT_FORMS = _weights(
+    "plain 40, trap 10, plus 6, length 4, case 4, coalesce 5, scalar 5, greatest 3, dirty 2, nullif 2"
+)
+_TEXT_FORMS = _weights(
+    "plain 40, trap 8, upper 4, concat 4, cast 4, case 3, coalesce 3, scalar 4, sub 2, row 2"
+)
+_BOOL_FORMS = _weights(
+    "compare 22, trap 12, and 8, or 5, not 3, null 6, in 6, between 4, like 4, exists 6, insub 6, any 3, distinct 3, expr 3, row 2, anysub 2, column 2, case 2, like_column 2"
+)
+_ALIAS_FORMS = _weights("alias 60, bare 12, as 10, columns 8, sample 5")
+_FROM_ITEM_FORMS = _weights("table 40, join 30, derived 9, lateral 7, values 3, function 3, joinalias 3")
+_JOIN_FORMS = _weights(
+    "JOIN 30, LEFT JOIN 25, RIGHT JOIN 10, FULL JOIN 9, CROSS JOIN 6, NATURAL 6, LATERAL 8"
+)
+_SELECT_FORMS = _weights(
+    "plain 60, aggregate 10, group 10, pk 5, sets 4, distinct 7, distinct on 4, window 6"
+)
+_TARGET_FORMS = _weights("int 8, text 6, bool 2, date 2")
+_NEW_VALUE_FORMS = _weights("1 12, 3 6, 2 3, NULL 2, 1 4")
+_WRITE_FORMS = _weights("update 30, delete 20, insert 35, merge 15")
 _COMPARE = ("=", "<>", "<", ">", "<=", ">=")
 _PATTERNS = ("'1%'", "'%2%'", "'2024%'", "'_'", "'%'", "'secret%'")
-_WEIGHTS = (
-    (30, "acct"), (22, "item"), (10, "tag"), (4, "grp"), (8, "evt"), (4, "evt_a"), (3, "evt_rest"), (7, "base"),
-    (5, "kid"), (6, "v_acct"), (5, "v_nest"), (4, "v_agg"), (3, "v_evt"), (2, "v_tag"),
-)  # fmt: skip
-_MASK_WEIGHTS = (
-    (30, "acct"), (22, "item"), (10, "tag"), (3, "grp"), (8, "evt"), (4, "evt_a"), (3, "evt_rest"), (8, "base"),
-    (5, "kid"), (7, "v_acct"), (6, "v_nest"), (2, "v_agg"), (4, "v_evt"), (2, "v_tag"),
-)  # fmt: skip
+_WEIGHTS = _weights(
+    "acct 30, item 22, tag 10, grp 4, evt 8, evt_a 4, evt_rest 3, base 7, kid 5, v_acct 6, v_nest 5, v_agg 4, v_evt 3, v_tag 2"
+)
+_MASK_WEIGHTS = _weights(
+    "acct 30, item 22, tag 10, grp 3, evt 8, evt_a 4, evt_rest 3, base 8, kid 5, v_acct 7, v_nest 6, v_agg 2, v_evt 4, v_tag 2"
+)
 
 
 def strictest(masks: Sequence[str]) -> str:
@@ -1353,4 +1482,8 @@ def _qualified(column: str | None, items: Sequence[Item]) -> str | None:
 
 
 def _qualify_bare(target: str, item: Item) -> str:
-    return re.sub(r"^(\w+) AS ", lambda m: f"{item.alias}.{m[1]} AS " if any(c.name == m[1] for c in item.cols) else m[0], target)
+    return re.sub(
+        r"^(\w+) AS ",
+        lambda m: f"{item.alias}.{m[1]} AS " if any(c.name == m[1] for c in item.cols) else m[0],
+        target,
+    )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Protocol
 
-from tests.oracles.draws import Draws, shrink
+from tests.oracles.draws import Draws, Span, shrink
 from tests.oracles.generator import Generated, Grammar, generate
 from tests.oracles.result import Finding, Report, Verdict, shape
 
@@ -81,5 +81,10 @@ def _shrunk(oracle: Oracle, generated: Generated, verdict: Verdict, number: int)
             return True
         return False
 
-    shrink(generated.made, fails, tries=600)
+    def spans(made: list[int]) -> list[Span]:
+        draws = Draws(made)
+        generate(draws, oracle.grammar_for(number))
+        return draws.spans
+
+    shrink(generated.made, fails, spans, tries=600)
     return Finding(last[1], last[0].sql, last[0].params, oracle.place(number), number)

@@ -1,7 +1,7 @@
 """The database of the oracles: small tables in which every hidden row is a trap.
 
-What an agent may see never makes an expression raise (`n` is never 0, `name` is a numeral or a relation's name, `label` a date); what is hidden
-always does. So an error of class 22 on a guarded connection is a hidden row that was looked at.
+What an agent may see never makes an expression raise: `n` is never 0, `name` is a numeral or a relation's name, `label` a
+date. What is hidden always does. So an error of class 22 on a guarded connection is a hidden row that was looked at.
 """
 
 from __future__ import annotations
@@ -74,7 +74,13 @@ def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
             ),
             filtered=False,
         ),
-        Table("grp", (_TENANT, Column("ok", "bool"), Column("title", "text")), key=("tenant",), filtered=False, writable=False),
+        Table(
+            "grp",
+            (_TENANT, Column("ok", "bool"), Column("title", "text")),
+            key=("tenant",),
+            filtered=False,
+            writable=False,
+        ),
         Table("evt", evt, kind="p", key=("id", "kind"), only=True),
         Table("evt_a", evt, key=("id", "kind"), fixed={"kind": "'a'"}),
         Table("evt_rest", evt, key=("id", "kind"), fixed={"kind": "'z'"}),
@@ -93,12 +99,8 @@ def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
             key=(),
             writable=False,
         ),
-        Table(
-            "v_agg", (_TENANT, Column("c", "int"), Column("s", "int")), kind="v", key=(), writable=False
-        ),
-        Table(
-            "v_evt", tuple(evt[i] for i in (0, 2, 3)), kind="v", key=(), writable=False
-        ),
+        Table("v_agg", (_TENANT, Column("c", "int"), Column("s", "int")), kind="v", key=(), writable=False),
+        Table("v_evt", tuple(evt[i] for i in (0, 2, 3)), kind="v", key=(), writable=False),
         Table("v_tag", (Column("id", "int"), Column("k", "int")), kind="v", filtered=False, writable=False),
     ]
     return {t.name: t for t in found}
@@ -200,7 +202,8 @@ def more_rows_sql() -> str:
         "kid": "({0}, 2, 0, 'more', 1)",
     }
     return "\n".join(
-        f"INSERT INTO {table} VALUES {', '.join(row.format(900 + i) for i in range(5))};" for table, row in rows.items()
+        f"INSERT INTO {table} VALUES {', '.join(row.format(900 + i) for i in range(5))};"
+        for table, row in rows.items()
     )
 
 
@@ -259,8 +262,25 @@ class Masking:
 
 
 MASKINGS = (
-    Masking("redact", {"acct.name": "redact", "acct.n": "redact", "item.label": "redact", "base.name": "redact"}),
-    Masking("null", {"acct.name": "null", "item.n": "null", "item.label": "null", "evt.n": "null", "base.n": "null"}),
-    Masking("hash", {"acct.name": "hash", "acct.n": "hash", "item.label": "hash", "evt.n": "hash", "tag.name": "hash"}),
-    Masking("mixed", {"acct.name": "hash", "acct.d": "redact", "item.label": "redact", "tag.name": "null", "acct.n": "null"}),
+    Masking(
+        "redact", {"acct.name": "redact", "acct.n": "redact", "item.label": "redact", "base.name": "redact"}
+    ),
+    Masking(
+        "null",
+        {"acct.name": "null", "item.n": "null", "item.label": "null", "evt.n": "null", "base.n": "null"},
+    ),
+    Masking(
+        "hash",
+        {"acct.name": "hash", "acct.n": "hash", "item.label": "hash", "evt.n": "hash", "tag.name": "hash"},
+    ),
+    Masking(
+        "mixed",
+        {
+            "acct.name": "hash",
+            "acct.d": "redact",
+            "item.label": "redact",
+            "tag.name": "null",
+            "acct.n": "null",
+        },
+    ),
 )

@@ -10,7 +10,15 @@ import psycopg
 from psycopg import pq
 
 from tests.fix_server import temporary_database
-from tests.oracles.schema import CONTENTS_SQL, FILTERED_TABLES, SECURED_TABLES, SETTINGS, Filter, rows_sql, schema_sql
+from tests.oracles.schema import (
+    CONTENTS_SQL,
+    FILTERED_TABLES,
+    SECURED_TABLES,
+    SETTINGS,
+    Filter,
+    rows_sql,
+    schema_sql,
+)
 
 _FIELDS = pq.DiagnosticField
 

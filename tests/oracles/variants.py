@@ -22,7 +22,16 @@ from tests.oracles.masks import grammar_of, without_hashes
 from tests.oracles.masks import profile as masks_of
 from tests.oracles.result import Verdict
 from tests.oracles.rls import invalid, normalised
-from tests.oracles.schema import FILTERED_TABLES, FILTERS, MASKINGS, SETTINGS, Filter, Masking, more_rows_sql, rows_sql
+from tests.oracles.schema import (
+    FILTERED_TABLES,
+    FILTERS,
+    MASKINGS,
+    SETTINGS,
+    Filter,
+    Masking,
+    more_rows_sql,
+    rows_sql,
+)
 from tests.oracles.server import Outcome, Side, database, fill, make_roles
 
 
@@ -48,14 +57,18 @@ def other_values_sql(masking: Masking, variant: int, *, fixed: str = "") -> str:
             other = f"CASE WHEN {column} IS NOT NULL THEN {other} END"
         else:
             other = f"CASE WHEN {column} IS NULL OR id % 4 > 0 THEN {other} END"
-        statements.append(f"UPDATE {table} SET {column} = {other if variant and column != fixed else column};")
+        statements.append(
+            f"UPDATE {table} SET {column} = {other if variant and column != fixed else column};"
+        )
     return "\n".join(statements)
 
 
 class VariantsOracle:
     name = "variants"
 
-    def __init__(self, sets: list[tuple[Masking, Filter, Grammar, CompiledPolicy, Side, Side, Catalog]]) -> None:
+    def __init__(
+        self, sets: list[tuple[Masking, Filter, Grammar, CompiledPolicy, Side, Side, Catalog]]
+    ) -> None:
         self.sets = sets
 
     def grammar_for(self, number: int) -> Grammar:

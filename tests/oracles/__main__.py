@@ -1,0 +1,98 @@
+"""Run an oracle at any size: `python -m tests.oracles --oracle rls --statements 200000 --seed 1 --jobs 2`.
+
+Starts a PostgreSQL of its own. Prints what it found and the seed to find it again; exits with 1 when something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from tests.fix_server import running_server
+from tests.oracles.masks import mask_oracle
+from tests.oracles.reparse import reparse_oracle
+from tests.oracles.result import Report
+from tests.oracles.rls import rls_oracle
+from tests.oracles.run import Oracle, run
+from tests.oracles.variants import variants_oracle
+
+ORACLES: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+    "rls": rls_oracle,
+    "masks": mask_oracle,
+    "variants": variants_oracle,
+    "reparse": reparse_oracle,
+}
+
+
+def worker(task: tuple[str, str, int, int, int, int, int]) -> Report:
+    """One share of a run: every `jobs`-th statement."""
+    server, name, seed, statements, job, jobs, shrinks = task
+    started = time.monotonic()
+
+    def progress(report: Report) -> None:
+        if job == 0 and report.statements % 5000 == 0:
+            rate = report.statements / (time.monotonic() - started)
+            done = report.statements * jobs
+            print(
+                f"{done} statements, {rate * jobs:.0f}/s, {dict(report.verdicts)}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    oracle: Oracle
+    with ORACLES[name](server) as oracle:
+        return run(
+            oracle,
+            seed=seed,
+            first=job,
+            statements=statements // jobs,
+            step=jobs,
+            shrinks=shrinks,
+            progress=progress,
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.oracles", description=__doc__)
+    parser.add_argument("--oracle", choices=[*ORACLES, "all"], default="all")
+    parser.add_argument("--statements", type=int, default=20_000, help="of each oracle")
+    parser.add_argument("--seed", type=int, default=int(time.time()))
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument(
+        "--shrinks", type=int, default=2, help="findings of each cause to shrink, in each job"
+    )
+    parser.add_argument("--postgres", type=int, choices=(16, 18), default=18)
+    options = parser.parse_args()
+    directory = Path(tempfile.gettempdir()) / f"gdb-oracles-{os.getpid()}" / str(options.postgres)
+    failed = False
+    with running_server(directory, options.postgres) as server:
+        for name in ORACLES if options.oracle == "all" else [options.oracle]:
+            started = time.monotonic()
+            tasks = [
+                (server, name, options.seed, options.statements, job, options.jobs, options.shrinks)
+                for job in range(options.jobs)
+            ]
+            if options.jobs == 1:
+                reports = [worker(tasks[0])]
+            else:
+                with multiprocessing.get_context("spawn").Pool(options.jobs) as pool:
+                    reports = pool.map(worker, tasks)
+            report = reports[0]
+            for other in reports[1:]:
+                report.add(other)
+            print(report.shown())
+            print(f"{time.monotonic() - started:.0f} s", flush=True)
+            failed = failed or report.mismatches > 0
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
