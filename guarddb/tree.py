@@ -7,6 +7,7 @@ text is written without recursion problems, and the decoder's own nesting limit 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, TypeAlias
 
@@ -17,6 +18,9 @@ Node: TypeAlias = dict[str, Any]
 
 #: PgBeam's limit on the text of one evaluation, in characters.
 MAX_SQL_CHARS = 100_000
+#: PostgreSQL's scanner takes time with the square of the depth of /* /* */ */.
+_MAX_COMMENT_DEPTH = 100
+_COMMENT_MARKS = re.compile(r"/\*|\*/")
 
 
 class SQLSyntaxError(ValueError):
@@ -51,12 +55,23 @@ def parse(sql: str, *, checked: bool = True) -> list[Node]:
         sql.encode()
     except UnicodeEncodeError as ex:
         raise SQLSyntaxError("the text is not valid Unicode", ex.start) from None
+    if checked and sql.count("/*") > _MAX_COMMENT_DEPTH and _comment_depth(sql) > _MAX_COMMENT_DEPTH:
+        raise SQLSyntaxError(f"comments nest more than {_MAX_COMMENT_DEPTH} deep")
     try:
         document = decode(parse_json(sql))
     except orjson.JSONDecodeError:
         raise SQLSyntaxError("the text nests too deeply to be judged") from None
     statements: list[Node] = document.get("stmts", [])
     return statements
+
+
+def _comment_depth(sql: str) -> int:
+    """How deep comment openers stand inside one another, at the most; what is a string is counted as well."""
+    depth = deepest = 0
+    for mark in _COMMENT_MARKS.findall(sql):
+        depth = depth + 1 if mark == "/*" else max(depth - 1, 0)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def decode(text: str) -> Any:

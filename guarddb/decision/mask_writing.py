@@ -64,6 +64,8 @@ class MaskWriter:
         self.targets = targets
         self.memo = statement.memo
         self.has_key = policy.profile.guarddb.hash_key_env is not None
+        #: of a branch's output, by id: an attribute of the type that the set operation has there
+        self.types: dict[int, Attribute | None] = {}
         #: outputs, by id, that leave the server as text to be hashed with the key
         self.keyed: set[int] = set()
 
@@ -130,6 +132,7 @@ class MaskWriter:
                 for branch in query.branches:
                     if i < len(branch.outputs):
                         branch.outputs[i].required = strictest(kind, branch.outputs[i].required)
+                        self.types[id(branch.outputs[i])] = self.types.get(id(output)) or attribute_of(output)
 
     def _wanted(self, output: Output) -> MaskKind | None:
         """The mask to write at this output: None when what comes from below is masked as strictly already."""
@@ -160,7 +163,7 @@ class MaskWriter:
         kind = self._wanted(output)
         if kind is None:
             return
-        attribute = attribute_of(output)
+        attribute = attribute_of(output) or self.types.get(id(output))
         if "ColumnRef" in node:
             text = self.targets.rewriter.column_text(node["ColumnRef"])
             self.targets.columns[id(target)] = (
@@ -169,9 +172,14 @@ class MaskWriter:
                 output,
                 self._expression(kind, text, attribute, output),
             )
-            self._keep_groups(output, query, target, text)
+            self._keep_places(output, query, target, text)
         else:
             form = self._expression(kind, "({})", attribute, output)
+            if form.startswith("NULL") and attribute is None:
+                form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
+            elif "{}" not in form:
+                form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
+            self._keep_places(output, query, target, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
@@ -182,9 +190,14 @@ class MaskWriter:
             return as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
         return mask_expression(kind, column, attribute)
 
-    def _keep_groups(self, output: Output, query: Query, target: Node, text: str) -> None:
-        """GROUP BY 1 and GROUP BY alias mean the column itself, not the mask that now stands in its place."""
+    def _keep_places(self, output: Output, query: Query, target: Node, text: str) -> None:
+        """GROUP BY 1, ORDER BY alias … mean the column itself, not the mask that now stands in its place."""
+        if "." not in text and output.links and isinstance(output.links[0], tuple):
+            # Unqualified, ORDER BY would take it for the output of that name again.
+            text = f"{quote(output.links[0][0].alias)}.{text}"
         stack = list(query.fields.get("groupClause", ()))
+        stack += [node["SortBy"]["node"] for node in query.fields.get("sortClause", ())]
+        stack += [node for node in query.fields.get("distinctClause", ()) if node]
         while stack:
             node = stack.pop()
             if "GroupingSet" in node:
@@ -193,13 +206,11 @@ class MaskWriter:
             constant, column = node.get("A_Const"), node.get("ColumnRef")
             position = constant.get("ival", {}).get("ival", 0) if constant is not None else 0
             by_position = 0 < position <= len(query.outputs) and query.outputs[position - 1] is output
-            by_alias = (
-                column is not None
-                and "name" in target
-                and [f.get("String", {}).get("sval") for f in column["fields"]] == [output.name]
-            )
+            by_alias = column is not None and [f.get("String", {}).get("sval") for f in column["fields"]] == [
+                output.name
+            ]
             if by_position or by_alias:
-                self.targets.rewriter.replace_node(node, text, target["val"])
+                self.targets.rewriter.replace_node(node, text)
 
     def _star(self, outputs: list[Output]) -> None:
         wanted = [None if o.open is not None else self._wanted(o) for o in outputs]

@@ -24,6 +24,8 @@ from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Query, Reference, Root, Statement
 from guarddb.tree import Node
 
+#: More mentions of filtered tables than this are no query, but an attempt to keep the process busy.
+_MANY_REFERENCES = 256
 MARKER = "guarddb:row_filter_violation:"
 _RETURNING_FOR_MERGE = 170000
 
@@ -33,10 +35,16 @@ def row_filters(statement: Statement, policy: CompiledPolicy, catalog: Catalog |
     governance = policy.governance(catalog)
     if not governance.restricts:
         return None
+    filtered = 0
     for reference in statement.references:
         rules = governance.rules(reference)
         if not rules.filters and not rules.needs_inlining and not rules.unsafe:
             continue
+        filtered += 1
+        if filtered > _MANY_REFERENCES:
+            return _unsafe(
+                reference, f"the statement names filtered tables more than {_MANY_REFERENCES} times"
+            )
         refusal = _possible(statement, reference, rules, governance)
         if refusal is not None:
             return refusal
@@ -280,8 +288,8 @@ class FilterWriter:
         mine = [hazard for hazard in self._hazards if reference in hazard.references]
         if any(predicate.has_sublink for predicate in self.governance.rules(reference).filters):
             return mine
-        # A predicate without a sub-select is asked at the scan; a LATERAL function comes after that.
-        return [hazard for hazard in mine if hazard.root.clause != "function"]
+        # A predicate without a sub-select is asked at the scan; what is LATERAL in FROM comes after that.
+        return [hazard for hazard in mine if hazard.at_scan]
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
@@ -405,7 +413,7 @@ class FilterWriter:
         inner = root.query
         while inner is not None and inner.parent is not query:
             inner = inner.parent
-        return inner is not None and _holds(query.fields.get("whereClause"), inner.fields)
+        return inner is not None and inner.clause == "where"
 
     def _write_where(self, query: Query, conditions: _Conditions) -> None:
         text = _joined(conditions.texts)
@@ -644,19 +652,6 @@ def _join_place(reference: Reference) -> str | Node | None:
         # The nullable side of LEFT or RIGHT: the join's own ON decides which rows count as matching.
         return inner_on or (join if has_on else None)
     return "where"
-
-
-def _holds(tree: object, fields: Node) -> bool:
-    stack = [tree]
-    while stack:
-        value = stack.pop()
-        if value is fields:
-            return True
-        if isinstance(value, dict):
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return False
 
 
 def _has_sublink(node: object) -> bool:

@@ -225,6 +225,7 @@ class Expressions:
 
     def _sublink(self, fields: Node, scope: Scope, query: Query | None, root: Root) -> None:
         inside = self.query(fields["subselect"], scope, query)
+        inside.clause = root.clause
         for part in fields.get("operName", ()):
             self.statement.operators.add((None, part["String"]["sval"]))
         if fields.get("subLinkType") == "ANY_SUBLINK" and "operName" not in fields:
@@ -238,6 +239,7 @@ class Expressions:
         self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
     ) -> None:
         inside = self.query(fields["query"], scope, query)
+        inside.clause = root.clause
         self.statement.types.append(TypeUse("pg_catalog", "json"))
         root.uses.extend((output, None) for output in inside.outputs)
         if "output" in fields:

@@ -15,15 +15,21 @@ from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, 
 from guarddb.tree import Node
 
 #: Clauses that PostgreSQL makes part of a scan or a join, next to a row filter.
-_CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having", "merge", "conflict"))
+_CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having", "conflict"))
+
+
+#: A longer conjunction is taken as one: telling its parts apart takes time with their square.
+_MANY_PARTS = 64
 
 
 class Hazard:
     """One part of a condition (or one expression of a nested target list) that can raise, and what it depends on."""
 
-    __slots__ = ("node", "references", "root")
+    __slots__ = ("at_scan", "node", "references", "root")
 
-    def __init__(self, root: Root, node: Any, references: set[Reference]) -> None:
+    def __init__(self, root: Root, node: Any, references: set[Reference], *, at_scan: bool = True) -> None:
+        #: it may run where the relation is scanned; otherwise only behind the scan, where a filter is asked that is no join
+        self.at_scan = at_scan
         self.root = root
         self.node = node
         self.references = references
@@ -61,22 +67,49 @@ def hazards(statement: Statement) -> list[Hazard]:
     conditioned: set[int] | None = None
     found: list[Hazard] = []
     for root in statement.roots:
-        if root.clause in _CONDITIONS:
-            if root.node is not None and cannot_raise(root):
-                continue
-            found.extend(_parts(root))
-        elif root.clause in ("values", "function"):
-            # LATERAL VALUES is pulled up into whatever uses its columns; a function may run before a filter that became a join.
-            if root.uses and root.node is not None and not _inserted(root) and not cannot_raise(root):
-                found.append(Hazard(root, root.node, _references(link for link, _ in root.uses)))
-        elif root.clause in ("target", "returning"):
-            if not root.uses or root.node is None or cannot_raise(root):
-                continue
+        clause = root.clause
+        if not root.uses or clause == "ddl":
+            continue
+        if clause in _CONDITIONS:
+            if root.node is None or not cannot_raise(root):
+                found.extend(_parts(root))
+            continue
+        if root.node is not None and cannot_raise(root):
+            continue
+        references = _references(link for link, _ in root.uses)
+        if clause in ("values", "function"):
+            if not _inserted(root):
+                # LATERAL VALUES is pulled up into whatever uses its columns; a function stays where it is.
+                found.append(Hazard(root, root.node, references, at_scan=clause == "values"))
+        elif clause in ("target", "returning"):
             if conditioned is None:
                 conditioned = _outputs_in_conditions(statement)
             if id(root) in conditioned:
-                found.append(Hazard(root, root.node, _references(link for link, _ in root.uses)))
+                found.append(Hazard(root, root.node, references))
+        found.extend(_correlated(root, references))
     return found
+
+
+def _correlated(root: Root, references: set[Reference]) -> list[Hazard]:
+    """What a sub-select computes from a row further out: it runs where its own expression runs.
+
+    In a condition that is at the scan of the outer row, whatever clause of the sub-select it stands in; LATERAL in FROM it
+    is behind the scan.
+    """
+    behind: set[Reference] = set()
+    at_scan: set[Reference] = set()
+    for reference in references:
+        query = root.query
+        while query is not None and query.parent is not None and query.parent is not reference.query:
+            query = query.parent
+        if query is None or query.parent is None or root.query is reference.query:
+            continue
+        if query.clause in _CONDITIONS:
+            at_scan.add(reference)
+        elif query.clause is None:
+            behind.add(reference)
+    found = [Hazard(root, root.node, at_scan)] if at_scan else []
+    return [*found, Hazard(root, root.node, behind, at_scan=False)] if behind else found
 
 
 def _aggregates(node: Any) -> bool:
@@ -86,12 +119,9 @@ def _aggregates(node: Any) -> bool:
         value = stack.pop()
         if isinstance(value, dict):
             call = value.get("FuncCall")
-            if (
-                call is not None
-                and "over" not in call
-                and functions.is_aggregate(string_list(call["funcname"])[-1])
-            ):
-                return True
+            if call is not None and "over" not in call:
+                if functions.is_aggregate(string_list(call["funcname"])[-1]):
+                    return True
             stack.extend(v for k, v in value.items() if k != "SubLink")
         elif isinstance(value, list):
             stack.extend(value)
@@ -108,7 +138,10 @@ def _parts(root: Root) -> list[Hazard]:
     if root.clause == "using" or root.node is None:
         return [Hazard(root, root.node, _references(link for link, _ in root.uses))]
     found = []
-    for node in conjuncts(root.node):
+    parts = conjuncts(root.node)
+    if len(parts) > _MANY_PARTS:
+        return [Hazard(root, root.node, _references(link for link, _ in root.uses))]
+    for node in parts:
         if cannot_raise(root, node) or (root.clause == "having" and _aggregates(node)):
             continue
         inside = columns_in(node)

@@ -77,8 +77,23 @@ def _comparison(fields: Node, links: dict[int, list[Link]]) -> bool:
         return name in _LIKE and _text_column(left, links) and _pattern(right)
     if kind in ("AEXPR_OP_ANY", "AEXPR_OP_ALL"):
         return name in _COMPARISONS and _operand(left, links) and _array(right, links)
+    if _numeric_to_float(left, right, links):
+        return False
     if kind in ("AEXPR_OP", "AEXPR_DISTINCT", "AEXPR_NOT_DISTINCT"):
         return name in _COMPARISONS and _operand(left, links) and _operand(right, links)
+    return False
+
+
+def _numeric_to_float(left: Any, right: Any, links: dict[int, list[Link]]) -> bool:
+    """numeric against a float: the column is converted, and a value above 1e308 raises with itself in the message."""
+    for side, other in ((left, right), (right, left)):
+        names = string_list(other.get("TypeCast", {}).get("typeName", {}).get("names", ()))
+        floats = bool(names) and names[-1] in ("float4", "float8")
+        column = side.get("ColumnRef")
+        if floats and column is not None:
+            for link in links.get(id(column), ()):
+                if not _plain_link(link, but="pg_catalog.numeric"):
+                    return True
     return False
 
 
@@ -138,7 +153,7 @@ def _text_column(node: Any, links: dict[int, list[Link]]) -> bool:
     return all(_plain_link(link, only=_LIKE_TYPES) for link in links.get(id(column), ()))
 
 
-def _plain_link(link: Link, only: frozenset[str] | None = None) -> bool:
+def _plain_link(link: Link, only: frozenset[str] | None = None, but: str | None = None) -> bool:
     """Whether a column is of a type that can be compared without raising; unknown types (no catalog) pass for it."""
     for reference, name in origins(link):
         if name == "*":
@@ -148,7 +163,9 @@ def _plain_link(link: Link, only: frozenset[str] | None = None) -> bool:
             continue
         for attribute in relation.attributes:
             if attribute.name == name and (
-                not attribute.plain or (only is not None and attribute.base_type not in only)
+                not attribute.plain
+                or attribute.base_type == but
+                or (only is not None and attribute.base_type not in only)
             ):
                 return False
     return True

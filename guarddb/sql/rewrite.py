@@ -43,6 +43,7 @@ _AFTER_WHERE = frozenset(
         "INTERSECT",
         "EXCEPT",
         "RETURNING",
+        "ON",
         "ASCII_59",
         "WITH_LA",
     ]
@@ -180,6 +181,9 @@ class Rewriter:
             elif depth == 0 and name in stop and self._is_word(position):
                 if name == "GROUP_P" and names[position - 1] == "WITHIN":
                     position += 1
+                    continue
+                if name == "ON" and (position + 1 >= count or names[position + 1] != "CONFLICT"):
+                    position += 1  # a join's, or DISTINCT ON's
                     continue
                 if name == "FROM" and names[position - 1] == "DISTINCT":
                     position += 1
@@ -323,7 +327,7 @@ class Rewriter:
         condition_tree = _expression(condition)
         where = self._forward(level, _AFTER_WHERE | {"WHERE"})
         if where < len(self.names) and self.names[where] == "WHERE":
-            end = self._forward(where, _AFTER_WHERE | {"ON"}) - 1
+            end = self._forward(where, _AFTER_WHERE) - 1
             present = fields["whereClause"]
             self._before(where + 1, f"({condition}) AND (")
             if guarded:
@@ -341,7 +345,8 @@ class Rewriter:
     ) -> Node:
         conjunction = node.get("BoolExpr", {})
         pieces = self._conjuncts(first, last)
-        if conjunction.get("boolop") != "AND_EXPR" or len(pieces) != len(conjunction["args"]):
+        parts = conjunction.get("args", ())
+        if conjunction.get("boolop") != "AND_EXPR" or not len(guarded) < len(parts) == len(pieces):
             self._before(first, f"CASE WHEN ({condition}) THEN (")
             self._after(last, ") END")
             return _case(condition_tree, node)
@@ -384,7 +389,7 @@ class Rewriter:
         where = self._forward(self._level(anchor, words), _AFTER_WHERE | {"WHERE"})
         if where >= len(self.names) or self.names[where] != "WHERE":
             return []
-        end = self._forward(where, _AFTER_WHERE | {"ON"}) - 1
+        end = self._forward(where, _AFTER_WHERE) - 1
         node = query.fields["whereClause"]
         conjunction = node.get("BoolExpr", {})
         parts = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [node]
@@ -483,13 +488,13 @@ class Rewriter:
         first = self.at(column.get("location", 0))
         return self.sql[self.starts[first] : self._end(self._name_end(first))]
 
-    def replace_node(self, node: Node, text: str, tree: Node) -> None:
-        """Put `text`, whose tree is `tree`, in the place of a constant or a column reference."""
+    def replace_node(self, node: Node, text: str) -> None:
+        """Put an expression in the place of a constant or a column reference."""
         ((_, fields),) = node.items()
         first = self.at(fields.get("location", 0))
         self._edit(self.starts[first], self._end(self._name_end(first)), text)
         node.clear()
-        node.update(tree)
+        node.update(_expression(text))
 
     def _opens_before(self, first: int) -> bool:
         """Whether a parenthesis right before `first` is one around a target, and not a query's or a function's."""

@@ -199,6 +199,7 @@ class Selects(FromClause):
             sublink = node.get("SubLink")
             if sublink is not None and sublink.get("subLinkType") == "EXPR_SUBLINK":
                 inside = self.query(sublink["subselect"], scope, query)
+                inside.clause = clause
                 output.opaque = list(inside.outputs)
                 continue
             output.root = self.expression(node, scope, query, clause)

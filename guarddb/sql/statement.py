@@ -214,6 +214,7 @@ class Query:
 
     __slots__ = (
         "branches",
+        "clause",
         "fields",
         "filters_rows",
         "group_by",
@@ -234,6 +235,8 @@ class Query:
         self.outputs: list[Output] = []
         self.references: list[Reference] = []
         self.branches: tuple[Query, Query] | None = None
+        #: of a sub-select in an expression, the clause that the expression stands in
+        self.clause: Clause | None = None
         self.target: Reference | None = None
         self.top = False
         #: for UPDATE, DELETE, MERGE: the condition holds a column of the statement's own relations
