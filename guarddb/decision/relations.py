@@ -56,6 +56,12 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
     if statement.ddl is None or not policy.restricts_data:
         return None
     command, fields = statement.ddl
+    if _shadows_a_type(statement):
+        return Refusal(
+            "table_denied",
+            "a temporary relation or type with the name of a built-in type would stand in for it",
+            "Give it another name.",
+        )
     if command in _OUTSIDE:
         return Refusal(
             "table_denied",
@@ -77,6 +83,23 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
         f"{statement.operation} would give the tables of a schema other names, and take the rules of this policy off them",
         "Leave the schema's name as it is.",
     )
+
+
+def _shadows_a_type(statement: Statement) -> bool:
+    """The temporary schema is searched for types first, and every relation is a type as well."""
+    for reference in statement.references:
+        if reference.mode == "ddl" and facts.builtin_type(reference.node.get("relname", "")) is not None:
+            temporary = reference.node.get("relpersistence") == "t"
+            if temporary or str(reference.node.get("schemaname", "")).startswith("pg_temp"):
+                return True
+    if statement.ddl is None or statement.ddl[0] not in (
+        "CreateEnumStmt",
+        "CreateDomainStmt",
+        "CreateRangeStmt",
+    ):
+        return False
+    named = statement.ddl[1].get("typeName") or statement.ddl[1].get("domainname") or []
+    return any(str(part.get("String", {}).get("sval", "")).startswith("pg_temp") for part in named)
 
 
 def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

@@ -494,11 +494,13 @@ class FilterWriter:
             return None
         return self._check_in_returning(reference, query, check)
 
-    @staticmethod
-    def _may_leave(reference: Reference, rules: RelationRules, query: Query) -> bool:
+    def _may_leave(self, reference: Reference, rules: RelationRules, query: Query) -> bool:
         """Whether an UPDATE could make a row leave the filter."""
         relation = reference.relation
-        if relation is None or relation.has_row_triggers or relation.kind not in ("r", "p"):
+        if relation is None or relation.kind not in ("r", "p") or self.catalog is None:
+            return True
+        children = [child for oid in relation.descendants if (child := self.catalog.by_oid(oid)) is not None]
+        if any(each.has_row_triggers for each in (relation, *children)):
             return True
         generated = {a.name for a in relation.attributes if a.generated}
         for predicate in rules.filters:
@@ -615,6 +617,14 @@ def inlined_view(view: Relation, policy: CompiledPolicy, catalog: Catalog | None
     refusal = writer.write()
     if refusal is not None:
         raise RewriteError(refusal.reason)
+    for reference in statement.references:
+        # A bare name could be captured by a WITH query of the statement around it.
+        if (
+            reference.wrapper is not None
+            and "RangeVar" in reference.wrapper
+            and "schemaname" not in reference.node
+        ):
+            rewriter.qualify(reference)
     return rewriter.finish() if rewriter.edited else definition
 
 

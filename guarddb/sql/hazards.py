@@ -81,7 +81,8 @@ def hazards(statement: Statement) -> list[Hazard]:
             if not _inserted(root):
                 # LATERAL VALUES is pulled up into whatever uses its columns; a function stays where it is.
                 found.append(Hazard(root, root.node, references, at_scan=clause == "values"))
-        elif clause in ("target", "returning"):
+        elif clause == "target":
+            # RETURNING runs on rows that were written, and a WITH query that writes is never merged into another.
             if conditioned is None:
                 conditioned = _outputs_in_conditions(statement)
             if id(root) in conditioned:
@@ -187,7 +188,7 @@ def plain_conjuncts(query: Query, statement: Statement, reference: Reference) ->
     root = next(
         (r for r in statement.roots if r.query is query and r.clause == "where" and r.node is where), None
     )
-    if root is None:
+    if root is None or len(conjuncts(where)) > _MANY_PARTS:
         return []
     found = []
     for index, node in enumerate(conjuncts(where)):

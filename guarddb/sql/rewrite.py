@@ -263,6 +263,11 @@ class Rewriter:
         wrapper.clear()
         wrapper["RangeSubselect"] = {"subquery": subquery, "alias": alias}
 
+    def qualify(self, reference: Reference) -> None:
+        """Write the schema in front of a bare relation name."""
+        self._before(self.at(reference.location), f"{quote(reference.schema)}.")
+        reference.node["schemaname"] = reference.schema
+
     def replace_sample(self, reference: Reference, alias: str, rest: str) -> None:
         """Put `(SELECT * FROM relation AS alias TABLESAMPLE … rest)` in a sampled relation's place."""
         wrapper = reference.sample
