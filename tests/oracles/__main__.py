@@ -24,7 +24,7 @@ from tests.oracles.rls import rls_oracle
 from tests.oracles.run import Oracle, run
 from tests.oracles.variants import variants_oracle
 
-ORACLES: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
+ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "rls": rls_oracle,
     "masks": mask_oracle,
     "variants": variants_oracle,
@@ -32,9 +32,9 @@ ORACLES: dict[str, Callable[[str], AbstractContextManager[Any]]] = {
 }
 
 
-def worker(task: tuple[str, str, int, int, int, int, int]) -> Report:
+def worker(task: tuple[str, str, bool, int, int, int, int, int]) -> Report:
     """One share of a run: every `jobs`-th statement."""
-    server, name, seed, statements, job, jobs, shrinks = task
+    server, name, live, seed, statements, job, jobs, shrinks = task
     started = time.monotonic()
 
     def progress(report: Report) -> None:
@@ -48,7 +48,7 @@ def worker(task: tuple[str, str, int, int, int, int, int]) -> Report:
             )
 
     oracle: Oracle
-    with ORACLES[name](server) as oracle:
+    with ORACLES[name](server, live=True) if live else ORACLES[name](server) as oracle:
         return run(
             oracle,
             seed=seed,
@@ -69,6 +69,7 @@ def main() -> int:
     parser.add_argument(
         "--shrinks", type=int, default=2, help="findings of each cause to shrink, in each job"
     )
+    parser.add_argument("--live", action="store_true", help="through guarddb.connect, not the engine alone")
     parser.add_argument("--postgres", type=int, choices=(16, 18), default=18)
     options = parser.parse_args()
     directory = Path(tempfile.gettempdir()) / f"gdb-oracles-{os.getpid()}" / str(options.postgres)
@@ -76,8 +77,18 @@ def main() -> int:
     with running_server(directory, options.postgres) as server:
         for name in ORACLES if options.oracle == "all" else [options.oracle]:
             started = time.monotonic()
+            live = options.live and name != "reparse"
             tasks = [
-                (server, name, options.seed, options.statements, job, options.jobs, options.shrinks)
+                (
+                    server,
+                    name,
+                    options.live and name != "reparse",
+                    options.seed,
+                    options.statements,
+                    job,
+                    options.jobs,
+                    options.shrinks,
+                )
                 for job in range(options.jobs)
             ]
             if options.jobs == 1:

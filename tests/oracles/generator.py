@@ -14,6 +14,7 @@ from tests.oracles.draws import Draws, spanned
 from tests.oracles.schema import Table
 
 STRENGTH = ("", "hash", "redact", "null")
+_PARAMETER = re.compile(r"\$(\d+)")
 _HOLE = re.compile("\x01(\\d+)\x02")
 
 
@@ -1382,6 +1383,14 @@ class _Generator:
 
     # ------------------------------------------------------------------ the whole
 
+    def renumber(self, sql: str) -> Callable[[str], str]:
+        """Forget the parameters of what was thrown away; gives what renames the others in a text."""
+        resolved = self.resolve(sql, 0)
+        used = sorted({int(n) for n in _PARAMETER.findall(resolved)})
+        self.params = [self.params[n - 1] for n in used]
+        places = {str(n): i + 1 for i, n in enumerate(used)}
+        return lambda text: _PARAMETER.sub(lambda m: f"${places[m[1]]}", text)
+
     def statement(self) -> Generated:
         write = self.d.chance(self.g.writes)
         clause = self.with_clause(modify=self.g.writes > 0)
@@ -1393,9 +1402,10 @@ class _Generator:
         cols: list[Col] | None = query.cols
         if write and not query.cols:
             cols = None
+        params = self.renumber(sql)
         return Generated(
-            self.resolve(sql, 0),
-            self.resolve(sql, 1),
+            params(self.resolve(sql, 0)),
+            params(self.resolve(sql, 1)),
             self.params,
             cols,
             query.ordered,
@@ -1421,7 +1431,8 @@ _TEXT_FORMS = _weights(
     "plain 40, trap 8, upper 4, concat 4, cast 4, case 3, coalesce 3, scalar 4, sub 2, row 2"
 )
 _BOOL_FORMS = _weights(
-    "compare 22, trap 12, and 8, or 5, not 3, null 6, in 6, between 4, like 4, exists 6, insub 6, any 3, distinct 3, expr 3, row 2, anysub 2, column 2, case 2, like_column 2"
+    "compare 22, trap 12, and 8, or 5, not 3, null 6, in 6, between 4, like 4, exists 6, insub 6, "
+    "any 3, distinct 3, expr 3, row 2, anysub 2, column 2, case 2, like_column 2"
 )
 _ALIAS_FORMS = _weights("alias 60, bare 12, as 10, columns 8, sample 5")
 _FROM_ITEM_FORMS = _weights("table 40, join 30, derived 9, lateral 7, values 3, function 3, joinalias 3")

@@ -14,15 +14,13 @@ from dataclasses import replace
 import psycopg
 
 from guarddb import Catalog, MaskingRule, PolicyProfile
-from guarddb.decision.compiled import CompiledPolicy
-from guarddb.decision.evaluate import compile_policy
 from tests.fix_server import temporary_database
-from tests.oracles.engine import decide, last_fault
 from tests.oracles.generator import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.rls import compared, invalid, said
 from tests.oracles.schema import FILTERS, MASKINGS, Masking, tables
 from tests.oracles.server import Outcome, Side, delete_hidden, fill, make_roles
+from tests.oracles.ways import EngineWay, LiveWay, Way
 
 _TYPES = {"name": "text", "label": "text", "n": "int", "d": "date"}
 
@@ -58,11 +56,8 @@ def overwritten_sql(masking: Masking) -> str:
 class MaskOracle:
     name = "masks"
 
-    def __init__(
-        self, sets: list[tuple[Masking, Grammar, CompiledPolicy, Side, Side]], catalogs: list[Catalog]
-    ) -> None:
+    def __init__(self, sets: list[tuple[Masking, Grammar, Way, Side, Side]]) -> None:
         self.sets = sets
-        self.catalogs = catalogs
 
     def grammar_for(self, number: int) -> Grammar:
         return self.sets[number % len(self.sets)][1]
@@ -71,40 +66,37 @@ class MaskOracle:
         return f"masks {self.sets[number % len(self.sets)][0].name}"
 
     def check(self, generated: Generated, number: int) -> Verdict:
-        _, _, policy, raw, copy = self.sets[number % len(self.sets)]
-        catalog = self.catalogs[number % len(self.sets)]
-        plan = decide(generated.sql, policy, catalog)
-        if plan.decision.blocked:
-            rule, reason = plan.decision.rule, plan.decision.reason
-            plain = raw.run(generated.sql, generated.params, writes=generated.writes)
-            if invalid(plain):
-                return Verdict("invalid", plain.message)
-            if rule == "internal_error":
-                return Verdict("mismatch", f"internal_error: {last_fault()}", reason)
-            if generated.misuses:
-                return Verdict("refused", rule)
-            return Verdict("blocked", f"{rule}: {general(reason)}", reason)
-        got = raw.run(plan.sql, generated.params, writes=generated.writes)
+        _, _, way, raw, copy = self.sets[number % len(self.sets)]
+        answer = way.ask(generated)
         expected = copy.run(generated.expected_sql, generated.params, writes=generated.writes)
-        if invalid(expected):
-            # Because PostgreSQL refuses the text, or because what it does with a column cannot be done with its mask.
+        if answer.outcome is None or invalid(expected):
+            # PostgreSQL refuses the text; or what it does with a column cannot be done with the mask.
             plain = raw.run(generated.sql, generated.params, writes=generated.writes)
             if invalid(plain):
                 return Verdict("invalid", plain.message)
-        self.nulled(generated, expected)
+        if answer.outcome is None:
+            if answer.rule == "internal_error":
+                return Verdict("mismatch", f"internal_error: {answer.fault}", answer.reason)
+            if generated.misuses:
+                return Verdict("refused", answer.rule)
+            return Verdict("blocked", f"{answer.rule}: {general(answer.reason)}", answer.reason)
+        got = answer.outcome
+        cols = generated.cols or []
+        # The tables of the copy are others, and hold other values. The whole row of a table is of its own type, and a NULL
+        # is of the column's type, which the copy's need not be.
         expected.contents = got.contents
-        expected.types = got.types = (
-            tuple(
-                0 if c.type == "record" else t for c, t in zip(generated.cols or (), got.types, strict=True)
-            )
-            if len(generated.cols or ()) == len(got.types)
-            else got.types
-        )
+        if len(cols) == len(got.types) == len(expected.types):
+            for outcome in (expected, got):
+                outcome.types = tuple(
+                    0 if c.type == "record" or c.mask == "null!" else t
+                    for c, t in zip(cols, outcome.types, strict=True)
+                )
+        self.nulled(generated, expected)
         different = compared(expected, got, ordered=generated.ordered)
         if different is not None:
             if generated.misuses:
                 different = f"misuse let through: {generated.misuses[0]}: {different}"
-            return Verdict("mismatch", different, said(plan, expected, got))
+            return Verdict("mismatch", different, said(answer, expected))
         return Verdict("error" if got.state else "same")
 
     @staticmethod
@@ -119,7 +111,7 @@ class MaskOracle:
 
 
 @contextmanager
-def mask_oracle(server: str) -> Iterator[MaskOracle]:
+def mask_oracle(server: str, *, live: bool = False) -> Iterator[MaskOracle]:
     make_roles(server)
     everything = FILTERS[1]
     with ExitStack() as stack:
@@ -139,15 +131,19 @@ def mask_oracle(server: str) -> Iterator[MaskOracle]:
                     conn.execute(moved_sql(masking))
             return dsn
 
-        sets, catalogs = [], []
+        sets: list[tuple[Masking, Grammar, Way, Side, Side]] = []
         for masking in MASKINGS:
-            raw = Side(filled("oracle_raw", masking, overwritten=False))
+            dsn = filled("oracle_raw", masking, overwritten=False)
+            raw = Side(dsn)
             copy = Side(filled("oracle_masked", masking, overwritten=True))
-            for side in (raw, copy):
-                stack.callback(side.close)
-            sets.append((masking, grammar_of(masking), compile_policy(profile(masking)), raw, copy))
-            catalogs.append(Catalog.from_connection(raw.conn))
-        yield MaskOracle(sets, catalogs)
+            policy = profile(masking)
+            way: Way = (
+                LiveWay(dsn, policy) if live else EngineWay(policy, Catalog.from_connection(raw.conn), raw)
+            )
+            for each in (way, raw, copy):
+                stack.callback(each.close)
+            sets.append((masking, grammar_of(masking), way, raw, copy))
+        yield MaskOracle(sets)
 
 
 def moved_sql(masking: Masking) -> str:

@@ -16,14 +16,12 @@ from pglast import ast, parse_sql
 from pglast.enums import BoolExprType, CmdType, JoinType, OnConflictAction
 
 from guarddb import Catalog
-from guarddb.decision.compiled import CompiledPolicy
-from guarddb.decision.evaluate import compile_policy
-from tests.oracles.engine import decide, last_fault
 from tests.oracles.generator import Generated, Grammar
 from tests.oracles.result import Verdict
-from tests.oracles.rls import MARKER, profile
+from tests.oracles.rls import profile
 from tests.oracles.schema import FILTERS, SECURED_TABLES, SETTINGS, Filter, tables
 from tests.oracles.server import Side, database, make_roles
+from tests.oracles.ways import MARKER, EngineWay
 
 _VIEWS = ("v_acct", "v_nest", "v_agg", "v_evt")
 #: Columns that some predicate reads; an UPDATE that leaves them alone cannot move a row out of a filter without a sub-select.
@@ -228,8 +226,7 @@ def wrong(sql: str, row_filter: Filter) -> tuple[list[str], int]:
 class ReparseOracle:
     name = "reparse"
 
-    def __init__(self, catalog: Catalog, filters: list[tuple[Filter, CompiledPolicy]]) -> None:
-        self.catalog = catalog
+    def __init__(self, filters: list[tuple[Filter, EngineWay]]) -> None:
         self.filters = filters
         self.grammar = Grammar(tables(), writes=40)
         self.mentions = 0
@@ -241,15 +238,14 @@ class ReparseOracle:
         return f"filter {self.filters[number % len(self.filters)][0].name}"
 
     def check(self, generated: Generated, number: int) -> Verdict:
-        row_filter, policy = self.filters[number % len(self.filters)]
-        plan = decide(generated.sql, policy, self.catalog)
-        if plan.decision.blocked:
-            fault = last_fault()
-            return Verdict("refused", f"internal_error: {fault}" if fault else plan.decision.rule)
-        found, seen = wrong(plan.sql, row_filter)
+        row_filter, way = self.filters[number % len(self.filters)]
+        answer = way.ask(generated)
+        if answer.rule:
+            return Verdict("refused", f"internal_error: {answer.fault}" if answer.fault else answer.rule)
+        found, seen = wrong(answer.sent, row_filter)
         self.mentions += seen
         if found:
-            return Verdict("mismatch", found[0], f"sent: {plan.sql}\n" + "\n".join(found))
+            return Verdict("mismatch", found[0], f"sent: {answer.sent}\n" + "\n".join(found))
         return Verdict("same")
 
 
@@ -262,4 +258,4 @@ def reparse_oracle(server: str) -> Iterator[ReparseOracle]:
             catalog = Catalog.from_connection(side.conn)
         finally:
             side.close()
-        yield ReparseOracle(catalog, [(f, compile_policy(profile(f), SETTINGS)) for f in FILTERS])
+        yield ReparseOracle([(f, EngineWay(profile(f), catalog, None, SETTINGS)) for f in FILTERS])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -17,13 +17,14 @@ import psycopg
 import pytest
 
 from guarddb.decision.decision import Plan
-from tests.oracles import engine, masks, reparse, rls, variants
+from tests.oracles import masks, reparse, rls, variants
 from tests.oracles.draws import Draws, Span, shrink
 from tests.oracles.generator import Grammar, generate
 from tests.oracles.result import Report
 from tests.oracles.run import Oracle, run
 from tests.oracles.schema import FILTERS, tables
 from tests.oracles.server import Side, database, delete_hidden, make_roles
+from tests.oracles.ways import EngineWay
 
 SEED = int(os.environ.get("GUARDDB_ORACLE_SEED", "1"))
 
@@ -82,19 +83,15 @@ def test_every_governed_mention_in_the_sent_text_has_its_filter(server_dsn: str)
 # ---------------------------------------------------------------------- the oracles themselves
 
 
-class Faulty:
-    """The engine with a fault of our own, to see whether an oracle would notice."""
+def sends(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, str], str]) -> None:
+    """Give the engine a fault of our own: it sends `change(given, sent)`."""
+    original = EngineWay.decide
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, module: Any) -> None:
-        self.monkeypatch = monkeypatch
-        self.module = module
+    def decide(self: EngineWay, sql: str) -> Plan:
+        plan = original(self, sql)
+        return plan if plan.decision.blocked else replace(plan, sql=change(sql, plan.sql))
 
-    def sends(self, change: Any) -> None:
-        def decide(sql: str, policy: Any, catalog: Any) -> Plan:
-            plan = engine.decide(sql, policy, catalog)
-            return plan if plan.decision.blocked else replace(plan, sql=change(sql, plan.sql))
-
-        self.monkeypatch.setattr(self.module, "decide", decide)
+    monkeypatch.setattr(EngineWay, "decide", decide)
 
 
 def found(opened: AbstractContextManager[Any], statements: int) -> Report:
@@ -105,14 +102,14 @@ def found(opened: AbstractContextManager[Any], statements: int) -> Report:
 def test_row_security_oracle_notices_a_missing_filter(
     server_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Faulty(monkeypatch, rls).sends(lambda given, _: given)
+    sends(monkeypatch, lambda given, _: given)
     assert found(rls.rls_oracle(server_dsn), 200).mismatches > 50
 
 
 def test_row_security_oracle_notices_a_missing_fence(
     server_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Faulty(monkeypatch, rls).sends(lambda _, sent: sent.replace(" OFFSET 0)", ")"))
+    sends(monkeypatch, lambda _, sent: sent.replace(" OFFSET 0)", ")"))
     report = found(rls.rls_oracle(server_dsn), 1500)
     assert any("22" in cause for cause in report.causes), report.shown()
 
@@ -120,8 +117,9 @@ def test_row_security_oracle_notices_a_missing_fence(
 def test_row_security_oracle_notices_rows_that_leave_the_filter(
     server_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Faulty(monkeypatch, rls).sends(
-        lambda _, sent: re.sub(r"pg_catalog\.concat\('guarddb:.*?\)\)::pg_catalog\.bool", "true", sent)
+    sends(
+        monkeypatch,
+        lambda _, sent: re.sub(r"pg_catalog\.concat\('guarddb:.*?\)\)::pg_catalog\.bool", "true", sent),
     )
     assert "42501 expected, runs came" in found(rls.rls_oracle(server_dsn), 600).causes
 
@@ -129,17 +127,17 @@ def test_row_security_oracle_notices_rows_that_leave_the_filter(
 def test_mask_oracle_notices_a_mask_that_is_forgotten(
     server_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Faulty(monkeypatch, masks).sends(lambda given, _: given)
+    sends(monkeypatch, lambda given, _: given)
     assert found(masks.mask_oracle(server_dsn), 200).mismatches > 30
 
 
 def test_variants_oracle_notices_a_missing_filter(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Faulty(monkeypatch, variants).sends(lambda given, _: given)
+    sends(monkeypatch, lambda given, _: given)
     assert found(variants.variants_oracle(server_dsn), 200).mismatches > 50
 
 
 def test_variants_oracle_notices_a_missing_fence(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Faulty(monkeypatch, variants).sends(lambda _, sent: sent.replace(" OFFSET 0)", ")"))
+    sends(monkeypatch, lambda _, sent: sent.replace(" OFFSET 0)", ")"))
     assert found(variants.variants_oracle(server_dsn), 1500).mismatches > 0
 
 

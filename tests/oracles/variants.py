@@ -13,15 +13,12 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 
 from guarddb import Catalog, PolicyProfile, RowFilter
-from guarddb.decision.compiled import CompiledPolicy
-from guarddb.decision.evaluate import compile_policy
 from tests.fix_server import temporary_database
-from tests.oracles.engine import decide, last_fault
 from tests.oracles.generator import Generated, Grammar
 from tests.oracles.masks import grammar_of, without_hashes
 from tests.oracles.masks import profile as masks_of
 from tests.oracles.result import Verdict
-from tests.oracles.rls import invalid, normalised
+from tests.oracles.rls import invalid
 from tests.oracles.schema import (
     FILTERED_TABLES,
     FILTERS,
@@ -33,6 +30,7 @@ from tests.oracles.schema import (
     rows_sql,
 )
 from tests.oracles.server import Outcome, Side, database, fill, make_roles
+from tests.oracles.ways import EngineWay, LiveWay, Way
 
 
 def profile(masking: Masking, row_filter: Filter) -> PolicyProfile:
@@ -66,9 +64,7 @@ def other_values_sql(masking: Masking, variant: int, *, fixed: str = "") -> str:
 class VariantsOracle:
     name = "variants"
 
-    def __init__(
-        self, sets: list[tuple[Masking, Filter, Grammar, CompiledPolicy, Side, Side, Catalog]]
-    ) -> None:
+    def __init__(self, sets: list[tuple[Masking, Filter, Grammar, Way, Way]]) -> None:
         self.sets = sets
 
     def grammar_for(self, number: int) -> Grammar:
@@ -79,22 +75,20 @@ class VariantsOracle:
         return f"masks {masking.name}, filter {row_filter.name}"
 
     def check(self, generated: Generated, number: int) -> Verdict:
-        _, _, _, policy, one, other, catalog = self.sets[number % len(self.sets)]
-        plan = decide(generated.sql, policy, catalog)
-        if plan.decision.blocked:
-            if plan.decision.rule == "internal_error":
-                # Counted where it is compared; nothing was sent, so nothing was seen.
-                return Verdict("refused", f"internal_error: {last_fault()}")
-            return Verdict("refused", plan.decision.rule)
-        first = one.run(plan.sql, generated.params, writes=generated.writes)
-        second = other.run(plan.sql, generated.params, writes=generated.writes)
-        different = seen(first, second, ordered=generated.ordered)
+        _, _, _, one, other = self.sets[number % len(self.sets)]
+        first, second = one.ask(generated), other.ask(generated)
+        if (first.rule, first.reason) != (second.rule, second.reason):
+            return Verdict("mismatch", "the refusal", f"one:   {first.reason}\nother: {second.reason}")
+        if first.outcome is None or second.outcome is None:
+            # Nothing was sent, so nothing was seen; whether it had to be refused is for the other oracles.
+            return Verdict("refused", f"internal_error: {first.fault}" if first.fault else first.rule)
+        different = seen(first.outcome, second.outcome, ordered=generated.ordered)
         if different is not None:
-            detail = f"sent: {plan.sql}\none:   {first.shown()}\nother: {second.shown()}"
+            detail = f"sent: {first.sent}\none:   {first.outcome.shown()}\nother: {second.outcome.shown()}"
             return Verdict("mismatch", different, detail)
-        if invalid(normalised(first)):
-            return Verdict("invalid", first.message)
-        return Verdict("error" if first.state else "same")
+        if invalid(first.outcome):
+            return Verdict("invalid", first.outcome.message)
+        return Verdict("error" if first.outcome.state else "same")
 
 
 def seen(one: Outcome, other: Outcome, *, ordered: bool) -> str | None:
@@ -108,7 +102,7 @@ def seen(one: Outcome, other: Outcome, *, ordered: bool) -> str | None:
 
 
 @contextmanager
-def variants_oracle(server: str) -> Iterator[VariantsOracle]:
+def variants_oracle(server: str, *, live: bool = False) -> Iterator[VariantsOracle]:
     make_roles(server)
     with ExitStack() as stack:
         empty = stack.enter_context(temporary_database(server, "oracle_empty"))
@@ -121,7 +115,8 @@ def variants_oracle(server: str) -> Iterator[VariantsOracle]:
             masking = without_hashes(MASKINGS[i % len(MASKINGS)])
             # A filter that reads a masked column shows by what it hides what the column holds.
             fixed = "n" if row_filter.name == "or_null" else ""
-            sides = []
+            policy = profile(masking, row_filter)
+            ways: list[Way] = []
             for variant in (0, 1):
                 # Copies of one, so that every type and table has the same OID in both.
                 dsn = stack.enter_context(database(server, f"oracle_v{variant}", template=template))
@@ -130,10 +125,12 @@ def variants_oracle(server: str) -> Iterator[VariantsOracle]:
                     conn.execute(other_values_sql(masking, variant, fixed=fixed))
                     if variant:
                         conn.execute(more_rows_sql())
-                sides.append(Side(dsn, SETTINGS))
-                stack.callback(sides[-1].close)
-            policy = compile_policy(profile(masking, row_filter), SETTINGS)
+                if live:
+                    ways.append(LiveWay(dsn, policy, SETTINGS))
+                else:
+                    side = Side(dsn)
+                    ways.append(EngineWay(policy, Catalog.from_connection(side.conn), side, SETTINGS))
+                stack.callback(ways[-1].close)
             grammar = grammar_of(masking, writes=25, misuse=1)
-            catalog = Catalog.from_connection(sides[0].conn)
-            sets.append((masking, row_filter, grammar, policy, sides[0], sides[1], catalog))
+            sets.append((masking, row_filter, grammar, ways[0], ways[1]))
         yield VariantsOracle(sets)
