@@ -10,9 +10,27 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import guarddb
 from tests.conformance.cases import PROFILES
+from tests.fix_server import temporary_database
+
+#: The copy becomes what the profile shows. A redacted text does not fit char(11), nor a hash the domain's check.
+AS_SHOWN = """
+SET session_replication_role = replica;
+DELETE FROM customers WHERE tenant_id <> 1;
+DELETE FROM orders WHERE tenant_id <> 1;
+DELETE FROM payments WHERE tenant_id <> 1;
+DELETE FROM events WHERE tenant_id <> 1;
+ALTER TABLE customers ALTER COLUMN ssn TYPE text;
+ALTER DOMAIN email DROP CONSTRAINT email_check;
+UPDATE customers SET ssn = '[redacted]' WHERE ssn IS NOT NULL;
+UPDATE customers SET email = encode(sha256(convert_to(email, 'UTF8')), 'hex') WHERE email IS NOT NULL;
+UPDATE employees SET salary = NULL;
+UPDATE payments SET card_number = '[redacted]' WHERE card_number IS NOT NULL;
+ANALYZE;
+"""
 
 Guard = Callable[..., guarddb.Connection[Any]]
 
@@ -44,6 +62,15 @@ def plain_shop(shop: str) -> Iterator[psycopg.Connection]:
     """An unguarded connection of the shop as the role `agent`."""
     with psycopg.connect(shop, autocommit=True) as conn:
         yield conn
+
+
+@pytest.fixture(scope="module")
+def copy_dsn(server_dsn: str, shop_template: str) -> Iterator[str]:
+    """The shop as the profile shows it, for the role `agent`."""
+    with temporary_database(server_dsn, "as_shown", shop_template) as dsn:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(AS_SHOWN)
+        yield make_conninfo(dsn, user="agent")
 
 
 @pytest.fixture

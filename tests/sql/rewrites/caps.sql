@@ -1,0 +1,87 @@
+-- policy: capped
+-- max_rows: 3.
+
+-- name: no limit of its own
+SELECT id FROM orders ORDER BY id
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 4
+
+-- name: a smaller limit
+SELECT id FROM orders ORDER BY id LIMIT 2
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 2
+
+-- name: a larger limit
+SELECT id FROM orders ORDER BY id LIMIT 50
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 4
+
+-- name: an offset alone
+SELECT id FROM orders ORDER BY id OFFSET 10
+-- becomes
+SELECT id FROM orders ORDER BY id OFFSET 10 LIMIT 4
+
+-- name: limit all
+SELECT id FROM orders ORDER BY id LIMIT ALL OFFSET 2
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 4 OFFSET 2
+
+-- name: with ties
+SELECT quantity FROM order_items ORDER BY quantity FETCH FIRST 1 ROW WITH TIES
+-- becomes
+SELECT quantity FROM order_items ORDER BY quantity FETCH FIRST 1 ROW WITH TIES
+
+-- name: a union
+SELECT id FROM orders UNION ALL SELECT id FROM hr.orders ORDER BY id
+-- becomes
+SELECT id FROM orders UNION ALL SELECT id FROM hr.orders ORDER BY id LIMIT 4
+
+-- name: values
+VALUES (1), (2), (3), (4), (5)
+-- becomes
+VALUES (1), (2), (3), (4), (5) LIMIT 4
+
+-- name: the TABLE command
+TABLE categories
+-- becomes
+TABLE categories LIMIT 4
+
+-- name: a CTE
+WITH o AS (SELECT id FROM orders ORDER BY id) SELECT id FROM o
+-- becomes
+WITH o AS (SELECT id FROM orders ORDER BY id) SELECT id FROM o LIMIT 4
+
+-- name: the subquery stays
+SELECT count(*) FROM (SELECT id FROM orders) AS q
+-- becomes
+SELECT count(*) FROM (SELECT id FROM orders) AS q LIMIT 4
+
+-- name: for update
+SELECT id FROM orders ORDER BY id FOR UPDATE
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 4 FOR UPDATE
+
+-- name: a trailing comment
+SELECT id FROM orders ORDER BY id -- newest last
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT 4 -- newest last
+
+-- name: parentheses
+(SELECT id FROM orders ORDER BY id)
+-- becomes
+(SELECT id FROM orders ORDER BY id) LIMIT 4
+
+-- name: copy
+COPY (SELECT id FROM orders ORDER BY id) TO STDOUT
+-- becomes
+COPY (SELECT id FROM orders ORDER BY id LIMIT 3) TO STDOUT
+
+-- name: explain
+EXPLAIN (COSTS OFF) SELECT id FROM hr.orders
+-- becomes
+EXPLAIN (COSTS OFF) SELECT id FROM hr.orders
+
+-- name: an insert stays
+INSERT INTO settings SELECT 'k' || g, 'v' FROM generate_series(1, 9) AS g
+-- becomes
+INSERT INTO settings SELECT 'k' || g, 'v' FROM generate_series(1, 9) AS g
