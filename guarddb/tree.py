@@ -19,7 +19,7 @@ Node: TypeAlias = dict[str, Any]
 #: PgBeam's limit on the text of one evaluation, in characters.
 MAX_SQL_CHARS = 100_000
 #: PostgreSQL's scanner takes time with the square of the depth of /* /* */ */.
-_MAX_COMMENT_DEPTH = 100
+_MAX_COMMENT_DEPTH = 2_500
 _COMMENT_MARKS = re.compile(r"/\*|\*/")
 
 

@@ -179,7 +179,8 @@ class MaskWriter:
                 form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
             elif "{}" not in form:
                 form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
-            self._keep_places(output, query, target, self.targets.rewriter.target_text(target)[2])
+            if "A_Const" not in node:
+                self._keep_places(output, query, target, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:

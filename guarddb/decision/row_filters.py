@@ -349,6 +349,11 @@ class FilterWriter:
         return True
 
     @staticmethod
+    def _renamed_row(reference: Reference) -> bool:
+        """A whole row under an alias list: a table's keeps the attributes' names, a subquery's takes the aliases."""
+        return reference.whole_row and reference.alias_columns is not None
+
+    @staticmethod
     def _attributes(reference: Reference) -> dict[str, str]:
         """The name a column has under the reference's alias -> its attribute."""
         relation = reference.relation
@@ -368,7 +373,7 @@ class FilterWriter:
 
     def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
         """Put `(SELECT * FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
-        if reference.wrapper is None:
+        if reference.wrapper is None or self._renamed_row(reference):
             return False
         name = self.rewriter.relation_text(reference)
         alias = rules.filters[0].own_name
@@ -432,6 +437,12 @@ class FilterWriter:
         """Put a view's definition in its place, with the filters inside."""
         if reference.wrapper is None or reference.sample is not None or reference.system_columns:
             return _unsafe(reference, "the view cannot be replaced by its definition here")
+        if self._renamed_row(reference):
+            return _unsafe(
+                reference,
+                "its whole row is used under other column names",
+                "Leave out the alias column list.",
+            )
         relation = reference.relation
         assert relation is not None
         try:

@@ -16,6 +16,9 @@ from guarddb.sql.scope import CTE, Scope, Source, Table, Unknown
 from guarddb.sql.statement import Call, Clause, Link, Output, Query, Root, Statement, TypeUse
 from guarddb.tree import Node
 
+#: Among so many relations a name that none of them has is not looked for further: it would take time with their product.
+_MANY_SOURCES = 64
+
 
 class NotJudged(Exception):
     """A statement that is understood and cannot be judged. `args`: why."""
@@ -371,6 +374,8 @@ class Expressions:
         """A name that resolves to nothing we know: it counts as a column of every relation in sight."""
         links: list[Link] = []
         walk: Scope | None = scope
+        if sum(1 for item in scope.items for _ in item.sources()) > _MANY_SOURCES:
+            raise NotJudged(f'none of the many relations is known to have a column "{name}"')
         while walk is not None:
             links.extend(
                 (source.reference, name)

@@ -18,6 +18,7 @@ from guarddb.tree import Node
 _CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having", "conflict"))
 
 
+_SORTED_EARLY: frozenset[Clause] = frozenset(("order", "group", "distinct", "window", "filter"))
 #: A longer conjunction is taken as one: telling its parts apart takes time with their square.
 _MANY_PARTS = 64
 
@@ -75,7 +76,8 @@ def hazards(statement: Statement) -> list[Hazard]:
                 found.extend(_parts(root))
             continue
         if root.node is not None and cannot_raise(root):
-            continue
+            if clause not in _SORTED_EARLY or not any(_computed(link) for link, _ in root.uses):
+                continue
         references = _references(link for link, _ in root.uses)
         if clause in ("values", "function"):
             if not _inserted(root):
@@ -87,8 +89,16 @@ def hazards(statement: Statement) -> list[Hazard]:
                 conditioned = _outputs_in_conditions(statement)
             if id(root) in conditioned:
                 found.append(Hazard(root, root.node, references))
+        elif clause in _SORTED_EARLY:
+            # A filter with a sub-select may become a join, and PostgreSQL may sort below it (incremental sort).
+            found.append(Hazard(root, root.node, references, at_scan=False))
         found.extend(_correlated(root, references))
     return found
+
+
+def _computed(link: Link) -> bool:
+    """ORDER BY 1 of an output that is an expression which can raise."""
+    return isinstance(link, Output) and link.root is not None and not cannot_raise(link.root)
 
 
 def _correlated(root: Root, references: set[Reference]) -> list[Hazard]:

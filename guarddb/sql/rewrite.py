@@ -133,9 +133,12 @@ class Rewriter:
     def _name_end(self, index: int) -> int:
         """The last token of a dotted name (or `a.*`) that starts at `index`."""
         names = self.names
-        while index + 2 < len(names) and names[index + 1] == _DOT:
+        while True:
+            if index + 2 < len(names) and names[index + 1] == "UESCAPE":
+                index += 2  # U&"d!0061ta" UESCAPE '!'
+            if index + 2 >= len(names) or names[index + 1] != _DOT:
+                return index
             index += 2
-        return index
 
     def _is_word(self, index: int) -> bool:
         """The keyword at `index` is one, and not a column label: `AS from`, `t.order`."""
@@ -561,6 +564,9 @@ class Rewriter:
 
     def explain_without_costs(self, fields: Node, location: int) -> None:
         """Let EXPLAIN show the plan without the planner's row estimates."""
+        given = [o["DefElem"] for o in fields.get("options", ()) if o["DefElem"]["defname"] == "costs"]
+        if given and given[-1].get("arg", {}).get("String", {}).get("sval", "").lower() == "off":
+            return
         explain = bisect_left(self.starts, self._characters(location))
         costs = {
             "DefElem": {"defname": "costs", "arg": {"String": {"sval": "off"}}, "defaction": "DEFELEM_UNSPEC"}
@@ -642,16 +648,20 @@ class Rewriter:
         constant = count.get("A_Const")
         if constant is not None and "ival" in constant and constant["ival"].get("ival", 0) <= rows:
             return True
-        if limit is None or fetch is not None:
-            return False  # FETCH FIRST … ROWS: the driver cuts the result
-        last = min(self._forward(limit, _AFTER_WHERE), end + 1) - 1
-        text = self.sql[self.starts[limit + 1] : self._end(last)]
-        if constant is not None:
+        if limit is not None:
+            first, last = limit + 1, min(self._forward(limit, _AFTER_WHERE), end + 1) - 1
+        elif fetch is not None and fields.get("limitOption") == "LIMIT_OPTION_COUNT":
+            first, last = fetch + 2, self._forward(fetch, frozenset(("ROW", "ROWS"))) - 1
+        else:
+            return False  # WITH TIES: how many rows tie nobody knows before; the driver cuts the result
+        text = self.sql[self.starts[first] : self._end(last)]
+        if constant is not None and ("ival" in constant or "isnull" in constant):
             new, tree = str(rows), _expression(str(rows))
         else:
-            form = f"LEAST(({{}})::pg_catalog.int8, {rows})"
+            # Parenthesised, for FETCH FIRST; a constant that is no integer is rounded by the cast as by LIMIT itself.
+            form = f"(LEAST(({{}})::pg_catalog.int8, {rows}))"
             new, tree = form.format(text), _substituted(form, count)
-        self._edit(self.starts[limit + 1], self._end(last), new)
+        self._edit(self.starts[first], self._end(last), new)
         fields["limitCount"] = tree
         return True
 

@@ -260,12 +260,14 @@ class CTE:
 class Scope:
     """The names one query sees: its FROM items, its CTEs, and the scope around it."""
 
-    __slots__ = ("ctes", "items", "parent", "query")
+    __slots__ = ("_columns", "ctes", "items", "parent", "query")
 
     def __init__(self, parent: Scope | None, query: Query | None) -> None:
         self.parent = parent
         self.query = query
         self.items: list[Item] = []
+        #: names that were looked up already, each with the items it was looked up in
+        self._columns: dict[tuple[str, int, int], list[Link] | None] = {}
         self.ctes: dict[str, CTE] = {}
 
     def cte(self, name: str) -> CTE | None:
@@ -280,7 +282,15 @@ class Scope:
         """What a bare column name can mean; None when no level has such a column.
 
         Where an item's columns are unknown the name may belong to it, so it is one of the answers and the search goes on.
+        The list is shared: it is not to be changed.
         """
+        # FROM is read from left to right: the same scope has more items later, and inside a join others.
+        key = (name, len(self.items), id(self.items[-1]) if self.items else 0)
+        if key not in self._columns:
+            self._columns[key] = self._look_up(name)
+        return self._columns[key]
+
+    def _look_up(self, name: str) -> list[Link] | None:
         found: list[Link] = []
         maybe = False
         scope: Scope | None = self

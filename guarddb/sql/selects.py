@@ -188,9 +188,9 @@ class Selects(FromClause):
                 name = target.get("name") or fields[-1]["String"]["sval"]
                 output = Output(name, target=target, query=query)
                 if whole:
-                    output.opaque = links
+                    output.opaque = list(links)
                 else:
-                    output.links = links
+                    output.links = list(links)
                 outputs.append(output)
                 continue
             output = Output(target.get("name") or column_name(node), target=target, query=query)
