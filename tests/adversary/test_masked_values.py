@@ -93,6 +93,10 @@ EXPRESSIONS = [
     "SELECT u.ssn.length FROM users u",
     "SELECT (u.ssn).length FROM users u",
 ]
+_RECURSIVE = """
+WITH RECURSIVE r AS (
+  SELECT id, ssn FROM users WHERE id = 1 UNION ALL SELECT u.id, u.ssn FROM users u JOIN r ON u.id = r.id + 1
+) """
 CONDITIONS = [
     "SELECT id FROM users WHERE ssn = 'x'",
     "SELECT id FROM users WHERE 'x' IN (ssn)",
@@ -132,10 +136,8 @@ CONDITIONS = [
     "SELECT (1, 'RAW-ssn-1') IN (SELECT id, ssn FROM users)",
     "SELECT ROW(1, 'RAW-ssn-1') = (SELECT id, ssn FROM users LIMIT 1)",
     "WITH RECURSIVE r AS (SELECT id, ssn FROM users UNION SELECT u.id, u.ssn FROM users u JOIN r USING (id)) TABLE r",
-    "WITH RECURSIVE r AS (SELECT id, ssn FROM users WHERE id = 1 UNION ALL SELECT u.id, u.ssn FROM users u JOIN r "
-    "ON u.id = r.id + 1) SEARCH DEPTH FIRST BY ssn SET o SELECT o FROM r",
-    "WITH RECURSIVE r AS (SELECT id, ssn FROM users WHERE id = 1 UNION ALL SELECT u.id, u.ssn FROM users u JOIN r "
-    "ON u.id = r.id + 1) CYCLE ssn SET c USING p SELECT p FROM r",
+    _RECURSIVE + "SEARCH DEPTH FIRST BY ssn SET o SELECT o FROM r",
+    _RECURSIVE + "CYCLE ssn SET c USING p SELECT p FROM r",
     "EXPLAIN VERBOSE SELECT id FROM users WHERE ssn = 'RAW-ssn-1'",
 ]
 WRITES = [
