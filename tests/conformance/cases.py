@@ -598,6 +598,10 @@ STOPPED: dict[str, Cases] = {
         "COPY orders (id, tenant_id, customer_id, placed_at) FROM STDIN",
         "SELECT reltuples FROM pg_class WHERE relname = 'orders'",
         "SELECT n_live_tup FROM pg_stat_user_tables WHERE relname = 'orders'",
+        "EXPLAIN ANALYZE SELECT id FROM orders",
+        "EXPLAIN (ANALYZE, COSTS OFF) SELECT c.id FROM categories c LEFT JOIN orders o ON o.id = c.id",
+        "SELECT * FROM monthly_sales",
+        "UPDATE customer_contacts SET city = 'x' WHERE id = 4",
     )
     + _of("tenant_missing", "SELECT id FROM orders", "SELECT count(*) FROM order_totals"),
     "masked_column_expression": _of(
@@ -1015,6 +1019,10 @@ PASSES: dict[str, Cases] = {
         "SELECT relname FROM pg_class WHERE relname = 'orders'",
         "SELECT count(*) FROM orders",
         "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, now())",
+        "EXPLAIN SELECT id FROM orders",
+        "EXPLAIN ANALYZE SELECT id FROM categories",
+        "SELECT * FROM order_totals",
+        "UPDATE customers SET city = 'x' WHERE id = 4",
     )
     + _of("filtered", "SELECT id FROM orders", "SELECT count(*) FROM order_totals")
     + _of("tenant", "SELECT id FROM orders")

@@ -672,6 +672,8 @@ def test_grouped_hash_keeps_its_groups_and_its_mask(connect: Guard, plain_shop: 
         for city, count in plain_shop.execute("SELECT city, count(*) FROM customers GROUP BY city")
     }
     assert dict(conn.execute("SELECT city, count(*) FROM customers GROUP BY city").fetchall()) == expected
+    assert {row[0] for row in conn.execute("SELECT DISTINCT city FROM customers")} == expected.keys()
+    refused(conn, "SELECT DISTINCT ON (city) id FROM customers ORDER BY city", "masked_column_predicate")
 
 
 def test_keyed_hash_needs_its_key_and_keeps_it_out_of_the_sql(

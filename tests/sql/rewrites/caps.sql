@@ -26,6 +26,31 @@ SELECT id FROM orders ORDER BY id LIMIT ALL OFFSET 2
 -- becomes
 SELECT id FROM orders ORDER BY id LIMIT 4 OFFSET 2
 
+-- name: fetch first
+SELECT id FROM orders ORDER BY id FETCH FIRST 10 ROWS ONLY
+-- becomes
+SELECT id FROM orders ORDER BY id FETCH FIRST 4 ROWS ONLY
+
+-- name: fetch next after an offset
+SELECT id FROM orders ORDER BY id OFFSET 2 ROWS FETCH NEXT 10 ROWS ONLY
+-- becomes
+SELECT id FROM orders ORDER BY id OFFSET 2 ROWS FETCH NEXT 4 ROWS ONLY
+
+-- name: fetch one row
+SELECT id FROM orders ORDER BY id FETCH FIRST ROW ONLY
+-- becomes
+SELECT id FROM orders ORDER BY id FETCH FIRST ROW ONLY
+
+-- name: a computed limit
+SELECT id FROM orders ORDER BY id LIMIT 5 * 2
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT (LEAST((5 * 2)::pg_catalog.int8, 4))
+
+-- name: a limit from a subquery
+SELECT id FROM orders ORDER BY id LIMIT (SELECT count(*) FROM orders)
+-- becomes
+SELECT id FROM orders ORDER BY id LIMIT (LEAST(((SELECT count(*) FROM orders))::pg_catalog.int8, 4))
+
 -- name: with ties
 SELECT quantity FROM order_items ORDER BY quantity FETCH FIRST 1 ROW WITH TIES
 -- becomes

@@ -209,3 +209,8 @@ COPY (SELECT "id", "tenant_id", "order_id", "amount", "method", "card_number", "
 EXPLAIN SELECT id FROM orders
 -- becomes
 EXPLAIN (COSTS OFF) SELECT id FROM orders WHERE ("orders"."tenant_id" = 1)
+
+-- name: explain with options
+EXPLAIN (COSTS OFF) SELECT id FROM orders
+-- becomes
+EXPLAIN (COSTS OFF) SELECT id FROM orders WHERE ("orders"."tenant_id" = 1)
