@@ -6,6 +6,7 @@ from guarddb.decision.compiled import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.sql import functions as facts
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement
 
 #: Foreign servers (a loop back to this very database brings its rows under other names), replication, copies of a database.
@@ -99,7 +100,7 @@ def _shadows_a_type(statement: Statement) -> bool:
     ):
         return False
     named = statement.ddl[1].get("typeName") or statement.ddl[1].get("domainname") or []
-    return any(str(part.get("String", {}).get("sval", "")).startswith("pg_temp") for part in named)
+    return any(name.startswith("pg_temp") for name in string_list(named))
 
 
 def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

@@ -183,12 +183,20 @@ def _redefines(command: str, fields: Node, rules: RelationRules) -> str | None:
 
 
 class _Conditions:
-    """The conditions to AND to one query's WHERE, and the conjuncts that they guard."""
+    """What one WHERE or ON gets: conditions that are ANDed to it, and guards for its parts (-1: for all of it)."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-        self.guard = False
-        self.hazards: list[Hazard] = []
+        self.guards: dict[int, list[str]] = {}
+
+    def guard(self, part: int, condition: str) -> None:
+        found = self.guards.setdefault(part, [])
+        if condition not in found:
+            found.append(condition)
+
+    @property
+    def condition(self) -> str | None:
+        return _joined(self.texts) if self.texts else None
 
 
 class FilterWriter:
@@ -210,7 +218,7 @@ class FilterWriter:
         self.targets = targets
         self.catalog = catalog
         self.where: dict[int, tuple[Query, _Conditions]] = {}
-        self.on: dict[int, tuple[Node, list[str]]] = {}
+        self.on: dict[int, tuple[Node, _Conditions]] = {}
         self.shown: list[str] = []
         self.hidden_returning = False
         self._hazards: list[Hazard] | None = None
@@ -233,9 +241,11 @@ class FilterWriter:
             # Estimates come from statistics over all rows, the hidden ones among them.
             self.rewriter.explain_without_costs(self.statement.fields, self.statement.location)
         for query, conditions in self.where.values():
-            self._write_where(query, conditions)
-        for join, texts in self.on.values():
-            self.rewriter.add_on(join, " AND ".join(f"({t})" for t in texts) if len(texts) > 1 else texts[0])
+            guards = {part: _joined(texts) for part, texts in conditions.guards.items()}
+            self.rewriter.add_condition(query, conditions.condition, guards)
+        for join, conditions in self.on.values():
+            guard = _joined(conditions.guards[-1]) if conditions.guards else None
+            self.rewriter.add_on(join, conditions.condition, guard)
         return None
 
     def _show(self, rules: RelationRules) -> None:
@@ -297,14 +307,24 @@ class FilterWriter:
             return True
         return self._grouped_by_key(reference)
 
-    @staticmethod
-    def _grouped_by_key(reference: Reference) -> bool:
+    def _grouped_by_key(self, reference: Reference) -> bool:
         """GROUP BY on the primary key lets the other columns stand ungrouped, of a table only."""
         query, relation = reference.query, reference.relation
         if query is None or relation is None or not relation.primary_key:
             return False
         grouped = {link[1] for link in query.group_by if isinstance(link, tuple) and link[0] is reference}
-        return bool(grouped) and grouped >= set(relation.primary_key)
+        if not grouped or not grouped >= set(relation.primary_key):
+            return False
+        used = [link for output in query.outputs for link in (*output.links, *output.opaque)]
+        used += [
+            link
+            for root in self.statement.roots
+            if root.query is query and root.clause in ("target", "having", "order", "window", "distinct")
+            for link, _ in root.uses
+        ]
+        return any(
+            isinstance(link, tuple) and link[0] is reference and link[1] not in grouped for link in used
+        )
 
     def _condition(self, reference: Reference, rules: RelationRules) -> str | None:
         """The filter as a condition on the reference's alias; None where a name in it could be captured."""
@@ -345,7 +365,7 @@ class FilterWriter:
         if only_where:
             return False
         assert isinstance(place, dict)
-        self.on.setdefault(id(place), (place, []))[1].append(condition)
+        self._join(place).texts.append(condition)
         return True
 
     @staticmethod
@@ -370,6 +390,9 @@ class FilterWriter:
 
     def _where(self, query: Query) -> _Conditions:
         return self.where.setdefault(id(query), (query, _Conditions()))[1]
+
+    def _join(self, join: Node) -> _Conditions:
+        return self.on.setdefault(id(join), (join, _Conditions()))[1]
 
     def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
         """Put `(SELECT * FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
@@ -396,40 +419,66 @@ class FilterWriter:
         return True
 
     def _guarded(self, reference: Reference, rules: RelationRules, unsafe: list[Hazard]) -> bool:
-        """AND the filter to WHERE, and let the conditions that can raise run only where it is true."""
+        """AND the filter to WHERE, and let what can raise run only where it is true."""
         query = reference.query
-        if query is None or any(not self._inside_where(hazard.root, query) for hazard in unsafe):
+        condition = self._condition(reference, rules)
+        if query is None or condition is None or _join_place(reference) != "where":
             return False
-        if not self._plainly(reference, rules, only_where=True):
+        guards = self._guards(reference, query, unsafe)
+        if guards is None or not self._plainly(reference, rules, only_where=True):
             return False
-        self._guard(query, unsafe)
+        for conditions, part in guards:
+            conditions.guard(part, condition)
         return True
 
-    def _guard(self, query: Query, unsafe: list[Hazard]) -> None:
-        conditions = self._where(query)
-        if unsafe:
-            conditions.guard = True
-            conditions.hazards += unsafe
+    def _guards(
+        self, reference: Reference, query: Query, unsafe: list[Hazard]
+    ) -> list[tuple[_Conditions, int]] | None:
+        """Where each hazard gets its guard; None when one has no place for it."""
+        found: list[tuple[_Conditions, int]] = []
+        where = query.fields.get("whereClause")
+        parts = conjuncts(where) if where is not None else []
+        for hazard in unsafe:
+            root = hazard.root
+            if root.query is query and root.clause == "where":
+                own = [i for i, part in enumerate(parts) if part is hazard.node]
+                found += [(self._where(query), i) for i in own or [-1]]
+            elif root.query is query and root.clause == "on":
+                join = next((j for j, _ in reference.joins if j.get("quals") is root.node), None)
+                if join is None or join.get("jointype", "JOIN_INNER") != "JOIN_INNER":
+                    return None
+                found.append((self._join(join), -1))
+            elif self._inside_where(root, query):
+                found += [(self._where(query), i) for i, part in enumerate(parts) if _has_sublink(part)]
+            elif root.clause == "where" and root.query is not None and self._sees(root.query, reference):
+                # LATERAL in FROM: the row is in scope in there, by its alias.
+                inner = conjuncts(root.query.fields.get("whereClause"))
+                own = [i for i, part in enumerate(inner) if part is hazard.node]
+                found += [(self._where(root.query), i) for i in own or [-1]]
+            else:
+                return None
+        return found
 
-    def _inside_where(self, root: Root, query: Query) -> bool:
-        """Whether an expression stands in the query's own WHERE, a sub-select there included."""
-        if root.query is query:
-            return root.clause == "where"
+    @staticmethod
+    def _sees(inner: Query, reference: Reference) -> bool:
+        """Whether a query inside the reference's own reaches it by its alias, with no other of that name in between."""
+        query: Query | None = inner
+        while query is not None and query is not reference.query:
+            if query.kind != "select" or not query.references:
+                return False
+            aliases = query.fields.get("fromClause", ())
+            if any(name == reference.alias for name in _aliases(aliases)):
+                return False
+            query = query.parent
+        return query is not None
+
+    @staticmethod
+    def _inside_where(root: Root, query: Query) -> bool:
+        """Whether an expression stands in a sub-select of the query's own WHERE."""
         inner = root.query
         while inner is not None and inner.parent is not query:
             inner = inner.parent
         return inner is not None and inner.clause == "where"
-
-    def _write_where(self, query: Query, conditions: _Conditions) -> None:
-        text = _joined(conditions.texts)
-        if not conditions.guard:
-            self.rewriter.add_condition(query, text)
-            return
-        parts = conjuncts(query.fields["whereClause"])
-        own = {id(hazard.node) for hazard in conditions.hazards if hazard.root.query is query}
-        nested = any(hazard.root.query is not query for hazard in conditions.hazards)
-        guarded = [i for i, part in enumerate(parts) if id(part) in own or (nested and _has_sublink(part))]
-        self.rewriter.add_condition(query, text, guarded or range(len(parts)))
 
     # ------------------------------------------------------------------ views
 
@@ -474,12 +523,12 @@ class FilterWriter:
         where = query.fields.get("whereClause", {})
         if condition is None or "CurrentOfExpr" in where:
             return _unsafe(reference, "the filter has no place in this WHERE")
-        unsafe = self._unsafe(reference)
-        outside = [hazard for hazard in unsafe if not self._inside_where(hazard.root, query)]
-        if outside:
+        guards = self._guards(reference, query, self._unsafe(reference))
+        if guards is None:
             return _unsafe(reference, "a condition that can raise an error would run on hidden rows")
         self._where(query).texts.append(condition)
-        self._guard(query, unsafe)
+        for conditions, part in guards:
+            conditions.guard(part, condition)
         if reference.mode == "update":
             return self._check_new_row(reference, rules)
         return None
@@ -582,7 +631,7 @@ class FilterWriter:
             return _unsafe(
                 reference, "a condition of this MERGE that can raise an error would run on hidden rows"
             )
-        self.on.setdefault(id(query.fields), (query.fields, []))[1].append(condition)
+        self._join(query.fields).texts.append(condition)
         if all(c.get("commandType") in ("CMD_DELETE", "CMD_NOTHING") for c in clauses):
             return None
         check = _check(condition, reference)
@@ -673,6 +722,22 @@ def _join_place(reference: Reference) -> str | Node | None:
         # The nullable side of LEFT or RIGHT: the join's own ON decides which rows count as matching.
         return inner_on or (join if has_on else None)
     return "where"
+
+
+def _aliases(tree: object) -> set[str]:
+    """Every alias and relation name in a FROM list, sub-selects included."""
+    found: set[str] = set()
+    stack = [tree]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            for key in ("aliasname", "relname"):
+                if isinstance(name := value.get(key), str):
+                    found.add(name)
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found
 
 
 def _has_sublink(node: object) -> bool:

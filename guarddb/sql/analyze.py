@@ -59,10 +59,10 @@ class Analysis(Selects):
         if not fields.keys() <= _DML_FIELDS:
             raise UnknownNode(f"{kind} with {sorted(fields.keys() - _DML_FIELDS)}")
         outer = Scope(scope, None)
-        if "withClause" in fields:
-            self._with(fields["withClause"], outer, parent)
         query = Query(kind, fields, parent)
         self.statement.queries.append(query)
+        if "withClause" in fields:
+            self._with(fields["withClause"], outer, query)
         reference = self.reference(fields["relation"], kind, query)
         query.target = reference
         return query, outer, self.source(reference)

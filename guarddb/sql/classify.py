@@ -34,7 +34,6 @@ _OTHER: dict[str, str] = {
     "VacuumStmt": "VACUUM",
     "CheckPointStmt": "CHECKPOINT",
     "LoadStmt": "LOAD",
-    "AlterSystemStmt": "ALTER SYSTEM",
     "ConstraintsSetStmt": "SET CONSTRAINTS",
 }
 _DDL_NAMES: dict[str, str] = {

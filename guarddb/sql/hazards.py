@@ -66,6 +66,9 @@ def hazards(statement: Statement) -> list[Hazard]:
     a condition further out uses the output, because the planner puts them together.
     """
     conditioned: set[int] | None = None
+    tops = {id(q) for q in statement.queries if q.kind in ("insert", "update", "delete", "merge")}
+    if statement.top is not None:
+        tops |= {id(leaf) for leaf in statement.top.leaves()}
     found: list[Hazard] = []
     for root in statement.roots:
         clause = root.clause
@@ -73,7 +76,7 @@ def hazards(statement: Statement) -> list[Hazard]:
             continue
         if clause in _CONDITIONS:
             if root.node is None or not cannot_raise(root):
-                found.extend(_parts(root))
+                found.extend(_after_targets(part, tops) for part in _parts(root))
             continue
         if root.node is not None and cannot_raise(root):
             if clause not in _SORTED_EARLY or not any(_computed(link) for link, _ in root.uses):
@@ -99,6 +102,20 @@ def hazards(statement: Statement) -> list[Hazard]:
 def _computed(link: Link) -> bool:
     """ORDER BY 1 of an output that is an expression which can raise."""
     return isinstance(link, Output) and link.root is not None and not cannot_raise(link.root)
+
+
+def _after_targets(hazard: Hazard, tops: set[int]) -> Hazard:
+    """Leave out the rows that a sub-select in the statement's own target list, SET or RETURNING looks at: they came through."""
+    root = hazard.root
+    for reference in list(hazard.references):
+        if root.query is reference.query or id(reference.query) not in tops:
+            continue
+        query = root.query
+        while query is not None and query.parent is not None and query.parent is not reference.query:
+            query = query.parent
+        if query is not None and query.clause in ("target", "returning", "set"):
+            hazard.references.discard(reference)
+    return hazard
 
 
 def _correlated(root: Root, references: set[Reference]) -> list[Hazard]:

@@ -104,6 +104,8 @@ def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
         return True
     if kind == "ColumnRef":
         return all(_plain_link(link) for link in links.get(id(fields), ()))
+    if kind == "RowExpr":
+        return all(_operand(item, links) for item in fields.get("args", ()))
     if kind == "TypeCast":
         # A constant is converted when the statement is parsed, a parameter once for the statement.
         names = string_list(fields["typeName"].get("names", ()))

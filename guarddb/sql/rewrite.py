@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -245,15 +245,8 @@ class Rewriter:
         first = self.at(reference.location)
         self._write_out(first)
         last = self._name_end(first)
-        if not reference.inherits:
-            before = first - 1
-            if self.names[before] == _OPEN:
-                before -= 1
-                last += 1
-            if self.names[before] != "ONLY":
-                raise RewriteError("ONLY was not found")
-            first = before
-        elif last + 1 < len(self.names) and self.names[last + 1] == _STAR:
+        first, last = self._with_only(reference, first, last)
+        if reference.inherits and last + 1 < len(self.names) and self.names[last + 1] == _STAR:
             last += 1
         node = reference.node
         alias = node.get("alias")
@@ -271,6 +264,16 @@ class Rewriter:
         self._before(self.at(reference.location), f"{quote(reference.schema)}.")
         reference.node["schemaname"] = reference.schema
 
+    def _with_only(self, reference: Reference, first: int, last: int) -> tuple[int, int]:
+        """The tokens of a relation's name with the ONLY before it, `ONLY t` or `ONLY (t)`."""
+        if reference.inherits:
+            return first, last
+        if self.names[first - 1] == "ONLY":
+            return first - 1, last
+        if self.names[first - 1] == _OPEN and self.names[first - 2] == "ONLY":
+            return first - 2, last + 1
+        raise RewriteError("ONLY was not found")
+
     def replace_sample(self, reference: Reference, alias: str, rest: str) -> None:
         """Put `(SELECT * FROM relation AS alias TABLESAMPLE … rest)` in a sampled relation's place."""
         wrapper = reference.sample
@@ -281,10 +284,7 @@ class Rewriter:
         last = self._matching(sample)
         if last + 1 < len(self.names) and self.names[last + 1] == "REPEATABLE":
             last = self._matching(last + 1)
-        first = name
-        while self.names[first - 1] in ("ONLY", _OPEN) and not reference.inherits:
-            first -= 1
-            last_name += self.names[first] == _OPEN
+        first, last_name = self._with_only(reference, name, last_name)
         relation = self.sql[self.starts[first] : self._end(last_name)]
         sampled = self.sql[self.starts[sample] : self._end(last)]
         seen = self.sql[self._end(last_name) : self.starts[sample]].strip() or f"AS {quote(reference.alias)}"
@@ -316,12 +316,13 @@ class Rewriter:
 
     # ------------------------------------------------------------------ conditions
 
-    def add_condition(self, query: Query, condition: str, guarded: Sequence[int] | None = None) -> None:
-        """AND a condition in front of a query's WHERE.
+    def add_condition(self, query: Query, condition: str | None, guards: Mapping[int, str]) -> None:
+        """AND a condition in front of a query's WHERE, and let parts of it run only where a guard is true.
 
         Args:
-            guarded: indexes of the conjuncts of the present WHERE that may run only on rows for which the condition is
-                true: each becomes `CASE WHEN condition THEN conjunct END`. None: none of them.
+            condition: None to leave the WHERE as it is but for the guards.
+            guards: index of a conjunct -> the condition it waits for; -1 for the whole WHERE. Each becomes
+                `CASE WHEN guard THEN conjunct END`.
         """
         fields = query.fields
         words = {"select": ("SELECT", "TABLE"), "update": ("UPDATE",), "delete": ("DELETE_P",)}.get(
@@ -332,38 +333,50 @@ class Rewriter:
         anchor = self._anchor(query)
         self._write_out(anchor)
         level = self._level(anchor, frozenset(words))
-        condition_tree = _expression(condition)
         where = self._forward(level, _AFTER_WHERE | {"WHERE"})
         if where < len(self.names) and self.names[where] == "WHERE":
             end = self._forward(where, _AFTER_WHERE) - 1
-            present = fields["whereClause"]
-            self._before(where + 1, f"({condition}) AND (")
-            if guarded:
-                present = self._guard(where + 1, end, present, condition, condition_tree, guarded)
-            self._after(end, ")")
-            _put(fields, "whereClause", _and(condition_tree, present))
+            _put(
+                fields,
+                "whereClause",
+                self._conjoined(where + 1, end, fields["whereClause"], condition, guards),
+            )
         else:
-            if "whereClause" in fields:
+            if "whereClause" in fields or condition is None:
                 raise RewriteError("WHERE was not found")
             self._after(where - 1, f" WHERE ({condition})", _WHERE)
-            _put(fields, "whereClause", condition_tree)
+            _put(fields, "whereClause", _expression(condition))
 
-    def _guard(
-        self, first: int, last: int, node: Node, condition: str, condition_tree: Node, guarded: Sequence[int]
+    def _conjoined(
+        self, first: int, last: int, node: Node, condition: str | None, guards: Mapping[int, str]
     ) -> Node:
+        """Guard and extend the condition between two tokens; its tree."""
+        if condition is not None:
+            self._before(first, f"({condition}) AND (")
+        if guards:
+            node = self._guard(first, last, node, guards)
+        if condition is None:
+            return node
+        self._after(last, ")")
+        return _and(_expression(condition), node)
+
+    def _guard(self, first: int, last: int, node: Node, guards: Mapping[int, str]) -> Node:
         conjunction = node.get("BoolExpr", {})
-        pieces = self._conjuncts(first, last)
         parts = conjunction.get("args", ())
-        if conjunction.get("boolop") != "AND_EXPR" or not len(guarded) < len(parts) == len(pieces):
-            self._before(first, f"CASE WHEN ({condition}) THEN (")
+        pieces = self._conjuncts(first, last)
+        single = conjunction.get("boolop") != "AND_EXPR" or len(parts) != len(pieces)
+        if single or -1 in guards or len(guards) == len(parts):
+            texts = list(dict.fromkeys(guards.values()))
+            text = texts[0] if len(texts) == 1 else " AND ".join(f"({t})" for t in texts)
+            self._before(first, f"CASE WHEN ({text}) THEN (")
             self._after(last, ") END")
-            return _case(condition_tree, node)
-        arguments = list(conjunction["args"])
-        for index in guarded:
+            return _case(_expression(text), node)
+        arguments = list(parts)
+        for index, text in guards.items():
             start, end = pieces[index]
-            self._before(start, f"CASE WHEN ({condition}) THEN (")
+            self._before(start, f"CASE WHEN ({text}) THEN (")
             self._after(end, ") END")
-            arguments[index] = _case(condition_tree, arguments[index])
+            arguments[index] = _case(_expression(text), arguments[index])
         return {"BoolExpr": {**conjunction, "args": arguments}}
 
     def _conjuncts(self, first: int, last: int) -> list[tuple[int, int]]:
@@ -416,8 +429,8 @@ class Rewriter:
             position = self._end(self._name_end(start))
         return ["".join([*text, self.sql[position : self._end(last)]])]
 
-    def add_on(self, join: Node, condition: str) -> None:
-        """AND a condition in front of a join's ON."""
+    def add_on(self, join: Node, condition: str | None, guard: str | None) -> None:
+        """AND a condition in front of a join's ON, and let all of it run only where a guard is true."""
         on = self._on(join)
         end = on
         depth = 0
@@ -439,10 +452,10 @@ class Rewriter:
                     break
             end = position
             position += 1
-        self._before(on + 1, f"({condition}) AND (")
-        self._after(end, ")")
         key = "quals" if "quals" in join else "joinCondition"
-        join[key] = _and(_expression(condition), join[key])
+        join[key] = self._conjoined(
+            on + 1, end, join[key], condition, {-1: guard} if guard is not None else {}
+        )
 
     def _on(self, join: Node) -> int:
         quals = join.get("quals") or join.get("joinCondition")

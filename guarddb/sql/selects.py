@@ -8,7 +8,7 @@ from guarddb.sql.expressions import NotJudged, UnknownNode
 from guarddb.sql.from_clause import FromClause
 from guarddb.sql.names import column_name, string_list
 from guarddb.sql.scope import CTE, Scope
-from guarddb.sql.statement import Clause, Output, Query, Root
+from guarddb.sql.statement import Clause, Output, Query, QueryKind, Root
 from guarddb.tree import Node
 
 _SELECT_FIELDS = frozenset(
@@ -49,17 +49,19 @@ class Selects(FromClause):
     ) -> Query:
         if not fields.keys() <= _SELECT_FIELDS:
             raise UnknownNode(f"SelectStmt with {sorted(fields.keys() - _SELECT_FIELDS)}")
-        statement = self.statement
         operation = fields.get("op", "SETOP_NONE")
+        kind: QueryKind = (
+            "setop" if operation != "SETOP_NONE" else "values" if "valuesLists" in fields else "select"
+        )
+        query = Query(kind, fields, parent)
+        self.statement.queries.append(query)
         outer = Scope(scope, None)
         if "withClause" in fields:
-            self._with(fields["withClause"], outer, parent)
-        if operation != "SETOP_NONE":
-            return self._set_operation(fields, outer, parent, cte)
-        if "valuesLists" in fields:
-            return self._values(fields, outer, parent)
-        query = Query("select", fields, parent)
-        statement.queries.append(query)
+            self._with(fields["withClause"], outer, query)
+        if kind == "setop":
+            return self._set_operation(query, outer, cte)
+        if kind == "values":
+            return self._values(query, outer)
         inner = Scope(outer, query)
         for node in fields.get("fromClause", ()):
             inner.items.append(self._from_item(node, inner, outer, query, ()))
@@ -70,9 +72,8 @@ class Selects(FromClause):
         self._ordering(fields, inner, query)
         return query
 
-    def _values(self, fields: Node, scope: Scope, parent: Query | None) -> Query:
-        query = Query("values", fields, parent)
-        self.statement.queries.append(query)
+    def _values(self, query: Query, scope: Scope) -> Query:
+        fields = query.fields
         for row, values in enumerate(fields["valuesLists"]):
             for i, node in enumerate(values["List"].get("items", ())):
                 root = self.expression(node, scope, query, "values")
@@ -87,11 +88,9 @@ class Selects(FromClause):
         self._ordering(fields, scope, query)
         return query
 
-    def _set_operation(self, fields: Node, scope: Scope, parent: Query | None, cte: CTE | None) -> Query:
-        query = Query("setop", fields, parent)
+    def _set_operation(self, query: Query, scope: Scope, cte: CTE | None) -> Query:
+        fields, statement = query.fields, self.statement
         operation = fields["op"]
-        statement = self.statement
-        statement.queries.append(query)
         left = self.select(fields["larg"], scope, query)
         # The recursive term sees the columns of the first term under the CTE's name, so they exist before it is read.
         query.outputs = [_merged(output, query) for output in left.outputs]
