@@ -82,7 +82,7 @@ def main() -> int:
                 (
                     server,
                     name,
-                    options.live and name != "reparse",
+                    live,
                     options.seed,
                     options.statements,
                     job,

@@ -15,7 +15,7 @@ import psycopg
 
 from guarddb import Catalog, MaskingRule, PolicyProfile
 from tests.fix_server import temporary_database
-from tests.oracles.generator import Generated, Grammar
+from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.rls import compared, invalid, said
 from tests.oracles.schema import FILTERS, MASKINGS, Masking, tables
@@ -81,6 +81,8 @@ class MaskOracle:
                 return Verdict("refused", answer.rule)
             return Verdict("blocked", f"{answer.rule}: {general(answer.reason)}", answer.reason)
         got = answer.outcome
+        if expected.slow or got.slow:
+            return Verdict("slow")
         cols = generated.cols or []
         # The tables of the copy are others, and hold other values. The whole row of a table is of its own type, and a NULL
         # is of the column's type, which the copy's need not be.

@@ -16,7 +16,7 @@ from pglast import ast, parse_sql
 from pglast.enums import BoolExprType, CmdType, JoinType, OnConflictAction
 
 from guarddb import Catalog
-from tests.oracles.generator import Generated, Grammar
+from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict
 from tests.oracles.rls import profile
 from tests.oracles.schema import FILTERS, SECURED_TABLES, SETTINGS, Filter, tables

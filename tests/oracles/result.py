@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 
 #: same: they agree. error: both raise the same. refused: guarddb refuses, and may. blocked: it refuses and may not.
 #: invalid: PostgreSQL itself refuses the text (the generator's fault). plan: they differ in an error that only visible rows
-#: raise, which PostgreSQL leaves to the plan. mismatch: everything else.
-Kind: TypeAlias = Literal["same", "error", "refused", "blocked", "invalid", "plan", "mismatch"]
+#: raise, which PostgreSQL leaves to the plan. slow: cut off by the timeout. mismatch: everything else.
+Kind: TypeAlias = Literal["same", "error", "refused", "blocked", "invalid", "plan", "slow", "mismatch"]
 
 
 @dataclass(slots=True)

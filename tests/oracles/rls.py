@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 
 from guarddb import Catalog, PolicyProfile, RowFilter
-from tests.oracles.generator import Generated, Grammar
+from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.schema import FILTERED_TABLES, FILTERS, SETTINGS, Filter, tables
 from tests.oracles.server import Outcome, Side, database, delete_hidden, make_roles, secure
@@ -57,6 +57,8 @@ class RlsOracle:
                 return Verdict("mismatch", f"{answer.rule}: {answer.fault}", answer.reason)
             return Verdict("blocked", f"{answer.rule}: {general(answer.reason)}", answer.reason)
         got = answer.outcome
+        if expected.slow or got.slow:
+            return Verdict("slow")
         difference = self.difference(generated, answer, expected, got, without, verbatim=way.verbatim)
         if difference is not None:
             return difference

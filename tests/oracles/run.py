@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from tests.oracles.draws import Draws, Span, shrink
-from tests.oracles.generator import Generated, Grammar, generate
+from tests.oracles.generator import generate
+from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Finding, Report, Verdict, shape
 
 

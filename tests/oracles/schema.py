@@ -124,6 +124,9 @@ SET ROLE keeper;
 CREATE TABLE acct (id int PRIMARY KEY, tenant int, {columns("acct", "n int", "name text", "d date")}, boss int);
 CREATE TABLE item (id int PRIMARY KEY, tenant int, {columns("item", "n int")}, acct_id int, {columns("item", "label text")});
 CREATE INDEX ON item (acct_id);
+CREATE FUNCTION moves_out() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN IF NEW.acct_id = 9 THEN NEW.tenant := 2; END IF; RETURN NEW; END $$;
+CREATE TRIGGER moves_out BEFORE INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION moves_out();
 CREATE TABLE tag (id int PRIMARY KEY, {columns("tag", "n int", "name text")}, k int);
 CREATE TABLE grp (tenant int PRIMARY KEY, ok bool NOT NULL, title text);
 CREATE TABLE evt (id int, tenant int, {columns("evt", "n int")}, kind text, PRIMARY KEY (id, kind)) PARTITION BY LIST (kind);
@@ -154,6 +157,8 @@ def rows_sql(variant: int = 0) -> str:
     def insert(table: str, *rows: str) -> None:
         statements.append(f"INSERT INTO {table} VALUES {', '.join(rows)};")
 
+    # The trigger moves a row out of the filter, whatever the statement itself assigns; these rows stay as they are.
+    statements.append("ALTER TABLE item DISABLE TRIGGER moves_out;")
     insert("grp", "(1, true, 'one')", "(2, false, 'two')", "(3, true, 'three')")
     traps = ("0", "2147483647", "-2147483648")
     words = ("secret", "hidden", "no_such_relation") if variant == 0 else ("other", "private", "another_name")
@@ -189,6 +194,7 @@ def rows_sql(variant: int = 0) -> str:
             )
         insert(table, *made)
     insert("tag", *(f"({i}, {i % 4 + 1}, '{i % 5}', {i % 3 or 'NULL'})" for i in range(1, 9)))
+    statements.append("ALTER TABLE item ENABLE TRIGGER moves_out;")
     return "\n".join(statements)
 
 

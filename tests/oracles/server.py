@@ -38,6 +38,11 @@ class Outcome:
     notices: list[str] = field(default_factory=list)
 
     @property
+    def slow(self) -> bool:
+        """Cut off by the timeout: two plans of one query may take very different times."""
+        return self.state == "57014"
+
+    @property
     def multiset(self) -> list[tuple[bytes | None, ...]]:
         return sorted(self.rows, key=lambda r: [(v is not None, v or b"") for v in r])
 
@@ -52,7 +57,7 @@ class Side:
 
     def __init__(self, dsn: str, settings: dict[str, str] | None = None) -> None:
         self.conn = psycopg.connect(dsn, autocommit=True)
-        self.conn.execute("SET statement_timeout = '10s'")
+        self.conn.execute("SET statement_timeout = '5s'")
         self.conn.execute("SET jit = off")
         for name, value in (settings or {}).items():
             self.conn.execute("SELECT set_config(%s, %s, false)", (name, value))

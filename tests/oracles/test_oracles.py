@@ -19,7 +19,8 @@ import pytest
 from guarddb.decision.decision import Plan
 from tests.oracles import masks, reparse, rls, variants
 from tests.oracles.draws import Draws, Span, shrink
-from tests.oracles.generator import Grammar, generate
+from tests.oracles.generator import generate
+from tests.oracles.grammar import Grammar
 from tests.oracles.result import Report
 from tests.oracles.run import Oracle, run
 from tests.oracles.schema import FILTERS, tables
@@ -206,7 +207,7 @@ FEATURES = {
     "group", "pk", "sets", "having", "distinct", "distinct on", "window", "star", "whole row", "system column", "parameter",
     "order by", "limit", "fetch", "insert", "insert select", "on conflict nothing", "on conflict update", "update",
     "update from", "delete", "delete using", "merge", "returning", "old and new", "multi assign", "trap bool", "trap int",
-    "table command", "values", "function in from",
+    "table command", "values", "function in from", "locking", "named window", "order by trap", "default",
 }  # fmt: skip
 
 
@@ -239,7 +240,7 @@ def test_shrinking_keeps_the_failure_and_little_else() -> None:
     for made in big[:5]:
         smaller = generate(Draws(shrink(made.made, holds, spans)), grammar)
         assert "::regclass IS NOT NULL" in smaller.sql
-        assert len(smaller.sql) < 160, smaller.sql
+        assert len(smaller.sql) < 200, smaller.sql
 
 
 def test_the_server_compares_like_with_like(bare: Side) -> None:

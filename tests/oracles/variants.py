@@ -14,7 +14,7 @@ import psycopg
 
 from guarddb import Catalog, PolicyProfile, RowFilter
 from tests.fix_server import temporary_database
-from tests.oracles.generator import Generated, Grammar
+from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.masks import grammar_of, without_hashes
 from tests.oracles.masks import profile as masks_of
 from tests.oracles.result import Verdict
@@ -82,6 +82,8 @@ class VariantsOracle:
         if first.outcome is None or second.outcome is None:
             # Nothing was sent, so nothing was seen; whether it had to be refused is for the other oracles.
             return Verdict("refused", f"internal_error: {first.fault}" if first.fault else first.rule)
+        if first.outcome.slow or second.outcome.slow:
+            return Verdict("slow")
         different = seen(first.outcome, second.outcome, ordered=generated.ordered)
         if different is not None:
             detail = f"sent: {first.sent}\none:   {first.outcome.shown()}\nother: {second.outcome.shown()}"

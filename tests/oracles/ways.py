@@ -19,7 +19,7 @@ import guarddb
 from guarddb import Catalog, PolicyProfile
 from guarddb.decision.decision import Plan
 from guarddb.decision.evaluate import compile_policy, decide
-from tests.oracles.generator import Generated
+from tests.oracles.grammar import Generated
 from tests.oracles.server import Outcome, Side
 
 MARKER = "guarddb:row_filter_violation"
@@ -118,7 +118,7 @@ class LiveWay:
 
     def __init__(self, dsn: str, policy: PolicyProfile, settings: Mapping[str, str] | None = None) -> None:
         self.conn = guarddb.connect(
-            make_conninfo(dsn, user="agent", options="-c jit=off"),
+            make_conninfo(dsn, user="agent", options="-c jit=off -c statement_timeout=5000"),
             policy=policy,
             settings=dict(settings or {}),
             cursor_factory=psycopg.RawCursor,
