@@ -103,6 +103,15 @@ def _destroys(command: str, fields: Node) -> str | None:
 
 def whereless_write(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """UPDATE and DELETE (and MERGE that does either) without a condition on a column, at any depth."""
+    if statement.ddl is not None:
+        for name, node in nodes(statement.ddl[1]):
+            # In the body of a rule or a function: it would run later, by itself.
+            if name in ("UpdateStmt", "DeleteStmt") and "whereClause" not in node:
+                return Refusal(
+                    "whereless_write",
+                    f"{name.removesuffix('Stmt').upper()} without a WHERE would touch every row, whenever it runs",
+                    "Add a WHERE that picks the rows by a column of the table, for example WHERE id = 1.",
+                )
     for query in statement.queries:
         if query.kind not in ("update", "delete", "merge") or query.filters_rows:
             continue

@@ -120,7 +120,7 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
     if statement.ddl is None or "ddl" not in statement.kinds:
         return None
     command, fields = statement.ddl
-    if command in ("CreateTableAsStmt", "ViewStmt", "GrantStmt", "CommentStmt"):
+    if command in ("CreateTableAsStmt", "ViewStmt", "GrantStmt", "CommentStmt", "SecLabelStmt"):
         return None
     named = _names_in(fields)
     for reference in touched:

@@ -69,7 +69,10 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
             f"{statement.operation} would bring rows past this policy, from outside or to the outside",
             "Work with the tables of this database.",
         )
-    if command in _ROLES:
+    owner = command == "AlterTableStmt" and any(
+        w["AlterTableCmd"].get("subtype") == "AT_ChangeOwner" for w in fields.get("cmds", ())
+    )
+    if command in _ROLES or owner:
         return Refusal(
             "role_change",
             f"{statement.operation} would change whose rights apply",

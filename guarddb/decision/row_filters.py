@@ -21,7 +21,7 @@ from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.hazards import Hazard, conjuncts, hazards, plain_conjuncts
 from guarddb.sql.names import literal, quote
 from guarddb.sql.rewrite import RewriteError, Rewriter
-from guarddb.sql.statement import Query, Reference, Root, Statement
+from guarddb.sql.statement import Link, Output, Query, Reference, Root, Statement, origins
 from guarddb.tree import Node
 
 #: More mentions of filtered tables than this are no query, but an attempt to keep the process busy.
@@ -498,7 +498,7 @@ class FilterWriter:
             text = inlined_view(relation, self.policy, self.catalog)
         except RewriteError as ex:
             return _unsafe(reference, str(ex))
-        if self._unsafe(reference):
+        if self._unsafe(reference) or self._asks_for_computed(reference, rules):
             text = f"SELECT * FROM ({text}) AS {quote(relation.name)} OFFSET 0"
         if rules.filters:
             alias = rules.filters[0].own_name
@@ -513,6 +513,49 @@ class FilterWriter:
                 self._show(below.rules_for(found))
         self.rewriter.replace_relation(reference, text)
         return None
+
+    def _asks_for_computed(self, reference: Reference, rules: RelationRules) -> bool:
+        """Whether a condition uses a column that the view computes: pulled up, it is the expression itself."""
+        relation, definition = reference.relation, rules.definition
+        if relation is None or definition is None or definition.top is None:
+            return True
+        copied = {
+            attribute.name
+            for attribute, output in zip(relation.attributes, definition.top.outputs, strict=False)
+            if self._is_copy(output)
+        }
+        return any(
+            origin[0] is reference and origin[1] not in copied
+            for root in self.statement.roots
+            if root.clause not in ("target", "returning", "write", "set")
+            for link, _ in root.uses
+            for origin in origins(link)
+        )
+
+    def _is_copy(self, output: Output) -> bool:
+        """Whether a view's column is a bare column of a table, through whatever views and subqueries."""
+        stack: list[Link] = [output]
+        seen: set[int] = set()
+        while stack:
+            item = stack.pop()
+            if not isinstance(item, tuple):
+                if id(item) in seen:
+                    continue
+                seen.add(id(item))
+                if item.root is not None or item.opaque or not item.links:
+                    return False
+                stack.extend(item.links)
+                continue
+            relation = item[0].relation
+            if relation is not None and relation.definition is not None:
+                below = self.governance.rules(item[0]).definition
+                if below is None or below.top is None:
+                    return False
+                names = [a.name for a in relation.attributes]
+                if item[1] not in names or len(below.top.outputs) != len(names):
+                    return False
+                stack.append(below.top.outputs[names.index(item[1])])
+        return True
 
     # ------------------------------------------------------------------ writes
 

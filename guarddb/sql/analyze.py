@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from guarddb.sql.expressions import UnknownNode
+from guarddb.sql.names import columns_in
 from guarddb.sql.scope import CTE, Derived, Item, Scope, Source, Table, Unknown
 from guarddb.sql.selects import Selects
-from guarddb.sql.statement import Clause, Output, Query, Root
+from guarddb.sql.statement import Clause, Link, Output, Query, Root
 from guarddb.tree import Node
 
 __all__ = ["Analysis", "UnknownNode"]
@@ -164,20 +165,29 @@ class Analysis(Selects):
         statement = self.statement
         roots, queries = len(statement.roots), len(statement.queries)
         root = self.expression(node, scope, query, clause)
-        if any(column is not None or isinstance(link, tuple) for link, column in root.uses):
-            return True
         own = {id(query.target), *(id(reference) for reference in query.references)}
         derived = {
             id(o) for item in scope.items for s in item.sources() if isinstance(s, Derived) for o in s.outputs
         }
-        inner = [link for each in statement.roots[roots:] for link, _ in each.uses]
-        inner += [
-            link
-            for each in statement.queries[queries:]
-            for o in each.outputs
-            for link in (*o.links, *o.opaque)
-        ]
-        return any(id(link[0]) in own if isinstance(link, tuple) else id(link) in derived for link in inner)
+        links: dict[int, list[Link]] = {}
+        for each in statement.roots[roots:]:
+            for link, column in each.uses:
+                if column is not None:
+                    links.setdefault(id(column), []).append(link)
+        for inner in statement.queries[queries:]:
+            for output in inner.outputs:
+                if output.target is not None and "ColumnRef" in output.target["val"] and not output.star:
+                    found = links.setdefault(id(output.target["val"]["ColumnRef"]), [])
+                    found += (*output.links, *output.opaque)
+        # A column counts when it can be nothing but the statement's own; of a name that is only guessed nobody knows.
+        certain = {
+            column
+            for column, found in links.items()
+            if found and all(id(k[0]) in own if isinstance(k, tuple) else id(k) in derived for k in found)
+        }
+        if any(isinstance(link, tuple) and column is None for link, column in root.uses):
+            return True  # WHERE CURRENT OF
+        return _asks_for(node, certain)
 
     def merge(self, fields: Node, scope: Scope | None, parent: Query | None) -> Query:
         self.statement.kinds.update(("insert", "update", "delete"))
@@ -244,6 +254,16 @@ class _ReturningScope(Scope):
         if schema is None and alias in self._aliases:
             return self._aliases[alias]
         return self.parent.source(alias, schema) if self.parent is not None else None
+
+
+def _asks_for(node: Any, columns: set[int]) -> bool:
+    """Whether a condition holds one of these columns in every way to be true: each arm of an OR needs one."""
+    arms = node.get("BoolExpr", {})
+    if arms.get("boolop") == "OR_EXPR":
+        return all(_asks_for(arm, columns) for arm in arms["args"])
+    if arms:
+        return any(_asks_for(arm, columns) for arm in arms["args"])
+    return bool(columns_in(node) & columns)
 
 
 _DML: dict[str, Callable[[Analysis, Node, Scope | None, Query | None], Query]] = {

@@ -335,6 +335,28 @@ class _Reader:
                     node["schemaname"] = parts[-3]
                 self.analysis.reference(node, "ddl", None)
 
+    def _CommentStmt(self, fields: Node, top: bool) -> None:
+        self._about("COMMENT", "CommentStmt", fields, top)
+
+    def _SecLabelStmt(self, fields: Node, top: bool) -> None:
+        self._about("SECURITY LABEL", "SecLabelStmt", fields, top)
+
+    def _about(self, operation: str, command: str, fields: Node, top: bool) -> None:
+        """COMMENT ON and SECURITY LABEL name their object as a list of strings."""
+        self._headline("ddl", operation, top)
+        self.statement.ddl = (command, fields)
+        what = fields.get("objtype", "").removeprefix("OBJECT_")
+        parts = string_list(fields.get("object", {}).get("List", {}).get("items", ()))
+        if what in ("COLUMN", "TABCONSTRAINT", "TRIGGER", "RULE", "POLICY"):
+            parts = parts[:-1]
+        elif what not in ("TABLE", "VIEW", "MATVIEW", "FOREIGN_TABLE", "SEQUENCE", "INDEX"):
+            return
+        if parts:
+            node = {"relname": parts[-1], "inh": True, "location": -1}
+            if len(parts) > 1:
+                node["schemaname"] = parts[-2]
+            self.analysis.reference(node, "ddl", None)
+
     def _utility(self, fields: Node) -> None:
         """Relations, functions and types named anywhere in a utility statement."""
         self._ddl_expressions(fields)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from guarddb.sql import functions
-from guarddb.sql.names import string_list
+from guarddb.sql.names import columns_in, string_list
 from guarddb.sql.plain import cannot_raise
 from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
 from guarddb.tree import Node
@@ -40,23 +40,6 @@ def conjuncts(node: Any) -> list[Any]:
     """The parts of a conjunction, as the parser gives them."""
     conjunction = node.get("BoolExpr", {}) if isinstance(node, dict) else {}
     return list(conjunction["args"]) if conjunction.get("boolop") == "AND_EXPR" else [node]
-
-
-def columns_in(node: Any) -> set[int]:
-    """The ids of the ColumnRef fields below a node, sub-selects included."""
-    found: set[int] = set()
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if type(value) is dict:
-            column = value.get("ColumnRef")
-            if column is not None:
-                found.add(id(column))
-            else:
-                stack.extend(value.values())
-        elif type(value) is list:
-            stack.extend(value)
-    return found
 
 
 def hazards(statement: Statement) -> list[Hazard]:
@@ -90,7 +73,9 @@ def hazards(statement: Statement) -> list[Hazard]:
             # RETURNING runs on rows that were written, and a WITH query that writes is never merged into another.
             if conditioned is None:
                 conditioned = _outputs_in_conditions(statement)
-            if id(root) in conditioned:
+            if id(root) in conditioned and not _aggregates(root.node):
+                # (What holds an aggregate or a window function is computed from rows that came through, and a condition on it
+                # stays above them.)
                 found.append(Hazard(root, root.node, references))
         elif clause in _SORTED_EARLY:
             # A filter with a sub-select may become a join, and PostgreSQL may sort below it (incremental sort).
@@ -141,15 +126,18 @@ def _correlated(root: Root, references: set[Reference]) -> list[Hazard]:
 
 
 def _aggregates(node: Any) -> bool:
-    """Whether a part of HAVING holds an aggregate: then it runs on groups, and never becomes part of WHERE."""
+    """Whether an expression holds an aggregate: then it runs on groups, and never becomes part of WHERE."""
     stack = [node]
     while stack:
         value = stack.pop()
         if isinstance(value, dict):
             call = value.get("FuncCall")
-            if call is not None and "over" not in call:
-                if functions.is_aggregate(string_list(call["funcname"])[-1]):
-                    return True
+            if "GroupingFunc" in value:
+                return True
+            if call is not None and (
+                "over" in call or functions.is_aggregate(string_list(call["funcname"])[-1])
+            ):
+                return True
             stack.extend(v for k, v in value.items() if k != "SubLink")
         elif isinstance(value, list):
             stack.extend(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from guarddb.tree import Node
 
@@ -10,6 +11,23 @@ from guarddb.tree import Node
 def string_list(nodes: Iterable[Node]) -> list[str]:
     """The strings of a list of String nodes."""
     return [node["String"]["sval"] for node in nodes if "String" in node]
+
+
+def columns_in(node: Any) -> set[int]:
+    """The ids of the ColumnRef fields below a node, sub-selects included."""
+    found: set[int] = set()
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if type(value) is dict:
+            column = value.get("ColumnRef")
+            if column is not None:
+                found.add(id(column))
+            else:
+                stack.extend(value.values())
+        elif type(value) is list:
+            stack.extend(value)
+    return found
 
 
 def quote(identifier: str) -> str:

@@ -109,6 +109,8 @@ def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
     if kind == "TypeCast":
         # A constant is converted when the statement is parsed, a parameter once for the statement.
         names = string_list(fields["typeName"].get("names", ()))
+        if names and names[-1] in ("regclass", "oid", "text") and _is_tableoid(fields["arg"]):
+            return True  # the name of a table that is there; no number of a table cannot be printed
         builtin = (
             bool(names)
             and (len(names) == 1 or names[0] == "pg_catalog")
@@ -121,6 +123,15 @@ def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
     if kind == "A_Expr" and string_list(fields.get("name", ())) in (["+"], ["-"]):
         return _moment(fields)
     return False
+
+
+def _is_tableoid(node: Any) -> bool:
+    while "TypeCast" in node:
+        names = string_list(node["TypeCast"]["typeName"].get("names", ()))
+        if not names or names[-1] not in ("regclass", "oid"):
+            return False
+        node = node["TypeCast"]["arg"]
+    return string_list(node.get("ColumnRef", {}).get("fields", ()))[-1:] == ["tableoid"]
 
 
 def _moment(fields: Node) -> bool:
