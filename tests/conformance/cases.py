@@ -221,6 +221,9 @@ STOPPED: dict[str, Cases] = {
         "DELETE FROM settings WHERE NULL IS NULL",
         "DELETE FROM settings WHERE (SELECT true)",
         "DELETE FROM settings WHERE EXISTS (SELECT 1)",
+        "DELETE FROM settings WHERE EXISTS (SELECT 1 FROM categories c WHERE c.id = 1)",
+        "DELETE FROM settings WHERE key IS NULL OR true",
+        "DELETE FROM settings WHERE key = 'a' OR 1 = 1",
         "DELETE FROM settings WHERE true AND (1 = 1 OR false)",
         "DELETE FROM settings USING categories",
         "UPDATE settings SET value = 'x'",
@@ -239,7 +242,13 @@ STOPPED: dict[str, Cases] = {
         "COPY (DELETE FROM settings RETURNING key) TO STDOUT",
         "SELECT 1; DELETE FROM settings",
     )
-    + _of("writer", "DELETE FROM settings WHERE key = 'a'; DELETE FROM settings")
+    + _of(
+        "writer",
+        "DELETE FROM settings WHERE key = 'a'; DELETE FROM settings",
+        "CREATE RULE r AS ON INSERT TO settings DO ALSO DELETE FROM settings",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC DELETE FROM settings; END",
+        "MERGE INTO settings USING categories c ON true WHEN MATCHED THEN DELETE",
+    )
     + _of(
         "filtered_rw",
         "DELETE FROM orders",
@@ -278,6 +287,14 @@ STOPPED: dict[str, Cases] = {
         "RESET SESSION AUTHORIZATION",
         "SELECT set_config('role', 'postgres', false)",
         "SELECT set_config('session_authorization', 'postgres', false)",
+    )
+    + _of(
+        "masked_rw",
+        "ALTER TABLE settings OWNER TO agent",
+        "ALTER TYPE address OWNER TO agent",
+        "CREATE ROLE another SUPERUSER",
+        "ALTER ROLE agent SUPERUSER",
+        "GRANT agent TO postgres",
     ),
     "protected_setting": _both(
         "SET statement_timeout = 0",
@@ -530,6 +547,15 @@ STOPPED: dict[str, Cases] = {
         "DECLARE c CURSOR FOR SELECT id FROM customers",
         "CREATE TABLE copied AS SELECT id FROM customers",
         "CREATE VIEW v AS SELECT id FROM customers",
+        "COMMENT ON TABLE customers IS 'x'",
+        "COMMENT ON COLUMN customers.ssn IS 'x'",
+        "GRANT SELECT ON customers TO PUBLIC",
+        "CREATE INDEX ON customers (id)",
+        "CREATE STATISTICS s ON id, name FROM customers",
+        "ALTER TABLE orders ADD FOREIGN KEY (customer_id) REFERENCES customers",
+        "ALTER TABLE orders INHERIT customers",
+        "CREATE POLICY p ON orders USING (EXISTS (SELECT 1 FROM customers))",
+        "SELECT last_value FROM customers_id_seq",
         "SELECT * FROM customer_contacts",
         "SELECT * FROM staff",
         "SELECT * FROM monthly_sales",
@@ -843,6 +869,9 @@ PASSES: dict[str, Cases] = {
         "writer",
         "DELETE FROM settings WHERE key = 'theme'",
         "DELETE FROM settings WHERE key IN ('theme')",
+        "DELETE FROM settings WHERE key = 'a' OR value = 'b'",
+        "CREATE RULE r AS ON INSERT TO settings DO ALSO DELETE FROM categories WHERE id = 99",
+        "CREATE FUNCTION f() RETURNS void LANGUAGE sql BEGIN ATOMIC DELETE FROM settings WHERE key = 'a'; END",
         "DELETE FROM settings WHERE settings.key IS NOT NULL AND true",
         "DELETE FROM settings WHERE EXISTS (SELECT 1 FROM categories c WHERE c.name = settings.key)",
         "DELETE FROM settings USING categories c WHERE c.name = settings.key",
@@ -1001,6 +1030,8 @@ PASSES: dict[str, Cases] = {
         "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, now())",
         "UPDATE orders SET comment = 'x' WHERE id = 1",
         "DELETE FROM orders WHERE id = 1",
+        "COMMENT ON TABLE orders IS 'x'",
+        "CREATE INDEX ON orders (total)",
         "SELECT 'customers'",
     ),
     "table_denied": _of(
