@@ -81,6 +81,7 @@ class StatementPlan:
         output_kinds: output index -> mask kind, for every output of a row-returning statement that carries a mask.
         sensitive: touches a masked or filtered relation, so row data is cut out of the server's errors.
         changes_catalog: may change relations, types or functions: the catalog is read again afterwards.
+        masked, predicates: what the decision says of it, for a later EXECUTE or FETCH.
         transaction: what it does to the transaction, for kind `transaction`.
         session_verb, session_name: use of a portal or prepared statement and its name (None with deallocate/close = ALL).
     """
@@ -96,6 +97,8 @@ class StatementPlan:
     output_kinds: Mapping[int, MaskKind] = field(default_factory=lambda: MappingProxyType({}))
     sensitive: bool = False
     changes_catalog: bool = False
+    masked: tuple[MaskedColumn, ...] = ()
+    predicates: tuple[str, ...] = ()
     transaction: TransactionVerb | None = None
     session_verb: SessionVerb | None = None
     session_name: str | None = None

@@ -107,6 +107,7 @@ def write_plan(
         kinds = output_kinds(statement, governance) if masked else _NO_KINDS
         keyed: tuple[int, ...] = ()
         hidden = False
+        shown: list[str] = []
         if governed or wants_limit(statement, policy):
             rewriter = rewriter or Rewriter(sql, raws)
             try:
@@ -124,9 +125,17 @@ def write_plan(
                 return written
             keyed, hidden, shown = written
             predicates += [p for p in shown if p not in predicates]
-        columns.update(dict.fromkeys(masked))
         of_name = session.plan_of(statement)
+        if of_name is not None:
+            masked = of_name.masked
+            predicates += [p for p in of_name.predicates if p not in predicates]
+        columns.update(dict.fromkeys(masked))
         plan = _plan(statement, policy, governance, of_name, keyed, kinds, hidden_returning=hidden)
+        plan = (
+            replace(plan, masked=tuple(masked), predicates=tuple(shown))
+            if of_name is None and governed
+            else plan
+        )
         session.take(statement, plan)
         plans.append(plan)
     if text is None:
@@ -169,7 +178,7 @@ def _rewrite(
     keyed: tuple[int, ...] = ()
     hidden = False
     shown: list[str] = []
-    if governed and statement.command != "ViewStmt":
+    if governed and not _stores_text(statement):
         if statement.command == "CopyStmt" and "relation" in statement.fields:
             return _copy_of_table(statement, policy, governance, catalog, rewriter)
         targets = Targets(rewriter)
@@ -190,6 +199,11 @@ def _rewrite(
     if wants_limit(statement, policy):
         limit_rows(statement, policy, rewriter)
     return keyed, hidden, shown
+
+
+def _stores_text(statement: Statement) -> bool:
+    """A definition that keeps its queries as they are written: a view, a policy. Whoever reads it later is judged then."""
+    return statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
 
 
 def _copy_of_table(
@@ -271,6 +285,8 @@ def _plan(
         output_kinds=of_name.output_kinds,
         sensitive=of_name.sensitive,
         changes_catalog=of_name.changes_catalog,
+        masked=of_name.masked,
+        predicates=of_name.predicates,
     )
 
 

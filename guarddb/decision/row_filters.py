@@ -35,6 +35,13 @@ def row_filters(statement: Statement, policy: CompiledPolicy, catalog: Catalog |
     governance = policy.governance(catalog)
     if not governance.restricts:
         return None
+    if policy.profile.row_filters and statement.ddl is not None and statement.ddl[0] == "VacuumStmt":
+        if any(o["DefElem"].get("defname") == "verbose" for o in statement.ddl[1].get("options", ())):
+            return Refusal(
+                "row_filter_unsafe",
+                f"{statement.operation} VERBOSE tells how many rows tables have, and a row filter of this policy hides some",
+                "Leave out VERBOSE.",
+            )
     filtered = 0
     for reference in statement.references:
         rules = governance.rules(reference)

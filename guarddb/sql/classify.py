@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from guarddb.sql import functions
 from guarddb.sql.analyze import Analysis, UnknownNode
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.expressions import NotJudged
@@ -375,8 +376,12 @@ class _Reader:
                     Call(parts[-2] if len(parts) > 1 else None, parts[-1], len(node.get("args", ())), node)
                 )
             elif name == "ColumnRef":
-                last = node["fields"][-1]
-                columns.append(last["String"]["sval"] if "String" in last else "*")
+                self._ddl_column(node["fields"], columns)
+            elif name == "A_Indirection":
+                # (value).f is a field, or a function of the value
+                for step in node.get("indirection", ()):
+                    if "String" in step:
+                        statement.calls.append(Call(None, step["String"]["sval"], 1, None, how="field"))
             elif (
                 name == "A_Expr"
                 and "name" in node
@@ -388,6 +393,9 @@ class _Reader:
                 parts = string_list(node["names"])
                 if parts:
                     statement.types.append(TypeUse(parts[-2] if len(parts) > 1 else None, parts[-1]))
+        for name, node in nodes(tree):
+            if name == "SubLink" and "SelectStmt" in node.get("subselect", {}):
+                self.analysis.query(node["subselect"], None, None)
         if columns and references:
             rows = {"*", "new", "old", *(r.name for r in references), *(r.alias for r in references)}
             root.uses = [
@@ -396,6 +404,19 @@ class _Reader:
                 for column in columns
             ]
             statement.roots.append(root)
+
+    def _ddl_column(self, fields: list[Node], columns: list[str]) -> None:
+        """A column in a definition: `t.x` is a column, or the function x of the row, and counts as both."""
+        last = fields[-1]
+        if "String" not in last:
+            columns.append("*")
+            return
+        name = last["String"]["sval"]
+        columns.append(name)
+        if len(fields) > 1:
+            self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
+            if functions.builtin(name) or self.analysis.has_function(name):
+                columns.append("*")
 
     def _types(self, node: Node) -> None:
         fields = node.get("TypeName", node)

@@ -301,6 +301,10 @@ class Expressions:
             return None
         return scope.source(name)
 
+    def has_function(self, name: str) -> bool:
+        """Whether the database has a function of its users' of this name."""
+        return self.catalog is not None and bool(self.catalog.functions_named(name, None))
+
     def _attribute_call(self, name: str, source: Source, root: Root) -> None:
         self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
         root.uses.extend((link, None) for link in source.whole_row())

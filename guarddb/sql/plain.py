@@ -27,7 +27,14 @@ _LIKE_TYPES = frozenset(("pg_catalog.text", "pg_catalog.varchar"))
 def cannot_raise(root: Root, node: Any = None) -> bool:
     """Whether a condition (or the part `node` of it) is plain: it cannot raise whatever row it runs on."""
     if root.clause == "using":
-        return all(_plain_link(link) for link, _ in root.uses)
+        if not all(_plain_link(link) for link, _ in root.uses):
+            return False
+        # Which column meets which is not written down: all of them have to be comparable with each other, or of one name.
+        by_name: dict[str, list[str | None]] = {}
+        for link, _ in root.uses:
+            name = link[1] if isinstance(link, tuple) else link.name
+            by_name.setdefault(name, []).append(_link_family(link))
+        return all(_comparable(*families) for families in by_name.values())
     links: dict[int, list[Link]] = {}
     outputs: list[Link] = []
     for link, column in root.uses:
@@ -68,7 +75,8 @@ def _comparison(fields: Node, links: dict[int, list[Link]]) -> bool:
         return False
     if "BETWEEN" in kind or kind == "AEXPR_IN":
         items = right["List"].get("items", ()) if "List" in right else [right]
-        return _operand(left, links) and all(_operand(item, links) for item in items)
+        families = [_family(item, links) for item in (left, *items)]
+        return _comparable(*families) and all(_operand(item, links) for item in (left, *items))
     names = string_list(fields["name"])
     if len(names) != 1:
         return False
@@ -76,25 +84,91 @@ def _comparison(fields: Node, links: dict[int, list[Link]]) -> bool:
     if kind in ("AEXPR_LIKE", "AEXPR_ILIKE"):
         return name in _LIKE and _text_column(left, links) and _pattern(right)
     if kind in ("AEXPR_OP_ANY", "AEXPR_OP_ALL"):
-        return name in _COMPARISONS and _operand(left, links) and _array(right, links)
-    if _numeric_to_float(left, right, links):
-        return False
+        return name in _COMPARISONS and _operand(left, links) and _array(left, right, links)
     if kind in ("AEXPR_OP", "AEXPR_DISTINCT", "AEXPR_NOT_DISTINCT"):
-        return name in _COMPARISONS and _operand(left, links) and _operand(right, links)
+        if name not in _COMPARISONS or not (_operand(left, links) and _operand(right, links)):
+            return False
+        if "RowExpr" in left and "RowExpr" in right:
+            pairs = zip(left["RowExpr"].get("args", ()), right["RowExpr"].get("args", ()), strict=False)
+            return all(_comparable(_family(a, links), _family(b, links)) for a, b in pairs)
+        return _comparable(_family(left, links), _family(right, links))
     return False
 
 
-def _numeric_to_float(left: Any, right: Any, links: dict[int, list[Link]]) -> bool:
-    """numeric against a float: the column is converted, and a value above 1e308 raises with itself in the message."""
-    for side, other in ((left, right), (right, left)):
-        names = string_list(other.get("TypeCast", {}).get("typeName", {}).get("names", ()))
-        floats = bool(names) and names[-1] in ("float4", "float8")
-        column = side.get("ColumnRef")
-        if floats and column is not None:
-            for link in links.get(id(column), ()):
-                if not _plain_link(link, but="pg_catalog.numeric"):
-                    return True
-    return False
+_FAMILIES = {
+    name: family
+    for family, names in {
+        "int": "int2 int4",
+        "int8": "int8",
+        "numeric": "numeric",
+        "float": "float4 float8",
+        "oid": "oid regclass regproc regprocedure regtype regrole regnamespace regoper regoperator regconfig",
+        "text": "text varchar bpchar name char",
+        "time": "date timestamp timestamptz",
+        "clock": "time timetz",
+    }.items()
+    for name in names.split()
+}
+#: Families that PostgreSQL compares without a conversion that could raise. Left out: numeric with float (out of range,
+#: with the value in the message), int8 with oid, text with regclass.
+_COMPARABLE = frozenset(
+    frozenset(pair)
+    for pair in (
+        ("int", "int8"),
+        ("int", "numeric"),
+        ("int8", "numeric"),
+        ("int", "float"),
+        ("int8", "float"),
+        ("int", "oid"),
+    )
+)
+
+
+_COMPUTED = "computed"
+
+
+def _comparable(*sides: str | None) -> bool:
+    """Whether operands of these families can be compared without raising; None is one that takes the other's type."""
+    known = {side for side in sides if side is not None}
+    if _COMPUTED in known:
+        # An expression of unknown type: only these could be converted to it by a cast that raises.
+        known.discard(_COMPUTED)
+        if known & {"numeric", "int8", "text"}:
+            return False
+    if len(known) <= 1:
+        return True
+    return all(
+        first == second or frozenset((first, second)) in _COMPARABLE for first in known for second in known
+    )
+
+
+def _family(node: Any, links: dict[int, list[Link]]) -> str | None:
+    """The type family of an operand; None for an unknown type (a string constant, a parameter, no catalog)."""
+    ((kind, fields),) = node.items()
+    if kind == "A_Const":
+        return "int" if "ival" in fields else "numeric" if "fval" in fields else None
+    if kind == "TypeCast":
+        names = string_list(fields["typeName"].get("names", ()))
+        return _FAMILIES.get(names[-1], names[-1]) if names else None
+    if kind == "SQLValueFunction" or kind == "FuncCall" or kind == "A_Expr":
+        return "time"
+    if kind == "ColumnRef":
+        for link in links.get(id(fields), ()):
+            if (family := _link_family(link)) is not None:
+                return family
+    return None
+
+
+def _link_family(link: Link) -> str | None:
+    if isinstance(link, Output) and link.root is not None:
+        return _COMPUTED
+    for reference, name in origins(link):
+        if reference.relation is not None:
+            for attribute in reference.relation.attributes:
+                if attribute.name == name:
+                    base = attribute.base_type.rpartition(".")[2]
+                    return _FAMILIES.get(base, base)
+    return None
 
 
 def _operand(node: Any, links: dict[int, list[Link]]) -> bool:
@@ -145,10 +219,12 @@ def _moment(fields: Node) -> bool:
     return _SMALL_INTERVAL.fullmatch(text) is not None
 
 
-def _array(node: Any, links: dict[int, list[Link]]) -> bool:
+def _array(left: Any, node: Any, links: dict[int, list[Link]]) -> bool:
     if "A_ArrayExpr" in node:
-        return all(_operand(item, links) for item in node["A_ArrayExpr"].get("elements", ()))
-    return _operand(node, links)
+        items = node["A_ArrayExpr"].get("elements", ())
+        families = [_family(item, links) for item in (left, *items)]
+        return _comparable(*families) and all(_operand(item, links) for item in items)
+    return _operand(node, links) and _comparable(_family(left, links), _family(node, links))
 
 
 def _pattern(node: Any) -> bool:
@@ -166,7 +242,7 @@ def _text_column(node: Any, links: dict[int, list[Link]]) -> bool:
     return all(_plain_link(link, only=_LIKE_TYPES) for link in links.get(id(column), ()))
 
 
-def _plain_link(link: Link, only: frozenset[str] | None = None, but: str | None = None) -> bool:
+def _plain_link(link: Link, only: frozenset[str] | None = None) -> bool:
     """Whether a column is of a type that can be compared without raising; unknown types (no catalog) pass for it."""
     for reference, name in origins(link):
         if name == "*":
@@ -176,9 +252,7 @@ def _plain_link(link: Link, only: frozenset[str] | None = None, but: str | None 
             continue
         for attribute in relation.attributes:
             if attribute.name == name and (
-                not attribute.plain
-                or attribute.base_type == but
-                or (only is not None and attribute.base_type not in only)
+                not attribute.plain or (only is not None and attribute.base_type not in only)
             ):
                 return False
     return True
