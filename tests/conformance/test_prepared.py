@@ -159,3 +159,20 @@ def test_failed_prepare_makes_no_name(shop: str) -> None:
             conn.execute("PREPARE failed AS SELECT * FROM nowhere")
         with pytest.raises(guarddb.PolicyViolation):
             conn.execute("EXECUTE failed")
+
+
+def test_decision_of_the_second_step_reports_masks_and_filters(shop: str) -> None:
+    """EXECUTE and FETCH hand out what the first step masked, and say so."""
+    both = [{"column": "ssn", "kind": "redact"}, {"column": "email", "kind": "hash"}]
+    with guarddb.connect(shop, policy=PROFILES["masked_rw"], autocommit=True) as conn, conn.transaction():
+        for first, second in (
+            ("PREPARE p AS SELECT id, ssn FROM customers", "EXECUTE p"),
+            ("DECLARE c CURSOR FOR SELECT id, ssn FROM customers", "FETCH 2 FROM c"),
+        ):
+            for sql in (first, second):
+                decision = conn.execute(sql.encode()).decision
+                assert (decision.verdict, decision.to_dict()["masked_columns"]) == ("mask", both), sql
+    with guarddb.connect(shop, policy=PROFILES["filtered"], autocommit=True) as conn:
+        conn.execute("PREPARE p AS SELECT count(*) FROM orders")
+        decision = conn.execute("EXECUTE p").decision
+        assert (decision.verdict, decision.row_filter_predicate) == ("row-filter", "tenant_id = 1")
