@@ -18,7 +18,7 @@ from tests.fix_server import temporary_database
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.rls import compared, invalid, said
-from tests.oracles.schema import FILTERS, MASKINGS, Masking, tables
+from tests.oracles.schema import FILTERS, MASKINGS, PLANNERS, Masking, tables
 from tests.oracles.server import Outcome, Side, delete_hidden, fill, make_roles
 from tests.oracles.ways import EngineWay, LiveWay, Way
 
@@ -134,14 +134,16 @@ def mask_oracle(server: str, *, live: bool = False) -> Iterator[MaskOracle]:
             return dsn
 
         sets: list[tuple[Masking, Grammar, Way, Side, Side]] = []
-        for masking in MASKINGS:
+        for masking, planner in zip(MASKINGS, PLANNERS, strict=False):
             dsn = filled("oracle_raw", masking, overwritten=False)
             raw = Side(dsn)
             copy = Side(filled("oracle_masked", masking, overwritten=True))
             policy = profile(masking)
-            way: Way = (
-                LiveWay(dsn, policy) if live else EngineWay(policy, Catalog.from_connection(raw.conn), raw)
-            )
+            way: Way
+            if live:
+                way = LiveWay(dsn, policy, planner=planner)
+            else:
+                way = EngineWay(policy, Catalog.from_connection(raw.conn), Side(dsn, planner))
             for each in (way, raw, copy):
                 stack.callback(each.close)
             sets.append((masking, grammar_of(masking), way, raw, copy))

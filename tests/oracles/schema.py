@@ -124,6 +124,9 @@ SET ROLE keeper;
 CREATE TABLE acct (id int PRIMARY KEY, tenant int, {columns("acct", "n int", "name text", "d date")}, boss int);
 CREATE TABLE item (id int PRIMARY KEY, tenant int, {columns("item", "n int")}, acct_id int, {columns("item", "label text")});
 CREATE INDEX ON item (acct_id);
+CREATE INDEX ON item (label);
+CREATE INDEX ON acct (n);
+CREATE INDEX ON acct (name);
 CREATE FUNCTION moves_out() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN IF NEW.acct_id = 9 THEN NEW.tenant := 2; END IF; RETURN NEW; END $$;
 CREATE TRIGGER moves_out BEFORE INSERT OR UPDATE ON item FOR EACH ROW EXECUTE FUNCTION moves_out();
@@ -257,6 +260,17 @@ FILTERS = (
 FILTERED_TABLES = ("acct", "item", "evt", "base")
 SECURED_TABLES = ("acct", "item", "evt", "evt_a", "evt_rest", "base", "kid")
 SETTINGS = {"app.tenant": "1"}
+
+#: Which condition PostgreSQL tries first is up to the plan, so each filter and each set of masks has planners of its own.
+PLANNERS: tuple[dict[str, str], ...] = (
+    {},
+    {"enable_seqscan": "off"},
+    {"enable_hashjoin": "off", "enable_mergejoin": "off"},
+    {"enable_nestloop": "off", "enable_sort": "off"},
+    {"join_collapse_limit": "1", "from_collapse_limit": "1", "enable_bitmapscan": "off"},
+    {"enable_seqscan": "off", "enable_hashjoin": "off", "enable_material": "off", "enable_memoize": "off"},
+    {"cpu_operator_cost": "100", "enable_indexscan": "off"},
+)
 
 
 @dataclass(frozen=True)

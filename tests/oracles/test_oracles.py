@@ -9,7 +9,6 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -29,56 +28,88 @@ from tests.oracles.ways import EngineWay
 
 SEED = int(os.environ.get("GUARDDB_ORACLE_SEED", "1"))
 
-#: What guarddb refuses although row security would not: the reasons that docs/limits.md lists, and no others. Each is the
-#: beginning of `rule: reason` with the names taken out.
-KNOWN_BLOCKS: dict[str, str] = {}
+_UNSAFE = 'row_filter_unsafe: the row filter on "…" cannot be kept here: '
+
+#: What guarddb refuses although row security would not: `rule: reason`, names taken out -> why it cannot do better.
+#: docs/limits.md has the same list. Anything else that is refused here fails the test.
+KNOWN_BLOCKS = {
+    _UNSAFE + "a condition that can raise an error would run on hidden rows": (
+        "ctid, GROUP BY on the primary key or a sample needs the table itself, so that it cannot become a subquery, and a "
+        "FULL JOIN, or the condition of an outer join, leaves no place in which the filter comes first"
+    ),
+    _UNSAFE + "its whole row is used under other column names": (
+        "the row of a view that had to become a subquery has the names of the alias list, not the view's"
+    ),
+    _UNSAFE + "a condition of this MERGE that can raise an error would run on hidden rows": (
+        "MERGE has no WHERE in which the filter comes first"
+    ),
+}
+#: They are rare: no more than so many of a hundred statements of this generator, which makes strange ones on purpose.
+KNOWN_BLOCKS_PERCENT = 1.2
 
 
-def over_blocks(report: Report) -> dict[str, int]:
-    """Refusals that no entry of the table accounts for."""
-    return {
-        cause: count
-        for cause, count in report.blocks.items()
-        if not any(cause.startswith(known) for known in KNOWN_BLOCKS)
-    }
+def assert_only_known_blocks(report: Report) -> None:
+    unknown = {cause: count for cause, count in report.blocks.items() if cause not in KNOWN_BLOCKS}
+    assert unknown == {}, report.shown()
+    assert sum(report.blocks.values()) <= KNOWN_BLOCKS_PERCENT / 100 * report.statements, report.shown()
 
 
-def checked(opened: AbstractContextManager[Any], statements: int) -> Report:
-    oracle: Oracle
-    with opened as oracle:
-        report = run(oracle, seed=SEED, statements=statements, shrinks=1)
+@pytest.fixture(scope="module")
+def row_security(server_dsn: str) -> Iterator[rls.RlsOracle]:
+    with rls.rls_oracle(server_dsn) as oracle:
+        yield oracle
+
+
+@pytest.fixture(scope="module")
+def substitution(server_dsn: str) -> Iterator[masks.MaskOracle]:
+    with masks.mask_oracle(server_dsn) as oracle:
+        yield oracle
+
+
+@pytest.fixture(scope="module")
+def two_variants(server_dsn: str) -> Iterator[variants.VariantsOracle]:
+    with variants.variants_oracle(server_dsn) as oracle:
+        yield oracle
+
+
+def checked(oracle: Oracle, statements: int, *, seed: int = SEED) -> Report:
+    report = run(oracle, seed=seed, statements=statements, shrinks=1)
     print(report.shown())
+    assert report.statements == statements
+    assert report.mismatches == 0, report.shown()
     return report
 
 
-def test_row_filters_agree_with_native_row_security(server_dsn: str) -> None:
-    report = checked(rls.rls_oracle(server_dsn), 5000)
-    assert report.mismatches == 0, report.shown()
-    assert over_blocks(report) == {}, report.shown()
-    assert report.statements == 5000
-    assert report.verdicts["same"] > 4000
+def test_row_filters_agree_with_native_row_security(row_security: rls.RlsOracle) -> None:
+    report = checked(row_security, 5000)
+    assert_only_known_blocks(report)
+    assert report.verdicts["same"] > 4200
+    assert report.verdicts["error"] > 100
 
 
-def test_masks_agree_with_a_copy_that_was_overwritten(server_dsn: str) -> None:
-    report = checked(masks.mask_oracle(server_dsn), 2000)
-    assert report.mismatches == 0, report.shown()
-    assert over_blocks(report) == {}, report.shown()
-    assert report.verdicts["same"] > 1500
-    assert report.verdicts["refused"] > 5
-
-
-def test_nothing_shows_which_of_two_databases_it_is(server_dsn: str) -> None:
-    report = checked(variants.variants_oracle(server_dsn), 2000)
-    assert report.mismatches == 0, report.shown()
+def test_masks_agree_with_a_copy_that_was_overwritten(substitution: masks.MaskOracle) -> None:
+    report = checked(substitution, 1500)
+    assert report.blocks == {}, report.shown()
     assert report.verdicts["same"] > 1200
+    assert report.verdicts["refused"] > 3
+
+
+def test_nothing_shows_which_of_two_databases_it_is(two_variants: variants.VariantsOracle) -> None:
+    assert checked(two_variants, 1500).verdicts["same"] > 1100
 
 
 def test_every_governed_mention_in_the_sent_text_has_its_filter(server_dsn: str) -> None:
     with reparse.reparse_oracle(server_dsn) as oracle:
-        report = run(oracle, seed=SEED, statements=2000, shrinks=1)
-    print(report.shown())
-    assert report.mismatches == 0, report.shown()
-    assert oracle.mentions > 3000
+        report = checked(oracle, 1500)
+    assert report.verdicts["same"] > 1300
+    assert oracle.mentions > 2000
+
+
+@pytest.mark.parametrize("opened", [rls.rls_oracle, masks.mask_oracle, variants.variants_oracle])
+def test_the_same_holds_through_a_guarded_connection(server_dsn: str, opened: Callable[..., Any]) -> None:
+    with opened(server_dsn, live=True) as oracle:
+        # Other statements than those above.
+        assert checked(oracle, 250, seed=SEED + 1_000_000).verdicts["same"] > 150
 
 
 # ---------------------------------------------------------------------- the oracles themselves
@@ -95,51 +126,63 @@ def sends(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, str], str]) ->
     monkeypatch.setattr(EngineWay, "decide", decide)
 
 
-def found(opened: AbstractContextManager[Any], statements: int) -> Report:
-    with opened as oracle:
-        return run(oracle, seed=SEED, statements=statements, shrinks=0)
+def found(oracle: Oracle, statements: int) -> Report:
+    return run(oracle, seed=SEED, statements=statements, shrinks=0)
 
 
-def test_row_security_oracle_notices_a_missing_filter(
-    server_dsn: str, monkeypatch: pytest.MonkeyPatch
+def as_given(given: str, sent: str) -> str:
+    return given
+
+
+def unfenced(given: str, sent: str) -> str:
+    return sent.replace(" OFFSET 0)", ")")
+
+
+def unchecked(given: str, sent: str) -> str:
+    return re.sub(r"pg_catalog\.concat\('guarddb:.*?\)\)::pg_catalog\.bool", "true", sent)
+
+
+def test_row_security_notices_a_missing_filter(
+    row_security: rls.RlsOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends(monkeypatch, lambda given, _: given)
-    assert found(rls.rls_oracle(server_dsn), 200).mismatches > 50
+    sends(monkeypatch, as_given)
+    assert found(row_security, 150).mismatches > 50
 
 
-def test_row_security_oracle_notices_a_missing_fence(
-    server_dsn: str, monkeypatch: pytest.MonkeyPatch
+def test_row_security_notices_a_missing_fence(
+    row_security: rls.RlsOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends(monkeypatch, lambda _, sent: sent.replace(" OFFSET 0)", ")"))
-    report = found(rls.rls_oracle(server_dsn), 1500)
-    assert any("22" in cause for cause in report.causes), report.shown()
+    sends(monkeypatch, unfenced)
+    report = found(row_security, 800)
+    assert any(cause.startswith("runs expected, 22") for cause in report.causes), report.shown()
 
 
-def test_row_security_oracle_notices_rows_that_leave_the_filter(
-    server_dsn: str, monkeypatch: pytest.MonkeyPatch
+def test_row_security_notices_rows_that_leave_the_filter(
+    row_security: rls.RlsOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends(
-        monkeypatch,
-        lambda _, sent: re.sub(r"pg_catalog\.concat\('guarddb:.*?\)\)::pg_catalog\.bool", "true", sent),
-    )
-    assert "42501 expected, runs came" in found(rls.rls_oracle(server_dsn), 600).causes
+    sends(monkeypatch, unchecked)
+    assert "42501 expected, runs came" in found(row_security, 400).causes
 
 
-def test_mask_oracle_notices_a_mask_that_is_forgotten(
-    server_dsn: str, monkeypatch: pytest.MonkeyPatch
+def test_substitution_notices_a_mask_that_is_forgotten(
+    substitution: masks.MaskOracle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sends(monkeypatch, lambda given, _: given)
-    assert found(masks.mask_oracle(server_dsn), 200).mismatches > 30
+    sends(monkeypatch, as_given)
+    assert found(substitution, 150).mismatches > 20
 
 
-def test_variants_oracle_notices_a_missing_filter(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sends(monkeypatch, lambda given, _: given)
-    assert found(variants.variants_oracle(server_dsn), 200).mismatches > 50
+def test_two_variants_notice_a_missing_filter(
+    two_variants: variants.VariantsOracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends(monkeypatch, as_given)
+    assert found(two_variants, 150).mismatches > 30
 
 
-def test_variants_oracle_notices_a_missing_fence(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    sends(monkeypatch, lambda _, sent: sent.replace(" OFFSET 0)", ")"))
-    assert found(variants.variants_oracle(server_dsn), 1500).mismatches > 0
+def test_two_variants_notice_a_missing_fence(
+    two_variants: variants.VariantsOracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends(monkeypatch, unfenced)
+    assert found(two_variants, 800).mismatches > 0
 
 
 @pytest.mark.parametrize(
@@ -240,7 +283,7 @@ def test_shrinking_keeps_the_failure_and_little_else() -> None:
     for made in big[:5]:
         smaller = generate(Draws(shrink(made.made, holds, spans)), grammar)
         assert "::regclass IS NOT NULL" in smaller.sql
-        assert len(smaller.sql) < 200, smaller.sql
+        assert len(smaller.sql) < 0.65 * len(made.sql), smaller.sql
 
 
 def test_the_server_compares_like_with_like(bare: Side) -> None:

@@ -23,6 +23,7 @@ from tests.oracles.schema import (
     FILTERED_TABLES,
     FILTERS,
     MASKINGS,
+    PLANNERS,
     SETTINGS,
     Filter,
     Masking,
@@ -128,9 +129,9 @@ def variants_oracle(server: str, *, live: bool = False) -> Iterator[VariantsOrac
                     if variant:
                         conn.execute(more_rows_sql())
                 if live:
-                    ways.append(LiveWay(dsn, policy, SETTINGS))
+                    ways.append(LiveWay(dsn, policy, SETTINGS, PLANNERS[i]))
                 else:
-                    side = Side(dsn)
+                    side = Side(dsn, PLANNERS[i])
                     ways.append(EngineWay(policy, Catalog.from_connection(side.conn), side, SETTINGS))
                 stack.callback(ways[-1].close)
             grammar = grammar_of(masking, writes=25, misuse=1)

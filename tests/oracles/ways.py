@@ -116,9 +116,18 @@ class LiveWay:
 
     verbatim = False
 
-    def __init__(self, dsn: str, policy: PolicyProfile, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        policy: PolicyProfile,
+        settings: Mapping[str, str] | None = None,
+        planner: Mapping[str, str] | None = None,
+    ) -> None:
+        options = {"jit": "off", "statement_timeout": "5000", **(planner or {})}
         self.conn = guarddb.connect(
-            make_conninfo(dsn, user="agent", options="-c jit=off -c statement_timeout=5000"),
+            make_conninfo(
+                dsn, user="agent", options=" ".join(f"-c {name}={value}" for name, value in options.items())
+            ),
             policy=policy,
             settings=dict(settings or {}),
             cursor_factory=psycopg.RawCursor,
