@@ -119,10 +119,11 @@ class MaskWriter:
         for query in self.statement.queries:
             for output in query.outputs:
                 if output.opaque and output.target is not None and "SubLink" in output.target["val"]:
-                    if self._mask(output) is not None:
-                        for inner in output.opaque:
-                            if isinstance(inner, Output):
-                                inner.required = "null"
+                    required = "null" if self._mask(output) is not None else output.required
+                    for inner in output.opaque if required is not None else ():
+                        if isinstance(inner, Output):
+                            inner.required = strictest(required, inner.required)
+                            self.types.setdefault(id(inner), self.types.get(id(output)))
             if query.branches is None:
                 continue
             for i, output in enumerate(query.outputs):

@@ -326,8 +326,16 @@ class FilterWriter:
         used += [
             link
             for root in self.statement.roots
-            if root.query is query and root.clause in ("target", "having", "order", "window", "distinct")
+            if root.query is not query or root.clause in ("target", "having", "order", "window", "distinct")
             for link, _ in root.uses
+        ]
+        # A sub-select of the target list looks at the row as well.
+        used += [
+            k
+            for q in self.statement.queries
+            if q is not query
+            for o in q.outputs
+            for k in (*o.links, *o.opaque)
         ]
         return any(
             isinstance(link, tuple) and link[0] is reference and link[1] not in grouped for link in used

@@ -48,6 +48,8 @@ CREATE VIEW vu AS SELECT id, ssn AS social, note FROM users;
 CREATE VIEW vo AS SELECT * FROM orders;
 CREATE VIEW v1 AS SELECT o.id, o.label, o.n, u.ssn FROM orders o LEFT JOIN users u ON u.id = o.user_id;
 CREATE VIEW v2 AS SELECT * FROM v1 WHERE id > 0;
+CREATE VIEW vcomputed AS SELECT id, 1 / n AS x, CASE WHEN n = 0 THEN label::int ELSE n END AS y FROM orders;
+CREATE VIEW vtwice AS SELECT * FROM vcomputed;
 CREATE VIEW vbarrier WITH (security_barrier) AS SELECT * FROM orders WHERE id < 6;
 CREATE VIEW vcondition AS SELECT id, note FROM users WHERE ssn LIKE 'RAW%';
 CREATE VIEW vexpression AS SELECT id, upper(ssn) AS loud, note FROM users;
@@ -73,6 +75,7 @@ CREATE FUNCTION evil_state(int, int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RA
 CREATE OPERATOR === (FUNCTION = evil_text, LEFTARG = text, RIGHTARG = int);
 CREATE AGGREGATE evil_sum (int) (SFUNC = evil_state, STYPE = int, INITCOND = '0');
 CREATE DOMAIN picky AS int CHECK (evil(value));
+CREATE TYPE wrapped AS (a picky, b int);
 CREATE FUNCTION can_see(int) RETURNS bool LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN $1 = 1; END $$;
 """
 

@@ -77,7 +77,8 @@ class Side:
         if writes:
             self.pgconn.exec_(b"BEGIN")
         try:
-            outcome = self.outcome(self.pgconn.exec_params(sql.encode(), values))
+            result = self.pgconn.exec_params(sql.encode(), values)
+            outcome = self.copied() if result.status == pq.ExecStatus.COPY_OUT else self.outcome(result)
             outcome.notices = self.notices
             if writes and not outcome.state:
                 contents = self.pgconn.exec_(b"SELECT admin.contents()")
@@ -93,6 +94,18 @@ class Side:
                     # Undone rows stay in the tables; without this every scan gets slower.
                     for statement in ("RESET ROLE", "VACUUM", "SET ROLE agent"):
                         self.pgconn.exec_(statement.encode())
+
+    def copied(self) -> Outcome:
+        """What COPY … TO STDOUT hands out: each line is a row."""
+        lines: list[tuple[bytes | None, ...]] = []
+        while (piece := self.pgconn.get_copy_data(0))[0] > 0:
+            lines.append((bytes(piece[1]),))
+        outcome = Outcome()
+        while (result := self.pgconn.get_result()) is not None:
+            outcome = self.outcome(result)
+        if not outcome.state:
+            outcome.rows = lines
+        return outcome
 
     @staticmethod
     def outcome(result: pq.abc.PGresult) -> Outcome:

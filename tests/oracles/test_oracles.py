@@ -250,7 +250,7 @@ FEATURES = {
     "group", "pk", "sets", "having", "distinct", "distinct on", "window", "star", "whole row", "system column", "parameter",
     "order by", "limit", "fetch", "insert", "insert select", "on conflict nothing", "on conflict update", "update",
     "update from", "delete", "delete using", "merge", "returning", "old and new", "multi assign", "trap bool", "trap int",
-    "table command", "values", "function in from", "locking", "named window", "order by trap", "default",
+    "table command", "values", "function in from", "locking", "named window", "order by trap", "default", "copy",
 }  # fmt: skip
 
 

@@ -149,8 +149,13 @@ class LiveWay:
 
     def run(self, generated: Generated) -> Answer:
         cursor = self.conn.cursor()
+        lines: list[tuple[bytes | None, ...]] | None = None
         try:
-            cursor.execute(generated.sql, generated.params)
+            if generated.sql.startswith("COPY "):
+                with cursor.copy(generated.sql) as copy:
+                    lines = [(bytes(line),) for line in copy]
+            else:
+                cursor.execute(generated.sql, generated.params)
         except guarddb.PolicyViolation as error:
             if error.rule != "row_filter_violation":
                 return Answer(error.rule, error.decision.reason, fault=_Last.fault)
@@ -161,6 +166,8 @@ class LiveWay:
         assert result is not None
         outcome = Side.outcome(result)
         outcome.notices = self.notices
+        if lines is not None:
+            outcome.rows = lines
         if generated.writes:
             contents = self.conn.pgconn.exec_(b"SELECT admin.contents()").get_value(0, 0)
             assert contents is not None
