@@ -162,12 +162,13 @@ class LiveWay:
             return Answer(outcome=self.failed(error))
         except psycopg.Error as error:
             return Answer(outcome=self.failed(error))
-        result = cursor.pgresult
-        assert result is not None
-        outcome = Side.outcome(result)
-        outcome.notices = self.notices
         if lines is not None:
-            outcome.rows = lines
+            # psycopg keeps the number of lines, and not the tag.
+            outcome = Outcome(command=f"COPY {cursor.rowcount}", rows=lines)
+        else:
+            assert cursor.pgresult is not None
+            outcome = Side.outcome(cursor.pgresult)
+        outcome.notices = self.notices
         if generated.writes:
             contents = self.conn.pgconn.exec_(b"SELECT admin.contents()").get_value(0, 0)
             assert contents is not None
