@@ -10,7 +10,7 @@ from guarddb.decision.predicates import BoundPredicate, bind
 from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
-from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.catalog import Cast, Catalog, Relation
 from guarddb.sql.classify import read_statement
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Statement
 from guarddb.tree import parse
@@ -123,6 +123,8 @@ class Governance:
         self.restricts = bool(self.masks or self.filters)
         #: calls and operators that were judged and admitted; what is refused is judged again each time
         self.admitted: set[object] = set()
+        #: functions of domain CHECKs and casts that are not admitted; None until somebody asks
+        self.type_hazards: tuple[list[str], list[Cast]] | None = None
         self._rules: dict[tuple[str, str], RelationRules] = {}
         self._open: list[tuple[str, str]] = []
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from guarddb.decision.compiled import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.sql import functions as facts
-from guarddb.sql.catalog import Catalog, Function
+from guarddb.sql.catalog import Cast, Catalog, Function
 from guarddb.sql.statement import Call, Statement
 
 _BOTH = ("public", "pg_catalog")
@@ -33,10 +33,13 @@ def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | N
             admitted_before |= statement.operators
         elif refusal.rule not in policy.floor_exceptions:
             return refusal
-    if statement.types or (catalog is not None and (catalog.casts or catalog.types)):
-        refusal = _types(statement, policy, catalog)
-        if refusal is not None and refusal.rule not in policy.floor_exceptions:
-            return refusal
+    if catalog is None:
+        refusal = _unknown_types(statement)
+    else:
+        checks, casts = _not_admitted(policy, catalog)
+        refusal = _types(statement, policy, catalog, checks, casts) if checks or casts else None
+    if refusal is not None and refusal.rule not in policy.floor_exceptions:
+        return refusal
     return None
 
 
@@ -181,21 +184,36 @@ def _all_admitted(schema: str, name: str, policy: CompiledPolicy, catalog: Catal
     return bool(found) and all(admitted(function, policy) for function in found)
 
 
-def _types(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def _unknown_types(statement: Statement) -> Refusal | None:
+    for use in statement.types:
+        if use.schema in (None, "pg_catalog") and facts.builtin_type(use.name) is not None:
+            continue
+        shown = f"{use.schema}.{use.name}" if use.schema else use.name
+        return Refusal(
+            "function_not_allowed",
+            f'type "{shown}" is not a built-in one, and without a catalog nobody can say what a cast to it runs',
+            "Cast to a built-in type, or evaluate with the database's catalog.",
+        )
+    return None
+
+
+def _not_admitted(policy: CompiledPolicy, catalog: Catalog) -> tuple[list[str], list[Cast]]:
+    """The functions of domains' CHECKs and the casts that the agent may not call; worked out once a catalog."""
+    governance = policy.governance(catalog)
+    if governance.type_hazards is None:
+        checks = [
+            c for t in catalog.types for c in t.check_functions if not _qualified_admitted(c, policy, catalog)
+        ]
+        casts = [cast for cast in catalog.casts if not _qualified_admitted(cast.function, policy, catalog)]
+        governance.type_hazards = (checks, casts)
+    return governance.type_hazards
+
+
+def _types(
+    statement: Statement, policy: CompiledPolicy, catalog: Catalog, checks: list[str], casts: list[Cast]
+) -> Refusal | None:
     """Casts that call user functions, and domains whose CHECK does."""
-    if catalog is None:
-        for use in statement.types:
-            if use.schema in (None, "pg_catalog") and facts.builtin_type(use.name) is not None:
-                continue
-            shown = f"{use.schema}.{use.name}" if use.schema else use.name
-            return Refusal(
-                "function_not_allowed",
-                f'type "{shown}" is not a built-in one, and without a catalog nobody can say what a cast to it runs',
-                "Cast to a built-in type, or evaluate with the database's catalog.",
-            )
-        return None
     named: set[str] = set()
-    checks = [c for t in catalog.types for c in t.check_functions if not _check_admitted(c, policy, catalog)]
     for use in statement.types:
         found = catalog.type_named(use.schema, use.name)
         if found is None:
@@ -215,22 +233,19 @@ def _types(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None
                 return _not_allowed(Call(None, guilty[0], 1, None, how="cast"), guilty[0], policy)
     if checks and any(call.name in _POPULATES for call in statement.calls):
         return _not_allowed(Call(None, checks[0], 1, None, how="cast"), checks[0], policy)
-    if not catalog.casts:
+    if not casts:
         return None
     if any(call.name in facts.RUNS_JSON_CAST for call in statement.calls):
         named.update(("pg_catalog.json", "pg_catalog.jsonb"))
     touched = named | set(_column_types(statement))
-    for cast in catalog.casts:
+    for cast in casts:
         # A built-in type is in reach of every expression; a user's only by a column or by name.
         source = cast.source in touched or (cast.context != "e" and cast.source.startswith("pg_catalog."))
         target = cast.target in named or (
             cast.context != "e" and (cast.target in touched or cast.target.startswith("pg_catalog."))
         )
-        if not source or not target:
-            continue
-        schema, _, name = cast.function.rpartition(".")
-        if not _all_admitted(schema, name, policy, catalog):
-            return _not_allowed(Call(None, name, 1, None, how="cast"), cast.function, policy)
+        if source and target:
+            return _not_allowed(Call(None, cast.function, 1, None, how="cast"), cast.function, policy)
     return None
 
 
@@ -246,7 +261,7 @@ _POPULATES = frozenset(
 )
 
 
-def _check_admitted(function: str, policy: CompiledPolicy, catalog: Catalog) -> bool:
+def _qualified_admitted(function: str, policy: CompiledPolicy, catalog: Catalog) -> bool:
     schema, _, name = function.rpartition(".")
     return schema in ("", "pg_catalog") or _all_admitted(schema, name, policy, catalog)
 

@@ -130,11 +130,16 @@ def write_plan(
             masked = of_name.masked
             predicates += [p for p in of_name.predicates if p not in predicates]
         columns.update(dict.fromkeys(masked))
-        plan = _plan(statement, policy, governance, of_name, keyed, kinds, hidden_returning=hidden)
-        plan = (
-            replace(plan, masked=tuple(masked), predicates=tuple(shown))
-            if of_name is None and governed
-            else plan
+        plan = _plan(
+            statement,
+            policy,
+            governance,
+            of_name,
+            keyed,
+            kinds,
+            tuple(masked),
+            tuple(shown),
+            hidden_returning=hidden,
         )
         session.take(statement, plan)
         plans.append(plan)
@@ -253,6 +258,8 @@ def _plan(
     of_name: StatementPlan | None,
     keyed: tuple[int, ...],
     kinds: Mapping[int, MaskKind],
+    masked: tuple[MaskedColumn, ...],
+    predicates: tuple[str, ...],
     *,
     hidden_returning: bool,
 ) -> StatementPlan:
@@ -270,6 +277,8 @@ def _plan(
         output_kinds=kinds,
         sensitive=governance.restricts and any(governance.rules(r).governed for r in references),
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
+        masked=masked,
+        predicates=predicates,
         transaction=cast("TransactionVerb | None", statement.transaction),
         session_verb=cast("SessionVerb | None", statement.session_verb),
         session_name=statement.session_name,

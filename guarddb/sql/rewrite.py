@@ -722,6 +722,7 @@ def same_tree(sql: str, expected: list[Node]) -> bool:
     """
     found = parse_json(sql)
     found = _placeless(found[found.index('"stmts":') + 8 : -1])
+    found = found.replace("\\u003c", "<").replace("\\u003e", ">")  # as the other encoder writes them
     wanted = _placeless(msgspec.json.encode(expected).decode())
     # The texts are the same when the edits kept the parser's order of fields; otherwise the trees decide.
     return found == wanted or bool(decode(found) == decode(wanted))
@@ -772,7 +773,9 @@ def _put(fields: Node, key: str, value: Any) -> None:
 
 
 def _placeless(text: str) -> str:
-    text = _FIRST_PLACES.sub("{", _PLACES.sub("", text))
+    text = _PLACES.sub("", text)
+    if '{"location"' in text or '{"stmt_' in text or '{"name_location"' in text:
+        text = _FIRST_PLACES.sub("{", text)
     return (
         _RARE_PLACES.sub("", text)
         if '_start":' in text or '"stmt_' in text or '_location":' in text
