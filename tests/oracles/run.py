@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tests.oracles.draws import Draws, Span, shrink
@@ -36,9 +36,10 @@ def run(
     statements: int = 5000,
     step: int = 1,
     shrinks: int = 3,
+    settled: Collection[str] = (),
     progress: Callable[[Report], None] | None = None,
 ) -> Report:
-    """Check the statements `first`, `first + step` …; up to `shrinks` findings of each cause are shrunk."""
+    """Check the statements `first`, `first + step` …; up to `shrinks` findings of each cause are shrunk, but those `settled`."""
     report = Report(oracle.name, seed)
     shrunk: Counter[tuple[str, str]] = Counter()
     known: dict[tuple[str, str], Finding] = {}
@@ -54,7 +55,7 @@ def run(
         if verdict.kind in ("mismatch", "blocked"):
             (report.causes if verdict.kind == "mismatch" else report.blocks)[verdict.cause] += 1
             key = (verdict.kind, verdict.cause)
-            if shrunk[key] < shrinks:
+            if shrunk[key] < shrinks and verdict.cause not in settled:
                 shrunk[key] += 1
                 finding = _shrunk(oracle, generated, verdict, number)
                 report.examples.setdefault(verdict.cause, finding.sql)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import psycopg
@@ -133,8 +133,8 @@ def make_roles(server: str) -> None:
     """The agent, and the owner of everything: neither is a superuser, so row security applies to both."""
     with psycopg.connect(server, autocommit=True) as conn:
         for role in ("agent", "keeper"):
-            found = conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone()
-            if found is None:
+            # Another worker of the run may be making it at this moment.
+            with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 conn.execute(f"CREATE ROLE {role} LOGIN")
 
 

@@ -73,7 +73,7 @@ def two_variants(server_dsn: str) -> Iterator[variants.VariantsOracle]:
 
 
 def checked(oracle: Oracle, statements: int, *, seed: int = SEED) -> Report:
-    report = run(oracle, seed=seed, statements=statements, shrinks=1)
+    report = run(oracle, seed=seed, statements=statements, shrinks=1, settled=KNOWN_BLOCKS)
     print(report.shown())
     assert report.statements == statements
     assert report.mismatches == 0, report.shown()
