@@ -128,7 +128,7 @@ def take(step: Step, scene: Scene, conn: guarddb.Connection[Any], out: Console) 
         "title": step.title,
         "sql": step.sql,
     }
-    cur: Any = conn.cursor()
+    cur = conn.cursor()
     decision: Decision | None = None
     started = perf_counter()
     try:

@@ -122,7 +122,7 @@ def is_complete(text: str) -> bool:
 
 def run(out: Console, conn: guarddb.Connection[Any], text: str) -> None:
     """Execute one text and show verdict, rows, and what was refused."""
-    cur: Any = conn.cursor()
+    cur = conn.cursor()
     try:
         cur.execute(text.encode())
         if cur.decision is not None:

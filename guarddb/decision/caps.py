@@ -22,4 +22,6 @@ def limit_rows(statement: Statement, policy: CompiledPolicy, rewriter: Rewriter)
     top = statement.top
     assert top is not None
     rows = policy.profile.max_rows + (0 if statement.command == "CopyStmt" else 1)
-    rewriter.limit(top.fields, rewriter.first_token(statement.location, statement.command), rows)
+    first = rewriter.first_token(statement.location, statement.command)
+    whole = len(rewriter.statements) == 1 and statement.command != "CopyStmt"
+    rewriter.limit(top.fields, first, rows, whole=whole)

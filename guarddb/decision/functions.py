@@ -220,7 +220,7 @@ def _types(
             named.add(f"pg_catalog.{use.name}" if use.schema is None else f"{use.schema}.{use.name}")
         else:
             named.add(f"{found.schema}.{found.name}")
-        if checks and (found is None or found.kind in "cdrm"):
+        if checks and (found is None or found.kind in "cdrm" or found.category == "A"):
             builtin = (
                 found is None
                 and use.schema in (None, "pg_catalog")

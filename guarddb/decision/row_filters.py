@@ -150,6 +150,12 @@ _LOOKS_AT_NO_ROW = frozenset(
 
 def _evaluates(command: str, fields: Node) -> str | None:
     """What of a definition PostgreSQL evaluates on the rows that are there: constraints, expressions, unique indexes."""
+    if command in ("CreatePolicyStmt", "AlterPolicyStmt"):
+        return "the condition of a policy"
+    if command == "CreateStatsStmt" and any(
+        "expr" in e.get("StatsElem", {}) for e in fields.get("exprs", ())
+    ):
+        return "the expression of statistics"
     if command == "IndexStmt":
         if fields.get("unique") or fields.get("primary") or fields.get("excludeOpNames"):
             return "a unique index"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from weakref import ReferenceType, ref
 
 import psycopg as _psycopg
@@ -29,12 +29,16 @@ from guarddb.driver.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Self
 
-    from psycopg.abc import PQGen, QueryNoTemplate
+    from psycopg._connection_base import CursorRow
+    from psycopg.abc import Params, PQGen, Query, QueryNoTemplate
     from psycopg.adapt import AdaptersMap
     from psycopg.pq.abc import PGconn, PGresult
+    from psycopg.rows import AsyncRowFactory, RowFactory
 
     from guarddb.driver.attachment import OnDecision
+    from guarddb.driver.cursors import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
     from guarddb.policy.profile import PolicyProfile
     from guarddb.runtime.budgets import BudgetStore, Remaining
     from guarddb.sql.catalog import Catalog
@@ -224,8 +228,63 @@ class _Notice:
 class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     """`psycopg.Connection` under a policy. Made by `connect()`, which takes the policy."""
 
+    __module__ = "guarddb"
+
+    if TYPE_CHECKING:
+        # psycopg's own, said to give our cursors, which `cursor_factory` sees to. No code of ours is run.
+
+        @overload
+        def cursor(self, *, binary: bool = False) -> Cursor[Row]: ...
+
+        @overload
+        def cursor(
+            self, *, binary: bool = False, row_factory: RowFactory[CursorRow]
+        ) -> Cursor[CursorRow]: ...
+
+        @overload
+        def cursor(
+            self,
+            name: str,
+            *,
+            binary: bool = False,
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> ServerCursor[Row]: ...
+
+        @overload
+        def cursor(
+            self,
+            name: str,
+            *,
+            binary: bool = False,
+            row_factory: RowFactory[CursorRow],
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> ServerCursor[CursorRow]: ...
+
+        def cursor(
+            self,
+            name: str = "",
+            *,
+            binary: bool = False,
+            row_factory: RowFactory[Any] | None = None,
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> Cursor[Any] | ServerCursor[Any]: ...
+
+        def execute(
+            self,
+            query: Query,
+            params: Params | None = None,
+            *,
+            prepare: bool | None = None,
+            binary: bool = False,
+        ) -> Cursor[Row]: ...
+
     @classmethod
-    def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
+    def connect(
+        cls, conninfo: str = "", *, row_factory: RowFactory[Row] | None = None, **kwargs: Any
+    ) -> Self:
         """Connect as `psycopg.Connection.connect` does, under a policy.
 
         Args:
@@ -239,7 +298,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             PolicyError: there is no policy, or it is not valid; no connection is made then.
         """
         attachment, arguments = split_arguments(kwargs)
-        conn = super().connect(conninfo, **arguments)
+        conn = super().connect(conninfo, row_factory=row_factory, **arguments)
         try:
             with conn.lock:
                 conn.wait(conn._guard_open_gen(attachment))
@@ -268,11 +327,66 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
 class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     """`psycopg.AsyncConnection` under a policy."""
 
+    __module__ = "guarddb"
+
+    if TYPE_CHECKING:
+        # psycopg's own, said to give our cursors, which `cursor_factory` sees to. No code of ours is run.
+
+        @overload
+        def cursor(self, *, binary: bool = False) -> AsyncCursor[Row]: ...
+
+        @overload
+        def cursor(
+            self, *, binary: bool = False, row_factory: AsyncRowFactory[CursorRow]
+        ) -> AsyncCursor[CursorRow]: ...
+
+        @overload
+        def cursor(
+            self,
+            name: str,
+            *,
+            binary: bool = False,
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> AsyncServerCursor[Row]: ...
+
+        @overload
+        def cursor(
+            self,
+            name: str,
+            *,
+            binary: bool = False,
+            row_factory: AsyncRowFactory[CursorRow],
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> AsyncServerCursor[CursorRow]: ...
+
+        def cursor(
+            self,
+            name: str = "",
+            *,
+            binary: bool = False,
+            row_factory: AsyncRowFactory[Any] | None = None,
+            scrollable: bool | None = None,
+            withhold: bool = False,
+        ) -> AsyncCursor[Any] | AsyncServerCursor[Any]: ...
+
+        async def execute(
+            self,
+            query: Query,
+            params: Params | None = None,
+            *,
+            prepare: bool | None = None,
+            binary: bool = False,
+        ) -> AsyncCursor[Row]: ...
+
     @classmethod
-    async def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:
+    async def connect(
+        cls, conninfo: str = "", *, row_factory: AsyncRowFactory[Row] | None = None, **kwargs: Any
+    ) -> Self:
         """Connect as `Connection.connect` does."""
         attachment, arguments = split_arguments(kwargs)
-        conn = await super().connect(conninfo, **arguments)
+        conn = await super().connect(conninfo, row_factory=row_factory, **arguments)
         try:
             async with conn.lock:
                 await conn.wait(conn._guard_open_gen(attachment))
@@ -310,12 +424,14 @@ def connect(
     branches: Any = None,
     enforcement: Literal["enforce", "observe"] = "enforce",
     on_decision: OnDecision | None = None,
+    row_factory: RowFactory[Row] | None = None,
     **kwargs: Any,
-) -> Connection[Any]:
+) -> Connection[Row]:
     """Connect under a policy; see `Connection.connect`. What else is given is for `psycopg.connect`."""
     # Looked up when called: a tracer that patches Connection.connect after the import is then not passed by.
-    conn: Connection[Any] = Connection.connect(
+    return Connection.connect(
         conninfo,
+        row_factory=row_factory,
         policy=policy,
         agent=agent,
         settings=settings,
@@ -326,4 +442,3 @@ def connect(
         on_decision=on_decision,
         **kwargs,
     )
-    return conn

@@ -34,49 +34,65 @@ class MogrifyMixin(CursorMixin):
 class Cursor(SyncCursorMixin, _psycopg.Cursor[Row]):
     """`psycopg.Cursor` under a policy."""
 
+    __module__ = "guarddb"
     __slots__ = ()
 
 
 class AsyncCursor(AsyncCursorMixin, _psycopg.AsyncCursor[Row]):
     """`psycopg.AsyncCursor` under a policy."""
 
+    __module__ = "guarddb"
     __slots__ = ()
 
 
 class ServerCursor(ServerCursorGuard, SyncCursorMixin, _psycopg.ServerCursor[Row]):
     """`psycopg.ServerCursor` under a policy."""
 
+    __module__ = "guarddb"
     __slots__ = ()
 
 
 class AsyncServerCursor(ServerCursorGuard, AsyncCursorMixin, _psycopg.AsyncServerCursor[Row]):
     """`psycopg.AsyncServerCursor` under a policy."""
 
+    __module__ = "guarddb"
     __slots__ = ()
 
 
 class ClientCursor(MogrifyMixin, SyncCursorMixin, _psycopg.ClientCursor[Row]):
     """`psycopg.ClientCursor` under a policy."""
 
+    __module__ = "guarddb"
+
 
 class AsyncClientCursor(MogrifyMixin, AsyncCursorMixin, _psycopg.AsyncClientCursor[Row]):
     """`psycopg.AsyncClientCursor` under a policy."""
+
+    __module__ = "guarddb"
 
 
 class RawCursor(SyncCursorMixin, _psycopg.RawCursor[Row]):
     """`psycopg.RawCursor` under a policy."""
 
+    __module__ = "guarddb"
+
 
 class AsyncRawCursor(AsyncCursorMixin, _psycopg.AsyncRawCursor[Row]):
     """`psycopg.AsyncRawCursor` under a policy."""
+
+    __module__ = "guarddb"
 
 
 class RawServerCursor(ServerCursorGuard, SyncCursorMixin, _psycopg.RawServerCursor[Row]):
     """`psycopg.RawServerCursor` under a policy."""
 
+    __module__ = "guarddb"
+
 
 class AsyncRawServerCursor(ServerCursorGuard, AsyncCursorMixin, _psycopg.AsyncRawServerCursor[Row]):
     """`psycopg.AsyncRawServerCursor` under a policy."""
+
+    __module__ = "guarddb"
 
 
 CURSORS: tuple[type[CursorMixin], ...] = (

@@ -91,7 +91,10 @@ def cut(
 ) -> None:
     """Show the first `shown` rows only, and say so once."""
     view = result._result if isinstance(result, ResultView) else result
-    cursor.pgresult = ResultView(view, shown, masks or {})
+    cursor.pgresult = short = ResultView(view, shown, masks or {})
+    if cursor._statusmessage == view.command_status:
+        # Of a server cursor it is the status of its DECLARE, and stays that.
+        cursor._statusmessage = short.command_status
     if results:
         cursor._rowcount = shown
     results.truncated = True

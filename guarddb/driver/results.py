@@ -120,6 +120,10 @@ def register_loaders(adapters: Any) -> None:
     adapters.register_loader(NULL_OID, NullBinaryLoader)
 
 
+#: Commands whose status counts the rows of the result itself.
+_COUNTS_SHOWN = (b"SELECT", b"FETCH")
+
+
 class ResultView:
     """A PGresult as the agent may see it: fewer rows, and masked columns masked."""
 
@@ -142,6 +146,20 @@ class ResultView:
         value = self._result.get_value(row_number, column_number)
         mask = self._masks.get(column_number)
         return value if mask is None or value is None else mask(value)
+
+    @property
+    def command_status(self) -> bytes | None:
+        """As PGresult's; a query's counts the rows that are shown, a write's those that were written."""
+        status = self._result.command_status
+        verb, _, count = (status or b"").partition(b" ")
+        return b"%b %d" % (verb, self.ntuples) if count and verb in _COUNTS_SHOWN else status
+
+    @property
+    def command_tuples(self) -> int | None:
+        """The same number alone."""
+        count = self._result.command_tuples
+        verb = (self._result.command_status or b"").partition(b" ")[0]
+        return self.ntuples if count is not None and verb in _COUNTS_SHOWN else count
 
     @property
     def pgresult_ptr(self) -> None:

@@ -625,10 +625,26 @@ class Rewriter:
             position += 1
         raise RewriteError(f"{word} was not found")
 
-    def limit(self, fields: Node, first: int, rows: int) -> bool:
-        """Let a SELECT that starts at token `first` ask for no more than `rows` rows; False when its LIMIT cannot be edited."""
+    def _set_limit(self, fields: Node, after: int, rows: int) -> None:
+        self._after(after, f" LIMIT {rows}", _LIMIT)
+        _put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
+        fields["limitOption"] = "LIMIT_OPTION_COUNT"
+
+    def limit(self, fields: Node, first: int, rows: int, *, whole: bool) -> bool:
+        """Let a SELECT that starts at token `first` ask for no more than `rows` rows; False when its LIMIT cannot be edited.
+
+        `whole`: the SELECT ends where the text ends.
+        """
         while "larg" not in fields and self.names[first] == _OPEN and fields.get("limitCount") is not None:
             first += 1  # (SELECT … LIMIT 5): the clause is inside
+        count = fields.get("limitCount")
+        if count is None and whole and "lockingClause" not in fields:
+            # Nothing stands behind where LIMIT goes.
+            last = len(self.names) - 1
+            while self.names[last] == _SEMICOLON:
+                last -= 1
+            self._set_limit(fields, last, rows)
+            return True
         depth = 0
         position, end = first, first
         limit = fetch = locking = None
@@ -652,11 +668,8 @@ class Rewriter:
                         locking = position
             end = position
             position += 1
-        count = fields.get("limitCount")
         if count is None:
-            self._after(locking - 1 if locking is not None else end, f" LIMIT {rows}", _LIMIT)
-            _put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
-            fields["limitOption"] = "LIMIT_OPTION_COUNT"
+            self._set_limit(fields, locking - 1 if locking is not None else end, rows)
             return True
         constant = count.get("A_Const")
         if constant is not None and "ival" in constant and constant["ival"].get("ival", 0) <= rows:

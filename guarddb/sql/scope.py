@@ -308,8 +308,7 @@ class Scope:
             for item in scope.items:
                 for open_ in item.opens():
                     maybe = True
-                    if open_.reference is not None:
-                        found.append((open_.reference, name))
+                    found.append((open_.reference, name) if open_.reference is not None else _SOMEBODY)
             scope = scope.parent
         return found if maybe else None
 
@@ -332,6 +331,11 @@ class Scope:
                         return source
             scope = scope.parent
         return None
+
+
+#: A column of a function whose columns nobody knows.
+_SOMEBODY = Output("?")
+_SOMEBODY.guessed = True
 
 
 def _open_output(open_: Open) -> Output:
