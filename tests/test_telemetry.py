@@ -317,7 +317,6 @@ async def test_an_async_connection_reports_as_well(exported: Exported, people: s
     assert attributes_of(exported)["guarddb.rows"] == 2
 
 
-@pytest.mark.xfail(reason="the driver charges a budget before it opens the span", strict=False)
 def test_a_spent_budget_has_a_span_of_its_own(exported: Exported, people: str) -> None:
     """The statement never reached the server; who watches a fleet of agents wants to see it all the same."""
     with guarddb.connect(people, policy={**PROFILE, "budget_queries_per_hour": 1}, autocommit=True) as conn:
@@ -343,9 +342,6 @@ def test_a_written_row_that_the_filter_hides_is_told(exported: Exported, people:
     assert attributes_of(exported)["guarddb.rule"] == "row_filter_violation"
 
 
-@pytest.mark.xfail(
-    reason="the driver drops the spans of a pipeline behind its failed statement", strict=False
-)
 def test_every_statement_of_a_pipeline_has_a_span(exported: Exported, people: str) -> None:
     """Those behind a failed one as well: the server skipped them, and they end with the error that says so."""
     with guarddb.connect(people, policy=PROFILE, autocommit=True) as conn:

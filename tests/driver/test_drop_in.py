@@ -6,6 +6,7 @@ import asyncio
 import copy as copying
 import gc
 import importlib
+import pickle
 import threading
 import weakref
 from collections.abc import Iterator
@@ -43,6 +44,15 @@ def test_no_attribute_is_called_psycopg() -> None:
     assert not hasattr(guarddb, "psycopg")
     for name in ("guarddb.driver.connection", "guarddb.driver.cursors", "guarddb.driver.install"):
         assert not isinstance(getattr(importlib.import_module(name), "psycopg", None), ModuleType)
+
+
+@pytest.mark.parametrize(
+    "cls", [*CURSORS, guarddb.Connection, guarddb.AsyncConnection], ids=lambda cls: cls.__name__
+)
+def test_class_says_whose_it_is(cls: type[Any]) -> None:
+    """In logs and tracebacks, by the name that people import it by, as psycopg's own classes do."""
+    assert f"{cls.__module__}.{cls.__qualname__}" == f"guarddb.{cls.__name__}"
+    assert pickle.loads(pickle.dumps(cls)) is cls
 
 
 @pytest.mark.parametrize("cls", CURSORS, ids=lambda cls: cls.__name__)

@@ -53,6 +53,39 @@ async def test_every_fetch_sees_the_capped_rows(connect: Connect, capped: Engine
     assert await run(cur.fetchall()) == [(3,)]
 
 
+async def test_status_of_a_cut_result_counts_what_is_shown(connect: Connect, capped: Engine) -> None:
+    """The server gave one row more than is shown, and said so in its own status: that row is nobody's business."""
+    conn = await connect()
+    cur = await run(conn.execute(SERIES))
+    assert cur.statusmessage == "SELECT 3"
+    assert (cur.pgresult.command_status, cur.pgresult.command_tuples) == (b"SELECT 3", 3)
+    cur.adapters.register_loader("int4", IntLoader)  # selects the result again
+    assert cur.statusmessage == "SELECT 3"
+    await run(cur.execute("SELECT generate_series(1, 3)"))
+    assert cur.statusmessage == "SELECT 3"
+
+
+async def test_status_of_a_cut_fetch_counts_what_is_shown(connect: Connect, capped: Engine) -> None:
+    conn = await connect()
+    async with block(conn.cursor("c")) as cur:
+        await run(cur.execute(SERIES))
+        assert await run(cur.fetchall()) == [(1,), (2,), (3,)]
+        assert cur.pgresult.command_status == b"FETCH 3"
+
+
+async def test_status_of_a_write_counts_what_was_written(connect: Connect, answers: Engine) -> None:
+    """`max_rows` cuts the rows that RETURNING shows, not those that were written."""
+    conn = await connect()
+    await run(conn.execute("CREATE TEMP TABLE written (id int)"))
+    text = "INSERT INTO written SELECT generate_series(1, 5) RETURNING id"
+    answers.allow(
+        text, StatementPlan("insert", frozenset({"insert"}), "INSERT", returns_rows=True, row_cap=3)
+    )
+    cur = await run(conn.execute(text))
+    assert await run(cur.fetchall()) == [(1,), (2,), (3,)]
+    assert (cur.statusmessage, cur.pgresult.command_tuples) == ("INSERT 0 5", 5)
+
+
 async def test_result_that_fits_is_not_truncated(connect: Connect, capped: Engine) -> None:
     conn = await connect()
     cur = await run(conn.execute("SELECT generate_series(1, 3)"))
