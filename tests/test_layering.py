@@ -92,7 +92,7 @@ def test_the_readmes_extras_and_scripts_exist() -> None:
     for command in commands_of_readme()[:2]:
         for extra in re.findall(r"\.\[(\w+)\]", command):
             assert extra in project["optional-dependencies"]
-    assert project["scripts"] == {"guarddb": "guarddb.cli:main"}
+    assert set(project["scripts"]) == {"guarddb"}  # where it leads: tests/cli/test_start.py
 
 
 def test_the_ci_script_runs_the_readmes_test_command() -> None:
