@@ -6,13 +6,14 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
 
+from guarddb.decision.mask_uses import use_kinds
 from guarddb.decision.predicates import BoundPredicate, bind
-from guarddb.policy.patterns import RelationPattern
+from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.catalog import Cast, Catalog, Relation
 from guarddb.sql.classify import read_statement
-from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Statement
+from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
 from guarddb.tree import parse
 from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
 
@@ -186,11 +187,8 @@ class Governance:
         return masks
 
     @staticmethod
-    def _columns(rule_column: object, relation: Relation | None) -> list[str]:
+    def _columns(rule_column: NamePart, relation: Relation | None) -> list[str]:
         """The attributes a rule's column means; without a catalog its own (folded) spelling."""
-        from guarddb.policy.patterns import NamePart, fold
-
-        assert isinstance(rule_column, NamePart)
         if relation is None:
             return [rule_column.text if rule_column.exact else fold(rule_column.text)]
         return [a.name for a in relation.attributes if rule_column.matches(a.name, strict=False)]
@@ -339,15 +337,10 @@ class Governance:
             kind = strictest(kind, each)
         return kind
 
-    def use_allowed(self, link: Link, root: object, use: MaskUseKind | None = None) -> bool:
+    def use_allowed(self, link: Link, root: Root) -> bool:
         """Whether `guarddb.mask_uses` allows what a clause does with a masked column."""
-        from guarddb.decision.masking import use_kinds
-
         if not self.policy.profile.guarddb.mask_uses:
             return False
-        from guarddb.sql.statement import Root, origins
-
-        assert isinstance(root, Root)
         uses = use_kinds(root, link)
         if not uses:
             return False
@@ -369,8 +362,6 @@ class Governance:
     @staticmethod
     def shown(link: Link) -> str:
         """A link as a person reads it: `public.users.ssn`."""
-        from guarddb.sql.statement import origins
-
         if isinstance(link, Output):
             found = sorted(f"{r.qualified_name}.{a}" for r, a in origins(link))
             return found[0] if found else link.name

@@ -6,7 +6,6 @@ The refusals are here, with what is reported of masks; `mask_writing` puts the m
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from guarddb.decision.compiled import CompiledPolicy, Governance
 from guarddb.decision.decision import MaskedColumn
@@ -14,7 +13,7 @@ from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement
 from guarddb.tree import Node, nodes
-from guarddb.vocabulary import MaskKind, MaskUseKind
+from guarddb.vocabulary import MaskKind
 
 # ---------------------------------------------------------------------- what is refused
 
@@ -184,62 +183,6 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
             "Leave the column out of the COPY, or use SELECT.",
         )
     return None
-
-
-def use_kinds(root: Root, link: Link) -> frozenset[MaskUseKind]:
-    """What a clause does with a column, in the words of `mask_uses`; empty when none of them fits."""
-    if root.clause == "using":
-        return frozenset(("join",))
-    if root.clause == "conflict":
-        return frozenset(("equality",))
-    if root.clause == "distinct":
-        return frozenset(("group",))
-    if root.clause == "group":
-        node = root.node
-        bare = isinstance(node, dict) and ("ColumnRef" in node or "A_Const" in node)
-        return frozenset(("group",)) if bare else frozenset()
-    if root.clause not in ("where", "on", "having", "filter"):
-        return frozenset()
-    wanted = {id(column) for used, column in root.uses if used is link or used == link}
-    if any(column is None for used, column in root.uses if used is link or used == link):
-        return frozenset()
-    found: set[MaskUseKind] = set()
-    stack: list[Any] = [root.node]
-    while stack:
-        node = stack.pop()
-        if "BoolExpr" in node:
-            stack.extend(node["BoolExpr"]["args"])
-            continue
-        comparison = node.get("A_Expr")
-        if comparison is None or comparison["name"][-1]["String"]["sval"] != "=":
-            continue
-        kind = comparison.get("kind", "AEXPR_OP")
-        left, right = comparison.get("lexpr", {}), comparison.get("rexpr", {})
-        for side, other in ((left, right), (right, left)):
-            column = side.get("ColumnRef") if isinstance(side, dict) else None
-            if column is None or id(column) not in wanted:
-                continue
-            if kind == "AEXPR_OP" and "ColumnRef" in other:
-                found.add("join")
-                wanted.discard(id(column))
-            elif (kind == "AEXPR_OP" and _constant(other)) or (
-                kind in ("AEXPR_IN", "AEXPR_OP_ANY") and side is left and _constants(other)
-            ):
-                found.add("equality")
-                wanted.discard(id(column))
-    return frozenset() if wanted else frozenset(found)
-
-
-def _constant(node: Any) -> bool:
-    while "TypeCast" in node:
-        node = node["TypeCast"]["arg"]
-    return "A_Const" in node or "ParamRef" in node
-
-
-def _constants(node: Any) -> bool:
-    if "List" in node:
-        return all(_constant(item) for item in node["List"].get("items", ()))
-    return _constant(node)
 
 
 def demand_raw(link: Link) -> None:

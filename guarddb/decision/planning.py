@@ -18,10 +18,10 @@ from guarddb.decision.decision import (
     StatementPlan,
     TransactionVerb,
 )
+from guarddb.decision.filter_writing import FilterWriter
 from guarddb.decision.mask_writing import MaskWriter, Targets, Unmappable
 from guarddb.decision.masking import masked_columns, output_kinds
 from guarddb.decision.refusal import Refusal
-from guarddb.decision.row_filters import FilterWriter
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.classify import read_statement
 from guarddb.sql.names import quote, string_list

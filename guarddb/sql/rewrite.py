@@ -1,220 +1,64 @@
-"""Edits to the text of a statement, and the proof that they made what was meant.
+"""Edits to a statement: on its text, so that the agent's comments and spelling stay, and on its tree.
 
-Each edit is made twice: on the text, at token boundaries, so that the agent's comments and spelling stay; and on the
-tree, as a node put where it belongs. `finish()` parses the edited text and compares it with the edited tree. A text edit
-that landed in the wrong place cannot pass, so finding the place may be simple.
+Each edit is made twice: on the text, at token boundaries; and on the tree, as a node put where it belongs. `finish()` parses
+the edited text and compares it with the edited tree. A text edit that landed in the wrong place cannot pass, so finding the
+place may be simple.
 """
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
-from functools import cached_property, lru_cache
-from typing import Any
 
-import msgspec
-from pglast import parser
-
+from guarddb.sql.edits import (
+    AFTER_WHERE,
+    CLOSE,
+    COMMA,
+    LIMIT,
+    OPEN,
+    RETURNING,
+    SEMICOLON,
+    STAR,
+    WHERE,
+    RewriteError,
+    TextEdits,
+)
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Query, Reference
-from guarddb.tree import Node, decode, parse_json
+from guarddb.sql.trees import (
+    columns_below,
+    conjunction_of,
+    expression_tree,
+    first_location,
+    guarded,
+    parsed,
+    put,
+    same_tree,
+    substituted,
+)
+from guarddb.tree import Node
 
-#: Where things stand in the text; never part of what it means.
-# Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
-_PLACES = re.compile(r',"location":-?\d+')
-_RARE_PLACES = re.compile(
-    r',"(?:stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location|arg_location)":-?\d+'
-)
-_FIRST_PLACES = re.compile(
-    r'\{"(?:location|stmt_location|stmt_len|list_start|list_end|rexpr_list_start|rexpr_list_end|name_location|arg_location)":-?\d+,?'
-)
-_AFTER_WHERE = frozenset(
-    [
-        "GROUP_P",
-        "HAVING",
-        "WINDOW",
-        "ORDER",
-        "LIMIT",
-        "OFFSET",
-        "FETCH",
-        "FOR",
-        "UNION",
-        "INTERSECT",
-        "EXCEPT",
-        "RETURNING",
-        "ON",
-        "ASCII_59",
-        "WITH_LA",
-    ]
-)
+__all__ = ["RewriteError", "Rewriter"]
+
 #: What a target in parentheses may stand behind.
 _BEFORE_TARGET = frozenset(["SELECT", "DISTINCT", "ALL", "RETURNING", "ASCII_44", "ASCII_40", "ASCII_41"])
+
 _JOIN_WORDS = frozenset(["LEFT", "RIGHT", "FULL", "INNER_P", "CROSS", "NATURAL"])
-_OPEN, _CLOSE, _COMMA, _DOT, _SEMICOLON, _STAR = (
-    "ASCII_40",
-    "ASCII_41",
-    "ASCII_44",
-    "ASCII_46",
-    "ASCII_59",
-    "ASCII_42",
-)
 
 
-#: The order of edits at one place in the text: what closes something, then clauses that are appended, in the grammar's
-#: order, then what opens something, the outermost first.
-_CLOSES, _WHERE, _LIMIT, _RETURNING, _OPENS_ALL, _OPENS, _REPLACES = range(7)
-
-
-class RewriteError(Exception):
-    """An edit found no place, or the edited text does not parse to the edited tree."""
-
-
-class Rewriter:
-    """Collects edits on one text. Offsets of the tree are bytes, those of the scanner characters."""
+class Rewriter(TextEdits):
+    """The edits of one text and of the trees of its statements."""
 
     def __init__(self, sql: str, statements: list[Node]) -> None:
-        self.sql = sql
+        super().__init__(sql)
         self.statements = statements
-        # (start, rank among the edits at one place, order of making, end, text)
-        self._edits: list[tuple[int, int, int, int, str]] = []
         # `TABLE t` that has to be written out as SELECT … FROM t: its word's token -> the target list.
         self._table_commands: dict[int, str] = {}
-
-    @cached_property
-    def tokens(self) -> list[parser.Token]:
-        return [t for t in parser.scan(self.sql) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [t.name for t in self.tokens]
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return [t.start for t in self.tokens]
-
-    @cached_property
-    def _bytes(self) -> list[int] | None:
-        """Character index -> byte offset; None where they are the same."""
-        if self.sql.isascii():
-            return None
-        offsets, position = [], 0
-        for character in self.sql:
-            offsets.append(position)
-            position += len(character.encode())
-        offsets.append(position)
-        return offsets
-
-    # ------------------------------------------------------------------ places
-
-    def at(self, location: int) -> int:
-        """The index of the token that starts at a byte offset of the tree."""
-        if self._bytes is not None:
-            location = bisect_left(self._bytes, location)
-        index = bisect_left(self.starts, location)
-        if index >= len(self.starts) or self.starts[index] != location:
-            raise RewriteError(f"no token starts at {location}")
-        return index
-
-    def _end(self, index: int) -> int:
-        return self.tokens[index].end + 1
-
-    def _edit(self, start: int, end: int, text: str, rank: int = _REPLACES) -> None:
-        self._edits.append((start, rank, len(self._edits), end, text))
-
-    def _before(self, index: int, text: str, *, outermost: bool = False) -> None:
-        place = self.starts[index]
-        self._edit(place, place, text, _OPENS_ALL if outermost else _OPENS)
-
-    def _after(self, index: int, text: str, rank: int = _CLOSES) -> None:
-        place = self._end(index)
-        self._edit(place, place, text, rank)
-
-    def _name_end(self, index: int) -> int:
-        """The last token of a dotted name (or `a.*`) that starts at `index`."""
-        names = self.names
-        while True:
-            if index + 2 < len(names) and names[index + 1] == "UESCAPE":
-                index += 2  # U&"d!0061ta" UESCAPE '!'
-            if index + 2 >= len(names) or names[index + 1] != _DOT:
-                return index
-            index += 2
-
-    def _is_word(self, index: int) -> bool:
-        """The keyword at `index` is one, and not a column label: `AS from`, `t.order`."""
-        return index == 0 or self.names[index - 1] not in ("AS", _DOT) or index in self._command_starts
-
-    @cached_property
-    def _command_starts(self) -> frozenset[int]:
-        """Where the query of PREPARE … AS and CREATE … AS begins: the one AS that is followed by no label."""
-        found: set[int] = set()
-        depth, begins, waiting = 0, True, False
-        for position, name in enumerate(self.names):
-            if begins and name in ("PREPARE", "CREATE"):
-                waiting = True
-            begins = (
-                name == _SEMICOLON
-                or (begins and name in ("EXPLAIN", "VERBOSE", "ANALYZE", _CLOSE))
-                or (depth > 0 and begins)
-            )
-            if name == _OPEN:
-                depth += 1
-                begins = begins or (position > 0 and self.names[position - 1] == "EXPLAIN")
-            elif name == _CLOSE:
-                depth -= 1
-            elif waiting and depth == 0 and name == "AS":
-                found.add(position + 1)
-                waiting = False
-        return frozenset(found)
-
-    def _forward(self, index: int, stop: frozenset[str]) -> int:
-        """The first token after `index` at its depth that is in `stop`, or the closing parenthesis; len(tokens) at the end."""
-        depth = 0
-        names = self.names
-        count = len(names)
-        position = index + 1
-        while position < count:
-            name = names[position]
-            if name in ("ASCII_40", "ASCII_91"):
-                depth += 1
-            elif name in ("ASCII_41", "ASCII_93"):
-                depth -= 1
-                if depth < 0:
-                    return position
-            elif depth == 0 and name in stop and self._is_word(position):
-                if name == "GROUP_P" and names[position - 1] == "WITHIN":
-                    position += 1
-                    continue
-                if name == "ON" and (position + 1 >= count or names[position + 1] != "CONFLICT"):
-                    position += 1  # a join's, or DISTINCT ON's
-                    continue
-                if name == "FROM" and names[position - 1] == "DISTINCT":
-                    position += 1
-                    continue
-                return position
-            position += 1
-        return count
-
-    def _level(self, index: int, words: frozenset[str]) -> int:
-        """The SELECT (UPDATE, DELETE …) that begins the query in whose FROM the token at `index` stands."""
-        depth = 0
-        position = index - 1
-        while position >= 0:
-            name = self.names[position]
-            if name in ("ASCII_41", "ASCII_93"):
-                depth += 1
-            elif name in ("ASCII_40", "ASCII_91"):
-                # Below zero: a parenthesis around a join; the query is further out.
-                depth = max(depth - 1, 0)
-            elif depth == 0 and name in words and self._is_word(position):
-                return position
-            position -= 1
-        raise RewriteError("the query's first word was not found")
 
     def _table_word(self, index: int) -> int | None:
         """The TABLE of `TABLE t`, when the relation's name starts at `index`."""
         before = index - 1
-        while before >= 0 and self.names[before] in ("ONLY", _OPEN):
+        while before >= 0 and self.names[before] in ("ONLY", OPEN):
             before -= 1
         return before if before >= 0 and self.names[before] == "TABLE" and self._is_word(before) else None
 
@@ -235,8 +79,6 @@ class Rewriter:
                 return self.at(reference.location)
         raise RewriteError("the query has no relation to find it by")
 
-    # ------------------------------------------------------------------ relations
-
     def replace_relation(self, reference: Reference, query_sql: str) -> None:
         """Put a parenthesised query in a relation's place, under the name it had."""
         wrapper = reference.wrapper
@@ -246,7 +88,7 @@ class Rewriter:
         self._write_out(first)
         last = self._name_end(first)
         first, last = self._with_only(reference, first, last)
-        if reference.inherits and last + 1 < len(self.names) and self.names[last + 1] == _STAR:
+        if reference.inherits and last + 1 < len(self.names) and self.names[last + 1] == STAR:
             last += 1
         node = reference.node
         alias = node.get("alias")
@@ -255,7 +97,7 @@ class Rewriter:
             text += f" AS {quote(reference.alias)}"
             alias = {"aliasname": reference.alias}
         self._edit(self.starts[first], self._end(last), text)
-        subquery = _parsed(query_sql)
+        subquery = parsed(query_sql)
         wrapper.clear()
         wrapper["RangeSubselect"] = {"subquery": subquery, "alias": alias}
 
@@ -270,7 +112,7 @@ class Rewriter:
             return first, last
         if self.names[first - 1] == "ONLY":
             return first - 1, last
-        if self.names[first - 1] == _OPEN and self.names[first - 2] == "ONLY":
+        if self.names[first - 1] == OPEN and self.names[first - 2] == "ONLY":
             return first - 2, last + 1
         raise RewriteError("ONLY was not found")
 
@@ -290,31 +132,16 @@ class Rewriter:
         seen = self.sql[self._end(last_name) : self.starts[sample]].strip() or f"AS {quote(reference.alias)}"
         query = f"SELECT * FROM {relation} AS {quote(alias)} {sampled} {rest}"
         self._edit(self.starts[first], self._end(last), f"({query}) {seen}")
-        subquery = _parsed(query)
+        subquery = parsed(query)
         found = reference.node.get("alias") or {"aliasname": reference.alias}
         wrapper.clear()
         wrapper["RangeSubselect"] = {"subquery": subquery, "alias": found}
-
-    def _matching(self, index: int) -> int:
-        """The parenthesis that closes the first one behind `index`."""
-        position, depth = index, 0
-        while position < len(self.names):
-            if self.names[position] == _OPEN:
-                depth += 1
-            elif self.names[position] == _CLOSE:
-                depth -= 1
-                if depth == 0:
-                    return position
-            position += 1
-        raise RewriteError("a closing parenthesis was not found")
 
     def relation_text(self, reference: Reference) -> str:
         """The name of a relation as the agent wrote it, with ONLY."""
         first = self.at(reference.location)
         text = self.sql[self.starts[first] : self._end(self._name_end(first))]
         return text if reference.inherits else f"ONLY {text}"
-
-    # ------------------------------------------------------------------ conditions
 
     def add_condition(self, query: Query, condition: str | None, guards: Mapping[int, str]) -> None:
         """AND a condition in front of a query's WHERE, and let parts of it run only where a guard is true.
@@ -333,10 +160,10 @@ class Rewriter:
         anchor = self._anchor(query)
         self._write_out(anchor)
         level = self._level(anchor, frozenset(words))
-        where = self._forward(level, _AFTER_WHERE | {"WHERE"})
+        where = self._forward(level, AFTER_WHERE | {"WHERE"})
         if where < len(self.names) and self.names[where] == "WHERE":
-            end = self._forward(where, _AFTER_WHERE) - 1
-            _put(
+            end = self._forward(where, AFTER_WHERE) - 1
+            put(
                 fields,
                 "whereClause",
                 self._conjoined(where + 1, end, fields["whereClause"], condition, guards),
@@ -344,8 +171,8 @@ class Rewriter:
         else:
             if "whereClause" in fields or condition is None:
                 raise RewriteError("WHERE was not found")
-            self._after(where - 1, f" WHERE ({condition})", _WHERE)
-            _put(fields, "whereClause", _expression(condition))
+            self._after(where - 1, f" WHERE ({condition})", WHERE)
+            put(fields, "whereClause", expression_tree(condition))
 
     def _conjoined(
         self, first: int, last: int, node: Node, condition: str | None, guards: Mapping[int, str]
@@ -358,7 +185,7 @@ class Rewriter:
         if condition is None:
             return node
         self._after(last, ")")
-        return _and(_expression(condition), node)
+        return conjunction_of(expression_tree(condition), node)
 
     def _guard(self, first: int, last: int, node: Node, guards: Mapping[int, str]) -> Node:
         conjunction = node.get("BoolExpr", {})
@@ -370,34 +197,14 @@ class Rewriter:
             text = texts[0] if len(texts) == 1 else " AND ".join(f"({t})" for t in texts)
             self._before(first, f"CASE WHEN ({text}) THEN (")
             self._after(last, ") END")
-            return _case(_expression(text), node)
+            return guarded(expression_tree(text), node)
         arguments = list(parts)
         for index, text in guards.items():
             start, end = pieces[index]
             self._before(start, f"CASE WHEN ({text}) THEN (")
             self._after(end, ") END")
-            arguments[index] = _case(_expression(text), arguments[index])
+            arguments[index] = guarded(expression_tree(text), arguments[index])
         return {"BoolExpr": {**conjunction, "args": arguments}}
-
-    def _conjuncts(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The token ranges between the ANDs at the depth of `first`."""
-        pieces, start, depth, between = [], first, 0, 0
-        for position in range(first, last + 1):
-            name = self.names[position]
-            if name in ("ASCII_40", "ASCII_91", "CASE"):
-                depth += 1
-            elif name in ("ASCII_41", "ASCII_93", "END_P"):
-                depth -= 1
-            elif depth == 0 and name == "BETWEEN":
-                between += 1
-            elif depth == 0 and name == "AND":
-                if between:
-                    between -= 1
-                else:
-                    pieces.append((start, position - 1))
-                    start = position + 1
-        pieces.append((start, last))
-        return pieces
 
     def copied_conjunct(self, query: Query, index: int, alias: str, attributes: dict[str, str]) -> list[str]:
         """One part of a query's WHERE over another alias of its only relation; empty when the parts cannot be told apart.
@@ -407,10 +214,10 @@ class Rewriter:
         """
         anchor = self._anchor(query)
         words = frozenset({"update": ("UPDATE",), "delete": ("DELETE_P",)}.get(query.kind, ("SELECT",)))
-        where = self._forward(self._level(anchor, words), _AFTER_WHERE | {"WHERE"})
+        where = self._forward(self._level(anchor, words), AFTER_WHERE | {"WHERE"})
         if where >= len(self.names) or self.names[where] != "WHERE":
             return []
-        end = self._forward(where, _AFTER_WHERE) - 1
+        end = self._forward(where, AFTER_WHERE) - 1
         node = query.fields["whereClause"]
         conjunction = node.get("BoolExpr", {})
         parts = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [node]
@@ -419,7 +226,7 @@ class Rewriter:
             return []
         first, last = pieces[index]
         text, position = [], self.starts[first]
-        for column in sorted(_columns(parts[index]), key=lambda c: c.get("location", 0)):
+        for column in sorted(columns_below(parts[index]), key=lambda c: c.get("location", 0)):
             start = self.at(column.get("location", 0))
             name = column["fields"][-1]["String"]["sval"]
             text += [
@@ -435,7 +242,7 @@ class Rewriter:
         end = on
         depth = 0
         position = on + 1
-        stop = _AFTER_WHERE | {"WHERE", "ON", "USING", "JOIN", "WHEN", _COMMA, "SET"}
+        stop = AFTER_WHERE | {"WHERE", "ON", "USING", "JOIN", "WHEN", COMMA, "SET"}
         while position < len(self.names):
             name = self.names[position]
             if name in ("ASCII_40", "ASCII_91", "CASE"):
@@ -459,17 +266,15 @@ class Rewriter:
 
     def _on(self, join: Node) -> int:
         quals = join.get("quals") or join.get("joinCondition")
-        first = _first_location(quals)
+        first = first_location(quals)
         if first is None:
             raise RewriteError("the ON clause was not found")
         position = self.at(first) - 1
-        while position >= 0 and self.names[position] in (_OPEN, "NOT", "NOT_LA"):
+        while position >= 0 and self.names[position] in (OPEN, "NOT", "NOT_LA"):
             position -= 1
         if position < 0 or self.names[position] != "ON":
             raise RewriteError("the ON clause was not found")
         return position
-
-    # ------------------------------------------------------------------ target lists
 
     def replace_column(self, target: Node, name: str, expression: str) -> None:
         """Put an expression in the place of a target that is a bare column, under the name it had."""
@@ -478,11 +283,11 @@ class Rewriter:
         self._edit(self.starts[first], self._end(last), expression)
         if "name" not in target:
             # Behind the target, which may be the column in parentheses.
-            while last + 1 < len(self.names) and self.names[last + 1] == _CLOSE and self._opens_before(first):
+            while last + 1 < len(self.names) and self.names[last + 1] == CLOSE and self._opens_before(first):
                 first, last = first - 1, last + 1
             self._after(last, f" AS {quote(name)}")
-        target["val"] = _expression(expression)
-        _put(target, "name", target.get("name", name))
+        target["val"] = expression_tree(expression)
+        put(target, "name", target.get("name", name))
 
     def expand_star(self, query: Query, target: Node, columns: Iterable[str]) -> None:
         """Put a list of target entries in the place of `*` or `t.*`."""
@@ -496,13 +301,13 @@ class Rewriter:
         else:
             first = self.at(location)
             last = self._name_end(first)
-            while last + 1 < len(self.names) and self.names[last + 1] == _CLOSE and self._opens_before(first):
+            while last + 1 < len(self.names) and self.names[last + 1] == CLOSE and self._opens_before(first):
                 first, last = first - 1, last + 1
             self._edit(self.starts[first], self._end(last), text)
         fields = query.fields
         targets = fields["returningClause"]["exprs"] if "returningClause" in fields else fields["targetList"]
         place = next(i for i, wrapped in enumerate(targets) if wrapped.get("ResTarget") is target)
-        targets[place : place + 1] = _parsed(f"SELECT {text}")["SelectStmt"]["targetList"]
+        targets[place : place + 1] = parsed(f"SELECT {text}")["SelectStmt"]["targetList"]
 
     def column_text(self, column: Node) -> str:
         """A ColumnRef as it stands in the text."""
@@ -515,16 +320,16 @@ class Rewriter:
         first = self.at(fields.get("location", 0))
         self._edit(self.starts[first], self._end(self._name_end(first)), text)
         node.clear()
-        node.update(_expression(text))
+        node.update(expression_tree(text))
 
     def _opens_before(self, first: int) -> bool:
         """Whether a parenthesis right before `first` is one around a target, and not a query's or a function's."""
-        return first > 1 and self.names[first - 1] == _OPEN and self.names[first - 2] in _BEFORE_TARGET
+        return first > 1 and self.names[first - 1] == OPEN and self.names[first - 2] in _BEFORE_TARGET
 
     def target_text(self, target: Node) -> tuple[int, int, str]:
         """(first token, last token, text) of a target's expression, without its label."""
         first = self.at(target.get("location", 0))
-        stop = _AFTER_WHERE | {"FROM", "WHERE", "INTO", _COMMA}
+        stop = AFTER_WHERE | {"FROM", "WHERE", "INTO", COMMA}
         last = self._forward(first - 1, stop) - 1
         if "name" in target:
             last -= 1
@@ -543,37 +348,35 @@ class Rewriter:
             self._after(last, after[0] + label)
         else:
             self._edit(self.starts[first], self._end(last), form.format(text) + label)
-        target["val"] = _substituted(form, target["val"])
-        _put(target, "name", target.get("name", name))
+        target["val"] = substituted(form, target["val"])
+        put(target, "name", target.get("name", name))
 
     def add_returning(self, query: Query, end: int, expression: str) -> None:
         """Give a statement that has no RETURNING one. `end` is the statement's end as a byte offset (0: the text's)."""
         last = self._last_token(query, end)
-        self._after(last, f" RETURNING {expression}", _RETURNING)
-        _put(query.fields, "returningClause", {"exprs": [{"ResTarget": {"val": _expression(expression)}}]})
+        self._after(last, f" RETURNING {expression}", RETURNING)
+        put(query.fields, "returningClause", {"exprs": [{"ResTarget": {"val": expression_tree(expression)}}]})
 
     def _last_token(self, query: Query, end: int) -> int:
         assert query.target is not None
         first = self.at(query.target.location)
-        return self._forward(first, frozenset((_SEMICOLON,))) - 1
-
-    # ------------------------------------------------------------------ ON CONFLICT and COPY
+        return self._forward(first, frozenset((SEMICOLON,))) - 1
 
     def guard_conflict(self, query: Query, check: str) -> None:
         """Let DO UPDATE ask `check` of the row in the way before anything else."""
         assert query.target is not None
         position = self._forward(self.at(query.target.location), frozenset(("CONFLICT",)))
         position = self._forward(position, frozenset(("SET",)))
-        end = self._forward(position, frozenset(("WHERE", "RETURNING", _SEMICOLON)))
+        end = self._forward(position, frozenset(("WHERE", "RETURNING", SEMICOLON)))
         clause = query.fields["onConflictClause"]
         if end < len(self.names) and self.names[end] == "WHERE":
-            last = self._forward(end, frozenset(("RETURNING", _SEMICOLON))) - 1
+            last = self._forward(end, frozenset(("RETURNING", SEMICOLON))) - 1
             self._after(end, f" CASE WHEN ({check}) THEN (")
             self._after(last, ") END")
-            clause["whereClause"] = _case(_expression(check), clause["whereClause"])
+            clause["whereClause"] = guarded(expression_tree(check), clause["whereClause"])
         else:
-            self._after(end - 1, f" WHERE ({check})", _WHERE)
-            clause["whereClause"] = _expression(check)
+            self._after(end - 1, f" WHERE ({check})", WHERE)
+            clause["whereClause"] = expression_tree(check)
 
     def explain_without_costs(self, fields: Node, location: int) -> None:
         """Let EXPLAIN show the plan without the planner's row estimates."""
@@ -586,7 +389,7 @@ class Rewriter:
         }
         if self.names[explain] != "EXPLAIN":
             raise RewriteError("EXPLAIN was not found")
-        if self.names[explain + 1] == _OPEN and "options" in fields:
+        if self.names[explain + 1] == OPEN and "options" in fields:
             self._before(self._forward(explain + 1, frozenset()), ", COSTS OFF")
         else:
             words = "VERBOSE, " if "options" in fields else ""
@@ -598,19 +401,17 @@ class Rewriter:
         """Turn `COPY table (columns) TO …` into `COPY (query) TO …`."""
         first = self.at(fields["relation"]["location"])
         last = self._name_end(first)
-        if last + 1 < len(self.names) and self.names[last + 1] == _OPEN:
+        if last + 1 < len(self.names) and self.names[last + 1] == OPEN:
             last = self._forward(last + 1, frozenset())
         self._edit(self.starts[first], self._end(last), f"({query_sql})")
         fields.pop("relation")
         fields.pop("attlist", None)
-        fields["query"] = _parsed(query_sql)
-
-    # ------------------------------------------------------------------ LIMIT
+        fields["query"] = parsed(query_sql)
 
     def first_token(self, location: int, command: str) -> int:
         """The first token of the query inside a statement: behind DECLARE … FOR, PREPARE … AS, COPY (."""
         first = bisect_left(self.starts, self._characters(location))
-        word = {"DeclareCursorStmt": "FOR", "PrepareStmt": "AS", "CopyStmt": _OPEN}.get(command)
+        word = {"DeclareCursorStmt": "FOR", "PrepareStmt": "AS", "CopyStmt": OPEN}.get(command)
         if word is None:
             return first
         position, depth = first, 0
@@ -618,16 +419,16 @@ class Rewriter:
             name = self.names[position]
             if depth == 0 and name == word:
                 return position + 1
-            if name == _OPEN:
+            if name == OPEN:
                 depth += 1
-            elif name == _CLOSE:
+            elif name == CLOSE:
                 depth -= 1
             position += 1
         raise RewriteError(f"{word} was not found")
 
     def _set_limit(self, fields: Node, after: int, rows: int) -> None:
-        self._after(after, f" LIMIT {rows}", _LIMIT)
-        _put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
+        self._after(after, f" LIMIT {rows}", LIMIT)
+        put(fields, "limitCount", {"A_Const": {"ival": {"ival": rows}}})
         fields["limitOption"] = "LIMIT_OPTION_COUNT"
 
     def limit(self, fields: Node, first: int, rows: int, *, whole: bool) -> bool:
@@ -635,13 +436,13 @@ class Rewriter:
 
         `whole`: the SELECT ends where the text ends.
         """
-        while "larg" not in fields and self.names[first] == _OPEN and fields.get("limitCount") is not None:
+        while "larg" not in fields and self.names[first] == OPEN and fields.get("limitCount") is not None:
             first += 1  # (SELECT … LIMIT 5): the clause is inside
         count = fields.get("limitCount")
         if count is None and whole and "lockingClause" not in fields:
             # Nothing stands behind where LIMIT goes.
             last = len(self.names) - 1
-            while self.names[last] == _SEMICOLON:
+            while self.names[last] == SEMICOLON:
                 last -= 1
             self._set_limit(fields, last, rows)
             return True
@@ -650,14 +451,14 @@ class Rewriter:
         limit = fetch = locking = None
         while position < len(self.names):
             name = self.names[position]
-            if name in (_OPEN, "ASCII_91"):
+            if name in (OPEN, "ASCII_91"):
                 depth += 1
-            elif name in (_CLOSE, "ASCII_93"):
+            elif name in (CLOSE, "ASCII_93"):
                 depth -= 1
                 if depth < 0:
                     break
             elif depth == 0:
-                if name == _SEMICOLON:
+                if name == SEMICOLON:
                     break
                 if self._is_word(position):
                     if name == "LIMIT":
@@ -675,26 +476,21 @@ class Rewriter:
         if constant is not None and "ival" in constant and constant["ival"].get("ival", 0) <= rows:
             return True
         if limit is not None:
-            first, last = limit + 1, min(self._forward(limit, _AFTER_WHERE), end + 1) - 1
+            first, last = limit + 1, min(self._forward(limit, AFTER_WHERE), end + 1) - 1
         elif fetch is not None and fields.get("limitOption") == "LIMIT_OPTION_COUNT":
             first, last = fetch + 2, self._forward(fetch, frozenset(("ROW", "ROWS"))) - 1
         else:
             return False  # WITH TIES: how many rows tie nobody knows before; the driver cuts the result
         text = self.sql[self.starts[first] : self._end(last)]
         if constant is not None and ("ival" in constant or "isnull" in constant):
-            new, tree = str(rows), _expression(str(rows))
+            new, tree = str(rows), expression_tree(str(rows))
         else:
             # Parenthesised, for FETCH FIRST; a constant that is no integer is rounded by the cast as by LIMIT itself.
             form = f"(LEAST(({{}})::pg_catalog.int8, {rows}))"
-            new, tree = form.format(text), _substituted(form, count)
+            new, tree = form.format(text), substituted(form, count)
         self._edit(self.starts[first], self._end(last), new)
         fields["limitCount"] = tree
         return True
-
-    def _characters(self, location: int) -> int:
-        return bisect_left(self._bytes, location) if self._bytes is not None else location
-
-    # ------------------------------------------------------------------ the whole
 
     def replace_span(self, first: int, last: int, text: str) -> None:
         """Replace the tokens from `first` to `last`; the caller edits the tree."""
@@ -702,6 +498,7 @@ class Rewriter:
 
     @property
     def edited(self) -> bool:
+        """Whether there is anything to write."""
         return bool(self._edits or self._table_commands)
 
     def finish(self) -> str:
@@ -712,169 +509,7 @@ class Rewriter:
         """
         for word, targets in self._table_commands.items():
             self._edit(self.starts[word], self._end(word), f"SELECT {targets} FROM")
-        pieces: list[str] = []
-        position = 0
-        for start, _, _, end, text in sorted(self._edits):
-            if start < position:
-                raise RewriteError("two edits overlap")
-            pieces.append(self.sql[position:start])
-            pieces.append(text)
-            position = end
-        pieces.append(self.sql[position:])
-        edited = "".join(pieces)
+        edited = self._apply()
         if not same_tree(edited, self.statements):
             raise RewriteError("the rewritten text does not mean what was meant")
         return edited
-
-
-def same_tree(sql: str, expected: list[Node]) -> bool:
-    """Whether a text parses to a tree, but for the places in the text.
-
-    Places are cut out of the JSON of both, and the rest is compared by the interpreter's own `==`: several times faster
-    than a walk. A quote inside a JSON string is always escaped, so the pattern cannot match inside one.
-    """
-    found = parse_json(sql)
-    found = _placeless(found[found.index('"stmts":') + 8 : -1])
-    found = found.replace("\\u003c", "<").replace("\\u003e", ">")  # as the other encoder writes them
-    wanted = _placeless(msgspec.json.encode(expected).decode())
-    # The texts are the same when the edits kept the parser's order of fields; otherwise the trees decide.
-    return found == wanted or bool(decode(found) == decode(wanted))
-
-
-#: The order in which the parser writes the fields that edits add.
-_ORDER = (
-    "name",
-    "indirection",
-    "val",
-    "distinctClause",
-    "intoClause",
-    "targetList",
-    "usingClause",
-    "whereClause",
-    "groupClause",
-    "groupDistinct",
-    "havingClause",
-    "windowClause",
-    "valuesLists",
-    "sortClause",
-    "limitOffset",
-    "limitCount",
-    "limitOption",
-    "lockingClause",
-    "returningClause",
-    "withClause",
-    "op",
-    "all",
-    "larg",
-    "rarg",
-    "override",
-    "location",
-)
-
-
-def _put(fields: Node, key: str, value: Any) -> None:
-    """Set a field, in the place where the parser would have written it."""
-    if key not in fields:
-        later = frozenset(_ORDER[_ORDER.index(key) + 1 :])
-        if key == "whereClause" and "relation" in fields:
-            later |= {"fromClause"}  # UPDATE writes its FROM behind WHERE, SELECT before
-        moved = {k: fields.pop(k) for k in list(fields) if k in later}
-        fields[key] = value
-        fields.update(moved)
-    else:
-        fields[key] = value
-
-
-def _placeless(text: str) -> str:
-    text = _PLACES.sub("", text)
-    if '{"location"' in text or '{"stmt_' in text or '{"name_location"' in text:
-        text = _FIRST_PLACES.sub("{", text)
-    return (
-        _RARE_PLACES.sub("", text)
-        if '_start":' in text or '"stmt_' in text or '_location":' in text
-        else text
-    )
-
-
-@lru_cache(maxsize=512)
-def _parse_cached(sql: str) -> Node:
-    # Without places: a location in a text of ours means nothing in the agent's.
-    statement: Node = decode(_placeless(parse_json(sql)))["stmts"][0]["stmt"]
-    return statement
-
-
-def _parsed(sql: str) -> Node:
-    """The tree of a query we wrote. Cached and shared: it is compared and never changed in place."""
-    return _parse_cached(sql)
-
-
-def _expression(sql: str) -> Node:
-    node: Node = _parse_cached(f"SELECT {sql}")["SelectStmt"]["targetList"][0]["ResTarget"]["val"]
-    return node
-
-
-def _and(left: Node, right: Node) -> Node:
-    """`left AND right` as the grammar makes it: a conjunction on the left takes the right one in (makeAndExpr)."""
-    conjunction = left.get("BoolExpr")
-    if conjunction is not None and conjunction.get("boolop") == "AND_EXPR":
-        return {"BoolExpr": {**conjunction, "args": [*conjunction["args"], right]}}
-    return {"BoolExpr": {"boolop": "AND_EXPR", "args": [left, right]}}
-
-
-def _case(condition: Node, result: Node) -> Node:
-    return {"CaseExpr": {"args": [{"CaseWhen": {"expr": condition, "result": result}}]}}
-
-
-_HOLE = "guarddb_hole"
-
-
-def _substituted(form: str, node: Node) -> Node:
-    """The tree of `form` with `node` in the hole."""
-    pattern = _expression(form.replace("{}", _HOLE).replace("{{", "{").replace("}}", "}"))
-
-    def fill(value: Any) -> Any:
-        if isinstance(value, dict):
-            column = value.get("ColumnRef")
-            if column is not None and column.get("fields", [{}])[0].get("String", {}).get("sval") == _HOLE:
-                return node
-            return {k: fill(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [fill(v) for v in value]
-        return value
-
-    filled: Node = fill(pattern)
-    return filled
-
-
-def _columns(node: Any) -> list[Node]:
-    """The ColumnRef fields below a node."""
-    found, stack = [], [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if "ColumnRef" in value:
-                found.append(value["ColumnRef"])
-            else:
-                stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return found
-
-
-def _first_location(node: Any) -> int | None:
-    """The smallest byte offset of any node below."""
-    best: int | None = None
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            location = value.get("location")
-            if location is None:
-                # Zero values are left out of the JSON; nothing in an ON clause stands at the text's beginning.
-                pass
-            elif location >= 0 and (best is None or location < best):
-                best = location
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return best
