@@ -19,7 +19,7 @@ from guarddb.decision.refusal import Refusal
 from guarddb.decision.row_filters import unsafe as _unsafe
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.classify import read_statement
-from guarddb.sql.hazards import Hazard, conjuncts, hazards, plain_conjuncts
+from guarddb.sql.hazards import Hazard, conjuncts, hazards, holds_sublink, plain_conjuncts
 from guarddb.sql.names import literal, quote
 from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Link, Output, Query, Reference, Root, Statement, origins
@@ -304,7 +304,7 @@ class FilterWriter:
                     return None
                 found.append((self._join(join), -1))
             elif self._inside_where(root, query):
-                found += [(self._where(query), i) for i, part in enumerate(parts) if _has_sublink(part)]
+                found += [(self._where(query), i) for i, part in enumerate(parts) if holds_sublink(part)]
             elif root.clause == "where" and root.query is not None and self._sees(root.query, reference):
                 # LATERAL in FROM: the row is in scope in there, by its alias.
                 inner = conjuncts(root.query.fields.get("whereClause"))
@@ -633,16 +633,3 @@ def _aliases(tree: object) -> set[str]:
         elif isinstance(value, list):
             stack.extend(value)
     return found
-
-
-def _has_sublink(node: object) -> bool:
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if "SubLink" in value:
-                return True
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return False

@@ -213,14 +213,15 @@ def plain_conjuncts(query: Query, statement: Statement, reference: Reference) ->
             inside
             and len(links) == len(inside)
             and all(isinstance(link, tuple) and link[0] is reference and link[1] != "*" for link in links)
-            and not _holds_sublink(node)
+            and not holds_sublink(node)
             and cannot_raise(root, node)
         ):
             found.append((index, node))
     return found
 
 
-def _holds_sublink(node: Any) -> bool:
+def holds_sublink(node: Any) -> bool:
+    """Whether a sub-select stands below a node."""
     stack = [node]
     while stack:
         value = stack.pop()
