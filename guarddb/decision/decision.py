@@ -44,17 +44,15 @@ class Decision:
         return self.verdict == "block"
 
     def to_dict(self) -> dict[str, Any]:
-        """The wire shape; keys with nothing to say are left out, `verdict`, `rule` and `reason` never are."""
+        """The wire shape: the lists are always there, a text that there is none of is left out."""
         wire: dict[str, Any] = {"verdict": self.verdict, "rule": self.rule, "reason": self.reason}
         if self.hint is not None:
             wire["hint"] = self.hint
-        if self.masked_columns:
-            wire["masked_columns"] = [{"column": m.column, "kind": m.kind} for m in self.masked_columns]
+        wire["masked_columns"] = [{"column": m.column, "kind": m.kind} for m in self.masked_columns]
         for key in ("row_filter_predicate", "rewritten_sql"):
             if (value := getattr(self, key)) is not None:
                 wire[key] = value
-        if self.notes:
-            wire["notes"] = list(self.notes)
+        wire["notes"] = list(self.notes)
         return wire
 
 

@@ -70,7 +70,19 @@ class Selects(Sources):
             if found:
                 _, item, col = d.pick(found)
                 return f"{self.ref(here, item, col)} AS {name}", Col(name, kind, col.trap)
-        return f"{self.expr(kind, here, depth)} AS {name}", Col(name, kind)
+        before = len(self.misuses)
+        made = self.expr(kind, here, depth)
+        if len(self.misuses) == before + 1 and use in ("rows", "exists"):
+            bare = [
+                c
+                for _, i, c in self.columns(here, kind, masked=True)
+                if made in (c.name, f"{i.alias}.{c.name}")
+            ]
+            if bare and bare[0].mask:
+                # Nothing came of the misuse: the whole target is the column.
+                self.misuses.pop()
+                return f"{made} AS {name}", Col(name, kind, bare[0].trap, bare[0].mask)
+        return f"{made} AS {name}", Col(name, kind)
 
     def masked_scalar(self, item: Item, col: Col) -> str | None:
         """A scalar subquery over a masked column of a table: at most one row by its primary key."""
