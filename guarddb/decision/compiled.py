@@ -56,6 +56,19 @@ class CompiledPolicy:
         """Settings that a session may not change, by lower-case name."""
         return frozenset(self.settings) | self.profile.filter_settings
 
+    @cached_property
+    def session_notes(self) -> tuple[str, ...]:
+        """What one statement cannot decide: budgets and caps."""
+        profile = self.profile
+        notes = []
+        if profile.budget_queries_per_hour or profile.budget_queries_per_day:
+            notes.append("counts against the query budget of the session")
+        if profile.egress_bytes_per_day:
+            notes.append("the result counts against the egress budget of the session")
+        if profile.max_rows:
+            notes.append(f"a result is cut after {profile.max_rows} rows")
+        return tuple(notes)
+
     def governance(self, catalog: Catalog | None) -> Governance:
         """What the profile makes of this catalog's relations; the last few catalogs are remembered."""
         key = None if catalog is None else (catalog.version, id(catalog.relations))

@@ -140,6 +140,7 @@ def write_plan(
             tuple(masked),
             tuple(shown),
             hidden_returning=hidden,
+            governed=governed,
         )
         session.take(statement, plan)
         plans.append(plan)
@@ -151,7 +152,7 @@ def write_plan(
         text = rewriter.finish()
     if catalog is None:
         notes.append(_WITHOUT_CATALOG)
-    notes += _session_notes(policy)
+    notes += policy.session_notes
     verdict: Verdict = "row-filter" if predicates else "mask" if columns else "allow"
     decision = Decision(
         verdict,
@@ -262,6 +263,7 @@ def _plan(
     predicates: tuple[str, ...],
     *,
     hidden_returning: bool,
+    governed: bool,
 ) -> StatementPlan:
     references = statement.references
     cap = policy.profile.max_rows or None
@@ -275,7 +277,7 @@ def _plan(
         hidden_returning=hidden_returning,
         keyed_hashes=keyed,
         output_kinds=kinds,
-        sensitive=governance.restricts and any(governance.rules(r).governed for r in references),
+        sensitive=governed,
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
         masked=masked,
         predicates=predicates,
@@ -297,18 +299,6 @@ def _plan(
         masked=of_name.masked,
         predicates=of_name.predicates,
     )
-
-
-def _session_notes(policy: CompiledPolicy) -> list[str]:
-    profile = policy.profile
-    notes = []
-    if profile.budget_queries_per_hour or profile.budget_queries_per_day:
-        notes.append("counts against the query budget of the session")
-    if profile.egress_bytes_per_day:
-        notes.append("the result counts against the egress budget of the session")
-    if profile.max_rows:
-        notes.append(f"a result is cut after {profile.max_rows} rows")
-    return notes
 
 
 def _reason(verdict: Verdict, columns: tuple[MaskedColumn, ...], predicates: list[str]) -> str:
