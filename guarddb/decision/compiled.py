@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from threading import RLock
 from types import MappingProxyType
 
 from guarddb.decision.mask_uses import use_kinds
@@ -140,24 +141,27 @@ class Governance:
         #: functions of domain CHECKs and casts that are not admitted; None until somebody asks
         self.type_hazards: tuple[list[str], list[Cast]] | None = None
         self._rules: dict[tuple[str, str], RelationRules] = {}
+        #: views whose definitions are being read, to notice one that refers to itself
         self._open: list[tuple[str, str]] = []
+        self._lock = RLock()
 
     # ------------------------------------------------------------------ relations
 
     def rules(self, reference: Reference) -> RelationRules:
         """The rules for the relation a reference means."""
-        key = (reference.schema, reference.name)
-        found = self._rules.get(key)
-        if found is None:
-            found = self._rules[key] = self._work_out(reference.schema, reference.name, reference.relation)
-        return found
+        found = self._rules.get((reference.schema, reference.name))
+        return found or self._first_rules(reference.schema, reference.name, reference.relation)
 
     def rules_for(self, relation: Relation) -> RelationRules:
-        key = (relation.schema, relation.name)
-        found = self._rules.get(key)
-        if found is None:
-            found = self._rules[key] = self._work_out(relation.schema, relation.name, relation)
-        return found
+        found = self._rules.get((relation.schema, relation.name))
+        return found or self._first_rules(relation.schema, relation.name, relation)
+
+    def _first_rules(self, schema: str, name: str, relation: Relation | None) -> RelationRules:
+        with self._lock:
+            found = self._rules.get((schema, name))
+            if found is None:
+                found = self._rules[schema, name] = self._work_out(schema, name, relation)
+            return found
 
     def _relation(self, oid: int) -> Relation | None:
         return None if self.catalog is None else self.catalog.by_oid(oid)

@@ -340,6 +340,10 @@ class ServerCursorGuard(CursorMixin):
         if portal is None:
             if not session.restricts:
                 return None
+            if self._guard_results().judged is not None:
+                # This cursor opened it, and it went with its transaction: the server would say the same. It is
+                # not asked, for somebody else may have given the name to another portal since.
+                raise _psycopg.errors.InvalidCursorName(f'cursor "{name}" does not exist')
             raise session.deny(
                 "statement_not_allowed",
                 f'nothing is known about what the cursor "{name}" reads',

@@ -205,3 +205,19 @@ async def test_policy_that_cannot_be_read_refuses(connect: Connect) -> None:
     assert isinstance(caught.value, psycopg.OperationalError)
     source.current = current  # type: ignore[method-assign]
     await run(conn.execute("SELECT 1"))
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+async def test_cursor_that_went_with_its_transaction_is_missed_as_by_psycopg(connect: Connect, end: str) -> None:
+    """Nothing is known about it any more, but this cursor opened it: the server's own error is the truth."""
+    conn = await connect(policy=open_policy(max_rows=100))
+    async with block(conn.cursor("gone")) as cur:
+        await run(cur.execute("SELECT generate_series(0, 2)"))
+        assert await run(cur.fetchone()) == (0,)
+        await run(getattr(conn, end)())
+        for use in (cur.fetchone, cur.fetchall, lambda: cur.scroll(1)):
+            with pytest.raises(psycopg.errors.InvalidCursorName, match='cursor "gone" does not exist'):
+                await run(use())
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        await run(cur.execute("SELECT generate_series(0, 2)"))
+        assert await run(cur.fetchall()) == [(0,), (1,), (2,)]
