@@ -31,7 +31,7 @@ SEED = int(os.environ.get("GUARDDB_ORACLE_SEED", "1"))
 _UNSAFE = 'row_filter_unsafe: the row filter on "…" cannot be kept here: '
 
 #: What guarddb refuses although row security would not: `rule: reason`, names taken out -> why it cannot do better.
-#: docs/limits.md has the same list. Anything else that is refused here fails the test.
+#: Anything else that is refused here fails the test.
 KNOWN_BLOCKS = {
     _UNSAFE + "a condition that can raise an error would run on hidden rows": (
         "ctid, GROUP BY on the primary key or a sample needs the table itself, so that it cannot become a subquery, and a "
