@@ -8,10 +8,8 @@ from typing import Any
 from guarddb.decision.compiled import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.names import string_list
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, nodes
-from guarddb.vocabulary import Rule
 
 #: Objects whose DROP takes data with it. A type or an extension takes the columns of it, a schema all that is in it.
 _HOLDS_DATA = frozenset(
@@ -283,25 +281,20 @@ def _constant_argument(call: Node | None) -> str | None:
     return None
 
 
-#: The floor but for functions, in the order they are asked: (tag that lifts it, the rule).
-FLOOR: tuple[
-    tuple[tuple[Rule, ...], Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None]], ...
-] = (
-    (("destructive_ddl",), destructive_ddl),
-    (("whereless_write",), whereless_write),
-    (("search_path_change", "role_change", "protected_setting"), session_settings),
-    (("anonymous_code",), anonymous_code),
-    (("forbidden_function",), copy_files),
+#: The floor but for functions, in the order they are asked.
+FLOOR: tuple[Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None], ...] = (
+    destructive_ddl,
+    whereless_write,
+    session_settings,
+    anonymous_code,
+    copy_files,
 )
 
 
 def floor(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """The first rule of the floor that refuses the statement and that the profile does not lift."""
-    for _, rule in FLOOR:
+    for rule in FLOOR:
         refusal = rule(statement, policy, catalog)
         if refusal is not None and refusal.rule not in policy.floor_exceptions:
             return refusal
     return None
-
-
-__all__ = ["floor", "string_list"]

@@ -187,7 +187,7 @@ def _system(
     reference: Reference, statement: Statement, policy: CompiledPolicy, *, filtered: bool
 ) -> Refusal | None:
     shown = f'"{reference.qualified_name}"'
-    if any(_denied_exactly((reference.schema, reference.name), policy) for _ in (0,)):
+    if _denied((reference.schema, reference.name), policy):
         return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy))
     if reference.mode not in ("read", "copy") or (
         reference.mode == "copy" and statement.fields.get("is_from")
@@ -212,10 +212,6 @@ def _system(
             "Count the rows with SELECT count(*), or leave out reltuples and relpages.",
         )
     return None
-
-
-def _denied_exactly(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
-    return any(p.matches(*identity, bare="any", strict=False) for p in policy.profile.deny_patterns)
 
 
 def _counts_rows(reference: Reference, statement: Statement) -> bool:

@@ -208,7 +208,9 @@ async def test_policy_that_cannot_be_read_refuses(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback"])
-async def test_cursor_that_went_with_its_transaction_is_missed_as_by_psycopg(connect: Connect, end: str) -> None:
+async def test_cursor_that_went_with_its_transaction_is_missed_as_by_psycopg(
+    connect: Connect, end: str
+) -> None:
     """Nothing is known about it any more, but this cursor opened it: the server's own error is the truth."""
     conn = await connect(policy=open_policy(max_rows=100))
     async with block(conn.cursor("gone")) as cur:
