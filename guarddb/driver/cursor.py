@@ -302,6 +302,10 @@ class ServerCursorGuard(CursorMixin):
         self, query: Query, params: Params | None = None, binary: bool | None = None
     ) -> PQGen[None]:
         server = cast("Any", self)
+        if not server._withhold and self._conn.pgconn.transaction_status == IDLE:
+            # The last portal went with its transaction. psycopg sees that too, but looks after the BEGIN below,
+            # and would then close a portal that is not there.
+            server._described = False
         yield from self._guard_before_begin_gen(server._make_declare_statement(query), params)
         yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
 

@@ -191,6 +191,24 @@ async def server_cursor_with_hold_and_stealing(conn: Any) -> Any:
 
 
 @scenario
+async def server_cursor_across_transactions(conn: Any) -> Any:
+    out: list[Any] = []
+    for hold, end in ((False, conn.commit), (False, conn.rollback), (True, conn.commit)):
+        async with block(conn.cursor("across", withhold=hold)) as cur:
+            await run(cur.execute("SELECT generate_series(1, 3)"))
+            out.append(await run(cur.fetchone()))
+            await run(end())
+            out.append(await failure(lambda: cur.fetchone()))
+            out.append(conn.info.transaction_status)
+            await run(conn.rollback())
+            out.append(await failure(lambda: cur.execute("SELECT generate_series(4, 6)")))
+            out.append(await failure(lambda: cur.fetchall()))
+            out.append(state(cur))
+        await run(conn.rollback())
+    return out
+
+
+@scenario
 async def streams(conn: Any) -> Any:
     cur = conn.cursor()
     out = [await collect(cur.stream("SELECT generate_series(1, %s)", (4,)))]
