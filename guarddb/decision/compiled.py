@@ -103,7 +103,6 @@ class RelationRules:
         "needs_inlining",
         "predicate_masks",
         "seen_through",
-        "texts",
         "unsafe",
     )
 
@@ -116,14 +115,10 @@ class RelationRules:
         self.unsafe: str | None = None
         self.needs_inlining = False
         self.definition: Statement | None = None
-        self.texts: dict[object, str] = {}
 
     @property
     def governed(self) -> bool:
         return bool(self.masks or self.filters or self.needs_inlining or self.unsafe)
-
-
-_UNGOVERNED = RelationRules()
 
 
 class Governance:

@@ -28,7 +28,6 @@ _OUTSIDE = frozenset(
     )
 )
 _ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
-_COUNTER_COLUMNS = frozenset(("reltuples", "relpages", "relallvisible", "relallfrozen", "*"))
 
 
 def relations(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
@@ -215,21 +214,17 @@ def _system(
 
 
 def _counts_rows(reference: Reference, statement: Statement) -> bool:
-    if f"{reference.schema}.{reference.name}" in facts.ROW_COUNTERS:
+    """Whether the statement may see how many rows some table has."""
+    if reference.qualified_name in facts.ROW_COUNTERS:
         return True
-    if reference.name == "pg_class" and reference.unmapped_alias:
-        return True
-    if reference.name != "pg_class" or reference.schema != "pg_catalog":
+    counters = facts.ROW_COUNTER_COLUMNS.get(reference.qualified_name)
+    if counters is None:
         return False
-    for query in statement.queries:
-        for output in query.outputs:
-            if any(
-                isinstance(k, tuple) and k[0] is reference and k[1] in _COUNTER_COLUMNS
-                for k in output.links + output.opaque
-            ):
-                return True
+    if reference.unmapped_alias:
+        return True
+    links = [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
+    links += [link for root in statement.roots for link, _ in root.uses]
     return any(
-        isinstance(link, tuple) and link[0] is reference and link[1] in _COUNTER_COLUMNS
-        for root in statement.roots
-        for link, _ in root.uses
+        isinstance(link, tuple) and link[0] is reference and (link[1] == "*" or link[1] in counters)
+        for link in links
     )

@@ -492,10 +492,6 @@ class Rewriter(TextEdits):
         fields["limitCount"] = tree
         return True
 
-    def replace_span(self, first: int, last: int, text: str) -> None:
-        """Replace the tokens from `first` to `last`; the caller edits the tree."""
-        self._edit(self.starts[first], self._end(last), text)
-
     @property
     def edited(self) -> bool:
         """Whether there is anything to write."""
