@@ -143,10 +143,21 @@ class FilterWriter:
         if self._hazards is None:
             self._hazards = hazards(self.statement)
         mine = [hazard for hazard in self._hazards if reference in hazard.references]
-        if any(predicate.has_sublink for predicate in self.governance.rules(reference).filters):
+        if self._becomes_a_join(self.governance.rules(reference)):
             return mine
         # A predicate without a sub-select is asked at the scan; what is LATERAL in FROM comes after that.
         return [hazard for hazard in mine if hazard.at_scan]
+
+    def _becomes_a_join(self, rules: RelationRules) -> bool:
+        """Whether a filter of the relation, or of what a view reads, has a sub-select: the planner may make it a join."""
+        if any(predicate.has_sublink for predicate in rules.filters):
+            return True
+        for schema, name in rules.seen_through if self.catalog is not None else ():
+            assert self.catalog is not None
+            below = self.catalog.relation(schema, name)
+            if below is not None and any(p.has_sublink for p in self.governance.rules_for(below).filters):
+                return True
+        return False
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
