@@ -185,6 +185,62 @@ def test_a_view_loses_its_owners_rights(fresh_shop_admin: str) -> None:
         assert conn.execute("SELECT id FROM customer_contacts").fetchall()
 
 
+def test_a_filtered_table_needs_select_on_all_of_it(fresh_shop_admin: str) -> None:
+    with psycopg.connect(fresh_shop_admin, autocommit=True) as conn:
+        conn.execute(
+            "REVOKE SELECT ON orders FROM agent; GRANT SELECT (id, tenant_id, total) ON orders TO agent"
+        )
+    agent = make_conninfo(fresh_shop_admin, user="agent")
+    with guarddb.connect(agent, policy={"name": "x", **FILTERED}, autocommit=True) as conn:
+        assert conn.execute("SELECT id FROM orders WHERE id < 8").fetchall()
+        assert conn.execute("UPDATE orders SET total = 1 WHERE id = 3").rowcount >= 0
+        for sql in (
+            "SELECT id FROM orders WHERE 100 / total > 1",
+            "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 8, now())",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+                conn.execute(sql.encode())
+            assert not isinstance(caught.value, guarddb.PolicyViolation)
+
+
+def test_a_cast_that_nothing_shows(fresh_dsn: str) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute("""
+            CREATE TYPE shade AS ENUM ('a');
+            CREATE TABLE t (id int, s shade);
+            CREATE TABLE u (id int, name text);
+            CREATE FUNCTION to_shade(text) RETURNS shade LANGUAGE sql IMMUTABLE AS $$ SELECT 'a'::shade $$;
+            CREATE CAST (text AS shade) WITH FUNCTION to_shade(text) AS IMPLICIT""")
+        catalog = guarddb.Catalog.from_connection(conn)
+        conn.execute("DROP CAST (text AS shade); CREATE CAST (text AS shade) WITH FUNCTION to_shade(text)")
+        explicit = guarddb.Catalog.from_connection(conn)
+    listed = {"guarddb": {"function_allowlist": ["to_shade"]}}
+    assert guarddb.evaluate("SELECT id FROM t", {}, catalog).rule == "function_not_allowed"
+    assert guarddb.evaluate("SELECT name FROM u", {}, catalog).rule == "ok"
+    assert guarddb.evaluate("SELECT id FROM t", listed, catalog).rule == "ok"
+    assert guarddb.evaluate("SELECT id, s FROM t", {}, explicit).rule == "ok"
+
+
+def test_a_scrollable_cursor_uses_up_the_cap(shop_admin: str) -> None:
+    with guarddb.connect(shop_admin, policy={"name": "x", "max_rows": 5}) as conn:
+        conn.execute("DECLARE c SCROLL CURSOR FOR SELECT g FROM generate_series(1, 3) AS g")
+        assert len(conn.execute("FETCH ALL FROM c").fetchall()) == 3
+        conn.execute("MOVE ABSOLUTE 0 IN c")
+        assert len(conn.execute("FETCH ALL FROM c").fetchall()) == 2
+        conn.rollback()
+
+
+def test_the_type_of_a_row_that_became_a_subquerys(shop_admin: str) -> None:
+    sql = "SELECT o FROM orders AS o LEFT JOIN payments AS p ON p.order_id = o.id {} LIMIT 1"
+    with guarddb.connect(shop_admin, policy={"name": "x", **FILTERED}) as conn:
+        described = [
+            conn.execute(sql.format(where).replace("LEFT", kind).encode()).description
+            for kind, where in (("LEFT", ""), ("FULL", ""))
+        ]
+    record = psycopg.adapters.types["record"].oid
+    assert [d is not None and d[0].type_code == record for d in described] == [False, True]
+
+
 def nested(count: int) -> str:
     return "SELECT * FROM " + "(SELECT * FROM " * count + "(SELECT 1) AS x" + ") AS x" * count
 
