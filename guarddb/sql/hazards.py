@@ -18,7 +18,7 @@ from guarddb.tree import Node
 _CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having", "conflict"))
 
 
-_SORTED_EARLY: frozenset[Clause] = frozenset(("order", "group", "distinct", "window", "filter"))
+_SORTED_EARLY: frozenset[Clause] = frozenset(("order", "group", "distinct", "window"))
 #: A longer conjunction is taken as one: telling its parts apart takes time with their square.
 _MANY_PARTS = 64
 
