@@ -4,7 +4,7 @@ The three take turns on the same table, with the same predicate (one tenant of t
 anew, so that planning counts. Target: at most 1.1 times native row-level security. Beside it, whether the plans have the
 same nodes. What guarddb itself costs per statement is the subject of point_select.py and first_seen.py.
 
-    python benchmarks/row_filters.py [--rows 1000000] [--rounds 30]
+    python benchmarks/row_filters.py [--rows 1000000] [--seconds 6]
 """
 
 from __future__ import annotations
@@ -122,12 +122,17 @@ def one(conn: psycopg.Connection[Any], sql: str) -> Callable[[], object]:
     return call
 
 
+def taken(call: Callable[[], object]) -> float:
+    """Microseconds of one call that is not the first."""
+    return interleaved([call], 1, batch=1, warmup=1)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=6, help="of measuring, for each query")
     parser.add_argument("--parallel", type=int, default=0, help="max_parallel_workers_per_gather")
     arguments = parser.parse_args()
     results = []
@@ -151,10 +156,10 @@ def main() -> None:
             if own != theirs:
                 differences.append((title, shown(own), shown(theirs)))
             calls = [one(guarded, sent), one(native, sql), one(plain, sql)]
-            (once,) = interleaved(calls[:1], 1, batch=1, warmup=2)
-            ours, rls, bare = interleaved(
-                calls, arguments.rounds, batch=max(1, min(20, round(20_000 / once))), warmup=2
-            )
+            (once,) = interleaved([max(calls, key=taken)], 1, batch=1, warmup=0)
+            batch = max(1, min(5, round(10_000 / once)))
+            rounds = max(5, min(500, round(arguments.seconds * 1e6 / (once * batch * len(calls)))))
+            ours, rls, bare = interleaved(calls, rounds, batch=batch, warmup=1)
             results.append(
                 (
                     title,

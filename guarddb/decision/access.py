@@ -48,7 +48,7 @@ def access(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None
     ):
         return Refusal(
             "statement_not_allowed",
-            f"{statement.operation} leaves a transaction behind that no session owns",
+            f"{statement.operation} is refused: a prepared transaction outlives the session that this policy watches",
             "Use BEGIN … COMMIT.",
         )
     return None
