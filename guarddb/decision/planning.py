@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
-from guarddb.decision.caps import limit_rows, wants_limit
+from guarddb.decision.caps import is_copy_of_table, is_exact, limit_rows, wants_limit
 from guarddb.decision.compiled import CompiledPolicy, Governance
 from guarddb.decision.decision import (
     Decision,
@@ -179,14 +179,15 @@ def _rewrite(
     rewriter: Rewriter,
     *,
     governed: bool,
+    exact: bool = False,
 ) -> tuple[tuple[int, ...], bool, list[str]] | Refusal:
     """Write masks, filters and caps of one statement; (keyed outputs, RETURNING was added, predicates)."""
     keyed: tuple[int, ...] = ()
     hidden = False
     shown: list[str] = []
+    if is_copy_of_table(statement):
+        return _copy_of_table(statement, policy, governance, catalog, rewriter)
     if governed and not _stores_text(statement):
-        if statement.command == "CopyStmt" and "relation" in statement.fields:
-            return _copy_of_table(statement, policy, governance, catalog, rewriter)
         targets = Targets(rewriter)
         keyed = MaskWriter(statement, policy, governance, targets).write()
         writer = FilterWriter(statement, policy, governance, rewriter, targets, catalog)
@@ -203,7 +204,13 @@ def _rewrite(
         targets.write()
         hidden, shown = writer.hidden_returning, writer.shown
     if wants_limit(statement, policy):
-        limit_rows(statement, policy, rewriter)
+        lowered = limit_rows(statement, policy, rewriter, exact=exact)
+        if not lowered and statement.command == "CopyStmt":
+            return Refusal(
+                "statement_not_allowed",
+                "COPY of a query that FETCHes WITH TIES has no bound on its rows, and this policy sets max_rows",
+                "Use LIMIT, or leave out WITH TIES.",
+            )
     return keyed, hidden, shown
 
 
@@ -221,24 +228,24 @@ def _copy_of_table(
 ) -> tuple[tuple[int, ...], bool, list[str]] | Refusal:
     """COPY table TO: the same rows by COPY (SELECT …) TO, masked and filtered like any SELECT."""
     fields = statement.fields
-    if fields.get("is_from"):
-        return (), False, []
     reference = next(r for r in statement.references if r.mode == "copy")
-    columns = string_list(fields.get("attlist", ()))
-    if not columns:
-        if reference.relation is None:
-            raise Unmappable("the columns of the table are not known")
+    columns = [quote(column) for column in string_list(fields.get("attlist", ()))]
+    if not columns and reference.relation is not None:
         # COPY leaves generated columns out (CopyGetAttnums).
-        columns = [a.name for a in reference.relation.attributes if not a.generated]
+        columns = [quote(a.name) for a in reference.relation.attributes if not a.generated]
+    elif not columns:
+        if catalog is None:
+            raise Unmappable("the columns of the table are not known")
+        columns = ["*"]  # a system relation
     name = rewriter.relation_text(reference)
     name = name if not name.startswith("ONLY ") else name.removeprefix("ONLY ")
     relation = reference.relation
     only = "ONLY " if relation is not None and relation.kind == "r" and relation.descendants else ""
-    query = f"SELECT {', '.join(quote(c) for c in columns)} FROM {only}{name}"
+    query = f"SELECT {', '.join(columns)} FROM {only}{name}"
     raws = parse(query, checked=False)
     inner = read_statement(raws[0], catalog, {"prepared": {}, "portals": {}})
     inner_rewriter = Rewriter(query, raws)
-    written = _rewrite(inner, policy, governance, catalog, inner_rewriter, governed=True)
+    written = _rewrite(inner, policy, governance, catalog, inner_rewriter, governed=True, exact=True)
     if isinstance(written, Refusal):
         return written
     rewriter.copy_of_query(fields, inner_rewriter.finish() if inner_rewriter.edited else query)
@@ -273,7 +280,7 @@ def _plan(
         operation=statement.operation,
         relations=tuple(dict.fromkeys(r.qualified_name for r in references)),
         returns_rows=statement.returns_rows,
-        row_cap=cap,
+        row_cap=None if is_exact(statement) and statement.session_verb == "declare" else cap,
         hidden_returning=hidden_returning,
         keyed_hashes=keyed,
         output_kinds=kinds,
@@ -291,6 +298,7 @@ def _plan(
         plan,
         relations=of_name.relations,
         returns_rows=of_name.returns_rows or statement.returns_rows,
+        row_cap=of_name.row_cap,
         hidden_returning=of_name.hidden_returning,
         keyed_hashes=of_name.keyed_hashes,
         output_kinds=of_name.output_kinds,
