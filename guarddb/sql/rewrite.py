@@ -473,11 +473,17 @@ class Rewriter(TextEdits):
             self._set_limit(fields, locking - 1 if locking is not None else end, rows)
             return True
         constant = count.get("A_Const")
-        if constant is not None and "ival" in constant and constant["ival"].get("ival", 0) <= rows:
+        ties = fields.get("limitOption") == "LIMIT_OPTION_WITH_TIES"
+        if (
+            not ties
+            and constant is not None
+            and "ival" in constant
+            and constant["ival"].get("ival", 0) <= rows
+        ):
             return True
         if limit is not None:
             first, last = limit + 1, min(self._forward(limit, AFTER_WHERE), end + 1) - 1
-        elif fetch is not None and fields.get("limitOption") == "LIMIT_OPTION_COUNT":
+        elif fetch is not None and not ties:
             first, last = fetch + 2, self._forward(fetch, frozenset(("ROW", "ROWS"))) - 1
         else:
             return False  # WITH TIES: how many rows tie nobody knows before; the driver cuts the result
