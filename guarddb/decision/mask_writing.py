@@ -8,6 +8,7 @@ from __future__ import annotations
 from guarddb.decision.compiled import CompiledPolicy, Governance
 from guarddb.decision.masking import demand_raw
 from guarddb.sql.catalog import Attribute
+from guarddb.sql.hazards import holds_sublink
 from guarddb.sql.names import quote
 from guarddb.sql.rewrite import Rewriter
 from guarddb.sql.statement import Link, Output, Query, Statement, origins
@@ -180,7 +181,8 @@ class MaskWriter:
                 form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
             elif "{}" not in form:
                 form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
-            if "A_Const" not in node:
+            if "A_Const" not in node and not holds_sublink(node):
+                # (The text of a sub-select is not to be copied: its tables would stand there without their filters.)
                 self._keep_places(output, query, target, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 

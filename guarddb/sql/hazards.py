@@ -77,6 +77,10 @@ def hazards(statement: Statement) -> list[Hazard]:
                 # (What holds an aggregate or a window function is computed from rows that came through, and a condition on it
                 # stays above them.)
                 found.append(Hazard(root, root.node, references))
+            elif root.query is not None and id(root.query) not in tops:
+                # Below an outer join the planner computes a subquery's column as early as it can: behind the scan, but before
+                # a filter that became a join.
+                found.append(Hazard(root, root.node, references, at_scan=False))
         elif clause in _SORTED_EARLY:
             # A filter with a sub-select may become a join, and PostgreSQL may sort below it (incremental sort).
             found.append(Hazard(root, root.node, references, at_scan=False))
