@@ -90,7 +90,7 @@ def _possible(
     if reference.mode == "copy" and statement.fields.get("is_from"):
         return unsafe(reference, "COPY FROM does not check the rows it writes", "Use INSERT.")
     if reference.mode in ("insert", "update", "delete", "merge"):
-        if rules.needs_inlining:
+        if rules.needs_inlining or (reference.relation is not None and reference.relation.kind == "v"):
             return unsafe(reference, "it is written through a view", "Write to the table itself.")
         if reference.relation is not None and (
             reference.relation.has_rules or reference.relation.kind == "f"
