@@ -19,7 +19,14 @@ from guarddb.decision.refusal import Refusal
 from guarddb.decision.row_filters import unsafe as _unsafe
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.classify import read_statement
-from guarddb.sql.hazards import Hazard, conjuncts, hazards, holds_sublink, plain_conjuncts
+from guarddb.sql.hazards import (
+    Hazard,
+    conjuncts,
+    hazards,
+    holds_sublink,
+    is_null_extended,
+    plain_conjuncts,
+)
 from guarddb.sql.names import literal, quote
 from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Link, Output, Query, Reference, Root, Statement, origins
@@ -364,7 +371,13 @@ class FilterWriter:
             text = inlined_view(relation, self.policy, self.catalog)
         except RewriteError as ex:
             return _unsafe(reference, str(ex))
-        if self._unsafe(reference) or self._asks_for_computed(reference, rules):
+        early = _join_place(reference) != "where" or is_null_extended(reference.query)
+        if (
+            self._unsafe(reference)
+            or self._asks_for_computed(reference, rules)
+            # Below an outer join the view's own expressions may be computed before a filter that became a join.
+            or (early and self._becomes_a_join(rules))
+        ):
             text = f"SELECT * FROM ({text}) AS {quote(relation.name)} OFFSET 0"
         if rules.filters:
             alias = rules.filters[0].own_name

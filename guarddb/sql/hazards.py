@@ -77,7 +77,7 @@ def hazards(statement: Statement) -> list[Hazard]:
                 # (What holds an aggregate or a window function is computed from rows that came through, and a condition on it
                 # stays above them.)
                 found.append(Hazard(root, root.node, references))
-            elif root.query is not None and id(root.query) not in tops:
+            elif is_null_extended(root.query):
                 # Below an outer join the planner computes a subquery's column as early as it can: behind the scan, but before
                 # a filter that became a join.
                 found.append(Hazard(root, root.node, references, at_scan=False))
@@ -145,6 +145,15 @@ def _aggregates(node: Any) -> bool:
             stack.extend(v for k, v in value.items() if k != "SubLink")
         elif isinstance(value, list):
             stack.extend(value)
+    return False
+
+
+def is_null_extended(query: Query | None) -> bool:
+    """Whether a query, or one around it, stands below an outer join that may put NULLs in its place."""
+    while query is not None:
+        if query.null_extended:
+            return True
+        query = query.parent
     return False
 
 

@@ -244,14 +244,16 @@ class AliasedUsing(Join):
 class CTE:
     """A WITH query. `outputs` is filled before its own recursive term is read, so that the term can refer to it."""
 
-    __slots__ = ("fields", "name", "names", "outputs", "query", "scope", "state")
+    __slots__ = ("fields", "name", "names", "outputs", "query", "read", "scope", "state")
 
     def __init__(self, name: str, fields: dict[str, object], names: tuple[str, ...]) -> None:
         self.name = name
         self.fields = fields
         self.names = names
         self.outputs: list[Output] = []
+        #: the query that it belongs to, and its own once it is read
         self.query: Query | None = None
+        self.read: Query | None = None
         self.scope: Scope | None = None
         #: waiting, open (being read: a reference to it is recursive), done
         self.state = "waiting"

@@ -139,6 +139,7 @@ class Selects(FromClause):
         fields: Node = cte.fields
         parent, scope = cte.query, cte.scope
         query = self.query(fields["ctequery"], scope, parent, cte=cte)
+        cte.read = query
         if not cte.outputs:
             cte.outputs = query.outputs
         if "search_clause" in fields:
