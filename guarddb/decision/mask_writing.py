@@ -174,7 +174,7 @@ class MaskWriter:
                 output,
                 self._expression(kind, text, attribute, output),
             )
-            self._keep_places(output, query, target, text)
+            self._keep_places(output, query, text)
         else:
             form = self._expression(kind, "({})", attribute, output)
             if form.startswith("NULL") and attribute is None:
@@ -183,7 +183,7 @@ class MaskWriter:
                 form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
             if "A_Const" not in node and not holds_sublink(node):
                 # (The text of a sub-select is not to be copied: its tables would stand there without their filters.)
-                self._keep_places(output, query, target, self.targets.rewriter.target_text(target)[2])
+                self._keep_places(output, query, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
@@ -194,27 +194,19 @@ class MaskWriter:
             return as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
         return mask_expression(kind, column, attribute)
 
-    def _keep_places(self, output: Output, query: Query, target: Node, text: str) -> None:
+    def _keep_places(self, output: Output, query: Query, text: str) -> None:
         """GROUP BY 1, ORDER BY alias … mean the column itself, not the mask that now stands in its place."""
         if "." not in text and output.links and isinstance(output.links[0], tuple):
             # Unqualified, ORDER BY would take it for the output of that name again.
             text = f"{quote(output.links[0][0].alias)}.{text}"
-        stack = list(query.fields.get("groupClause", ()))
-        stack += [node["SortBy"]["node"] for node in query.fields.get("sortClause", ())]
-        stack += [node for node in query.fields.get("distinctClause", ()) if node]
-        while stack:
-            node = stack.pop()
-            if "GroupingSet" in node:
-                stack.extend(node["GroupingSet"].get("content", ()))
+        ambiguous = "." not in text and any(o is not output and o.name == text for o in query.outputs)
+        for root in self.statement.roots:
+            if root.query is not query or not isinstance(root.node, dict):
                 continue
-            constant, column = node.get("A_Const"), node.get("ColumnRef")
-            position = constant.get("ival", {}).get("ival", 0) if constant is not None else 0
-            by_position = 0 < position <= len(query.outputs) and query.outputs[position - 1] is output
-            by_alias = column is not None and [f.get("String", {}).get("sval") for f in column["fields"]] == [
-                output.name
-            ]
-            if by_position or by_alias:
-                self.targets.rewriter.replace_node(node, text)
+            if root.clause != "group" and (ambiguous or root.clause not in ("order", "distinct")):
+                continue  # ambiguous: the name would mean the other output that has it
+            if any(link is output for link, _ in root.uses):
+                self.targets.rewriter.replace_node(root.node, text)
 
     def _star(self, outputs: list[Output]) -> None:
         wanted = [None if o.open is not None else self._wanted(o) for o in outputs]

@@ -45,7 +45,7 @@ class FromClause(Expressions):
         if name == "RangeSubselect":
             # Only LATERAL sees the items to its left.
             inside = self.query(fields["subquery"], scope if fields.get("lateral") else outer, query)
-            inside.null_extended = _null_extended(joins)
+            inside.null_extended = _null_extended(joins, query)
             if aliases and any(o.open is not None for o in inside.outputs):
                 self._unmapped(inside.outputs)
             return Derived(alias, inside.outputs, aliases)
@@ -77,7 +77,7 @@ class FromClause(Expressions):
         alias, aliases = _alias(fields)
         if "schemaname" not in fields and (cte := scope.cte(fields["relname"])) is not None:
             self._read_cte(cte)
-            if cte.read is not None and _null_extended(joins):
+            if cte.read is not None and _null_extended(joins, query):
                 cte.read.null_extended = True
             names = tuple(
                 (aliases[i] if i < len(aliases) else cte.names[i] if i < len(cte.names) else output.name)
@@ -298,8 +298,10 @@ def _alias(fields: Node) -> tuple[str | None, tuple[str, ...]]:
     return alias.get("aliasname"), tuple(string_list(alias.get("colnames", ())))
 
 
-def _null_extended(joins: tuple[tuple[Node, str], ...]) -> bool:
-    """Whether a join on the way to a FROM item may put NULLs in its place."""
+def _null_extended(joins: tuple[tuple[Node, str], ...], query: Query) -> bool:
+    """Whether a join on the way to a FROM item, or the grouping sets of its query, may put NULLs in its place."""
+    if any("GroupingSet" in node for node in query.fields.get("groupClause", ())):
+        return True
     nullable = {("JOIN_LEFT", "r"), ("JOIN_RIGHT", "l"), ("JOIN_FULL", "l"), ("JOIN_FULL", "r")}
     return any((join.get("jointype", "JOIN_INNER"), side) in nullable for join, side in joins)
 

@@ -149,7 +149,7 @@ def _aggregates(node: Any) -> bool:
 
 
 def is_null_extended(query: Query | None) -> bool:
-    """Whether a query, or one around it, stands below an outer join that may put NULLs in its place."""
+    """Whether a query, or one around it, stands where NULLs may be put in its place: its columns are then computed early."""
     while query is not None:
         if query.null_extended:
             return True

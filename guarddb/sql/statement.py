@@ -242,7 +242,7 @@ class Query:
         self.top = False
         #: for UPDATE, DELETE, MERGE: the condition holds a column of the statement's own relations
         self.filters_rows = False
-        #: stands in FROM below an outer join that may put NULLs in its place
+        #: stands in FROM below an outer join or grouping sets, which may put NULLs in its place
         self.null_extended = False
         #: an EXISTS asks only whether there is a row: its outputs go nowhere
         self.in_exists = False
