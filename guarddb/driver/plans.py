@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import threading
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
 from guarddb.decision import evaluate as engine
+from guarddb.decision import masking
 from guarddb.decision.decision import Decision, Plan, StatementPlan
 
 if TYPE_CHECKING:
@@ -151,9 +151,4 @@ def masked_origins(policy: CompiledPolicy, catalog: Catalog | None) -> Mapping[t
     """Which (table OID, attribute number) carry a mask: the second net, independent of any analysis."""
     if catalog is None or not policy.profile.masking_rules:
         return {}
-    try:
-        masking: Any = import_module("guarddb.decision.masking")
-    except ModuleNotFoundError:
-        return {}
-    masks: Mapping[tuple[int, int], str] = masking.origin_masks(policy, catalog)
-    return masks
+    return masking.origin_masks(policy, catalog)
