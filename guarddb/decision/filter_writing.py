@@ -469,12 +469,7 @@ class FilterWriter:
         if condition is None:
             return _unsafe(reference, "the filter cannot be asked of the rows this writes")
         check = _check(condition, reference)
-        if "returningClause" not in query.fields:
-            self.rewriter.add_returning(query, self.statement.end, check)
-            if query.top:
-                self.hidden_returning = True
-            return None
-        return self._check_in_returning(reference, query, check)
+        return self._check_written(reference, query, check)
 
     def _may_leave(self, reference: Reference, rules: RelationRules, query: Query) -> bool:
         """Whether an UPDATE could make a row leave the filter."""
@@ -492,7 +487,13 @@ class FilterWriter:
                 return True
         return False
 
-    def _check_in_returning(self, reference: Reference, query: Query, check: str) -> Refusal | None:
+    def _check_written(self, reference: Reference, query: Query, check: str) -> Refusal | None:
+        """Ask `check` of every row written: in a RETURNING of our own, or in the first column of the agent's."""
+        if "returningClause" not in query.fields:
+            self.rewriter.add_returning(query, self.statement.end, check)
+            if query.top:
+                self.hidden_returning = True
+            return None
         target = query.fields["returningClause"]["exprs"][0]["ResTarget"]
         form = f"CASE WHEN ({check}) THEN ({{}}) END"
         key = id(target)
@@ -560,12 +561,7 @@ class FilterWriter:
         if any(c.get("commandType") == "CMD_DELETE" for c in clauses):
             # RETURNING of a deleted row shows what was deleted: that was visible, and need not stay so.
             check = f"CASE WHEN merge_action() = 'DELETE' THEN true ELSE {check} END"
-        if "returningClause" not in query.fields:
-            self.rewriter.add_returning(query, self.statement.end, check)
-            if query.top:
-                self.hidden_returning = True
-            return None
-        return self._check_in_returning(reference, query, check)
+        return self._check_written(reference, query, check)
 
 
 def inlined_view(view: Relation, policy: CompiledPolicy, catalog: Catalog | None) -> str:

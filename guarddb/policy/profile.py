@@ -211,7 +211,29 @@ class StatementRules(_Model):
     deny: tuple[Kind, ...] = Field((), description="Kinds that never run; beats allow.")
 
 
-class MaskingRule(_Model):
+class _TableRule(_Model):
+    """An entry about the tables that `table` names."""
+
+    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
+
+    @property
+    def pattern(self) -> RelationPattern:
+        """The parsed `table`."""
+        return RelationPattern.parse(self.table)
+
+
+class _ColumnRule(_TableRule):
+    """An entry about one column of them."""
+
+    column: ColumnName = Field(description="The column, by its name in the table.")
+
+    @property
+    def column_name(self) -> NamePart:
+        """The parsed `column`."""
+        return parse_column(self.column)
+
+
+class MaskingRule(_ColumnRule):
     """What an agent sees instead of the values of one column."""
 
     _place: ClassVar[str] = "of a masking rule"
@@ -220,50 +242,28 @@ class MaskingRule(_Model):
 
         def __init__(self, **data: Any) -> None: ...
 
-    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
-    column: ColumnName = Field(description="The column, by its name in the table.")
     kind: MaskKindField = Field(
         description="redact: [redacted], or NULL where it is no text. null: NULL. hash: SHA-256 in hex."
     )
 
-    @property
-    def pattern(self) -> RelationPattern:
-        """The parsed `table`."""
-        return RelationPattern.parse(self.table)
 
-    @property
-    def column_name(self) -> NamePart:
-        """The parsed `column`."""
-        return parse_column(self.column)
-
-
-class MaskUse(_Model):
+class MaskUse(_ColumnRule):
     """What else than being selected a masked column may be used for."""
 
+    # A bare table name means schema public here too; since an entry admits, match it strictly.
     _place: ClassVar[str] = "of a mask use"
 
     if TYPE_CHECKING:
 
         def __init__(self, **data: Any) -> None: ...
 
-    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
     column: ColumnName = Field(description="The masked column, by its name in the table.")
     allow: tuple[MaskUseKind, ...] = Field(
         description="join: join conditions. group: GROUP BY and DISTINCT. equality: = with a value."
     )
 
-    @property
-    def pattern(self) -> RelationPattern:
-        """The parsed `table`; a bare name means schema public, and the entry admits, so match it strictly."""
-        return RelationPattern.parse(self.table)
 
-    @property
-    def column_name(self) -> NamePart:
-        """The parsed `column`."""
-        return parse_column(self.column)
-
-
-class RowFilter(_Model):
+class RowFilter(_TableRule):
     """Which rows of one table an agent may see and write: those for which the predicate is true."""
 
     _place: ClassVar[str] = "of a row filter"
@@ -272,26 +272,20 @@ class RowFilter(_Model):
 
         def __init__(self, **data: Any) -> None: ...
 
-    table: RelationName = Field(description="The table: name (in schema public), schema.name or schema.*.")
     predicate: Text = Field(description="A boolean SQL expression over the table's columns.")
 
     @model_validator(mode="after")
     def _check_predicate(self) -> Self:
         try:
-            parse_predicate(self.predicate, RelationPattern.parse(self.table))
+            parse_predicate(self.predicate, self.pattern)
         except PolicyError as ex:
             raise PolicyError(ex.problems[0][1], "predicate") from None
         return self
 
     @property
-    def pattern(self) -> RelationPattern:
-        """The parsed `table`."""
-        return RelationPattern.parse(self.table)
-
-    @property
     def parsed(self) -> Predicate:
         """The parsed `predicate`."""
-        return parse_predicate(self.predicate, RelationPattern.parse(self.table))
+        return parse_predicate(self.predicate, self.pattern)
 
 
 class GuarddbExtension(_Model):
