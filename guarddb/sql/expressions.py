@@ -6,6 +6,7 @@ understood is not judged.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -105,18 +106,18 @@ _PLAIN_STRUCTS = frozenset(
 )
 
 
-class Expressions:
+class Expressions(ABC):
     """The part of the analysis that reads expressions. `catalog` is None for a decision without one."""
 
     def __init__(self, statement: Statement, catalog: Catalog | None) -> None:
         self.statement = statement
         self.catalog = catalog
 
+    @abstractmethod
     def query(
         self, wrapped: Node, scope: Scope | None, parent: Query | None, *, cte: CTE | None = None
     ) -> Query:
         """Read a query inside an expression; the whole analysis knows how."""
-        raise NotImplementedError
 
     def expression(self, node: Any, scope: Scope, query: Query | None, clause: Clause) -> Root:
         """Walk one expression; every column it uses is written to its Root."""

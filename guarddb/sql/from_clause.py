@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
@@ -29,9 +30,9 @@ from guarddb.tree import Node
 class FromClause(Expressions):
     """The part of the analysis that reads FROM lists and resolves relation names."""
 
+    @abstractmethod
     def _read_cte(self, cte: CTE) -> None:
         """Read a WITH query that is referred to before its turn."""
-        raise NotImplementedError
 
     def _from_item(
         self, node: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]

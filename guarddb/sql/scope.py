@@ -6,6 +6,7 @@ around it, and so on; only when no level has such a column may the name be a who
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from guarddb.sql.statement import Link, Open, Output, Query, Reference
@@ -16,25 +17,26 @@ SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 Column = tuple[str, list[Link], "str | None"]
 
 
-class Item:
+class Item(ABC):
     """One item of a FROM list. `columns()` lists (name, links, qualifier) in the order of a star."""
 
     __slots__ = ()
 
+    @abstractmethod
     def find(self, name: str) -> list[Link] | None:
         """The links of the column of this name, or None when the item has none (or nobody knows)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def columns(self) -> list[Column]:
-        raise NotImplementedError
+        """Its columns, in the order of a star."""
 
     def opens(self) -> list[Open]:
         """What of it has unknown columns."""
         return []
 
+    @abstractmethod
     def sources(self) -> Iterator[Source]:
         """The items that a qualified name can reach."""
-        raise NotImplementedError
 
 
 class Source(Item):
