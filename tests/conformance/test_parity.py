@@ -122,8 +122,9 @@ def respelled(draw: st.DrawFn, sql: str) -> str:
                 "lower": text.lower(),
                 "mixed": "".join(c.upper() if i % 2 else c.lower() for i, c in enumerate(text)),
             }[how]
-        parts.append(piece)
-        parts.append(draw(st.sampled_from(_COMMENTS)))
+        gap = draw(st.sampled_from(_COMMENTS))
+        # A minus and a comment behind it would be one comment, `---`.
+        parts += [piece, " " if piece.endswith("-") else "", gap]
     return draw(st.sampled_from(["", "/* SELECT 1 */ ", "-- a comment\n", ";"])) + "".join(parts)
 
 
