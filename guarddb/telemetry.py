@@ -147,7 +147,9 @@ def _start_recording(
     if statements:
         operations = {statement.operation for statement in statements}
         operation = operations.pop() if len(operations) == 1 else ""
-        facts["db.operation.name"] = operation if len(statements) == 1 else f"BATCH {operation}".rstrip()
+        name = operation if len(statements) == 1 else f"BATCH {operation}".rstrip()
+        if name:  # none when the text was passed on unread
+            facts["db.operation.name"] = name
         relations = {relation for statement in statements for relation in statement.relations}
         if len(relations) == 1:
             facts["db.collection.name"] = next(iter(relations))

@@ -14,7 +14,7 @@ from typing import Any
 
 from guarddb.decision.access import access
 from guarddb.decision.compiled import CompiledPolicy
-from guarddb.decision.decision import NO_NAMES, Decision, Plan, SessionNames
+from guarddb.decision.decision import NO_NAMES, Decision, Plan, SessionNames, StatementPlan
 from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
 from guarddb.decision.masking import masking
@@ -28,6 +28,7 @@ from guarddb.sql.catalog import Catalog
 from guarddb.sql.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
+from guarddb.vocabulary import Rule
 
 __all__ = ["RULES", "CompiledPolicy", "compile_policy", "decide", "evaluate"]
 
@@ -42,6 +43,12 @@ RULES: tuple[Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | Non
     masking,
     row_filters,
 )
+
+#: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
+#: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.
+_PASSED_ON: frozenset[Rule] = frozenset(("parse_error", "statement_not_allowed", "table_not_allowed"))
+#: Nothing is known about such a text, so afterwards everything is looked at again.
+_UNREAD = StatementPlan("other", frozenset(("other",)), "", returns_rows=True, changes_catalog=True)
 
 
 def evaluate(
@@ -102,6 +109,9 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
         )
     if isinstance(answer, Plan):
         return answer
+    # A NUL byte would end the text for the server, but not for the log.
+    if policy.profile.forbids_nothing and answer.rule in _PASSED_ON and "\0" not in sql:
+        return _passed_on(sql, answer, policy, session)
     decision = Decision(
         "block",
         answer.rule,
@@ -111,6 +121,19 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
         policy_version=policy.version,
     )
     return Plan(decision, uses_session=session.used)
+
+
+def _passed_on(sql: str, refusal: Refusal, policy: CompiledPolicy, session: SessionState) -> Plan:
+    decision = Decision(
+        "allow",
+        "ok",
+        "this policy forbids nothing, so the text is passed on as it is",
+        rewritten_sql=sql,
+        notes=(f"any other policy refuses it ({refusal.rule}): {refusal.reason}", *policy.session_notes),
+        policy_name=policy.profile.name,
+        policy_version=policy.version,
+    )
+    return Plan(decision, sql, (_UNREAD,), uses_session=session.used)
 
 
 def _decide(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from guarddb.decision.compiled import CompiledPolicy
@@ -62,17 +62,16 @@ _CODE = {
 }
 
 
-def destructive_ddl(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def destructive_ddl(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """DROP of anything that holds data, DROP COLUMN, TRUNCATE."""
     for command, fields in _utilities(statement):
         what = _destroys(command, fields)
         if what is not None:
-            return Refusal(
+            yield Refusal(
                 "destructive_ddl",
                 f"{what} destroys data and is refused under every policy",
                 "Leave the data in place; ask a person with the right to it if it really has to go.",
             )
-    return None
 
 
 def _destroys(command: str, fields: Node) -> str | None:
@@ -99,13 +98,13 @@ def _destroys(command: str, fields: Node) -> str | None:
     return None
 
 
-def whereless_write(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def whereless_write(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """UPDATE and DELETE (and MERGE that does either) without a condition on a column, at any depth."""
     if statement.ddl is not None:
         for name, node in nodes(statement.ddl[1]):
             # In the body of a rule or a function: it would run later, by itself.
             if name in ("UpdateStmt", "DeleteStmt") and "whereClause" not in node:
-                return Refusal(
+                yield Refusal(
                     "whereless_write",
                     f"{name.removesuffix('Stmt').upper()} without a WHERE would touch every row, whenever it runs",
                     "Add a WHERE that picks the rows by a column of the table, for example WHERE id = 1.",
@@ -122,19 +121,18 @@ def whereless_write(statement: Statement, policy: CompiledPolicy, catalog: Catal
         verb = query.kind.upper()
         target = query.target.qualified_name if query.target is not None else "the table"
         missing = "ON condition" if query.kind == "merge" else "WHERE"
-        return Refusal(
+        yield Refusal(
             "whereless_write",
             f'{verb} on "{target}" without a {missing} that names a column would touch every row',
             f"Add a {missing} that picks the rows by a column of the table, for example WHERE id = 1.",
         )
-    return None
 
 
-def anonymous_code(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def anonymous_code(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """DO blocks; and, when the profile restricts data, everything that stores code for later."""
     for command, fields in _utilities(statement):
         if command == "DoStmt":
-            return Refusal(
+            yield Refusal(
                 "anonymous_code",
                 "DO runs code that cannot be judged",
                 "Write the statements of the block one by one.",
@@ -147,102 +145,92 @@ def anonymous_code(statement: Statement, policy: CompiledPolicy, catalog: Catalo
         ):
             stored = "CREATE " + fields["kind"].removeprefix("OBJECT_")
         if stored is not None and policy.restricts_data:
-            return Refusal(
+            yield Refusal(
                 "anonymous_code",
                 f"{stored} stores code that would run outside this policy",
                 "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
             )
-    return None
 
 
-def session_settings(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def session_settings(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """search_path, role and the settings that hold the guard's walls up, by SET, RESET, DISCARD, ALTER or set_config()."""
     for command, fields in _utilities(statement):
-        refusal = None
         if command == "VariableSetStmt":
-            refusal = _variable(fields, policy)
+            yield from _variable(fields, policy)
         elif command in ("AlterRoleSetStmt", "AlterDatabaseSetStmt", "AlterSystemStmt"):
-            refusal = _variable(fields.get("setstmt", {}), policy)
+            yield from _variable(fields.get("setstmt", {}), policy)
         elif command == "AlterFunctionStmt":
             for _, node in nodes(fields):
                 if "kind" in node and str(node.get("kind", "")).startswith("VAR_"):
-                    refusal = refusal or _variable(node, policy)
+                    yield from _variable(node, policy)
         elif command == "DiscardStmt" and fields.get("target", "DISCARD_ALL") == "DISCARD_ALL":
-            refusal = Refusal(
+            yield Refusal(
                 "protected_setting",
                 "DISCARD ALL would reset the settings that this policy depends on",
                 "Close and reopen the connection for a fresh session.",
             )
-        if refusal is not None:
-            return refusal
     for call in statement.calls:
         if call.name == "set_config" and call.schema in (None, "pg_catalog"):
             name = _constant_argument(call.node)
-            refusal = _setting(name, policy) if name is not None else None
-            if refusal is not None:
-                return refusal
-    return _settings_view(statement)
+            if name is not None:
+                yield from _setting(name, policy)
+    yield from _settings_view(statement)
 
 
-def _settings_view(statement: Statement) -> Refusal | None:
+def _settings_view(statement: Statement) -> Iterator[Refusal]:
     for reference in statement.references:
         if reference.mode in ("update", "insert", "delete", "merge") and reference.schema == "pg_catalog":
             if reference.name == "pg_settings":
-                return Refusal(
+                yield Refusal(
                     "protected_setting",
                     "UPDATE pg_settings changes settings like SET does",
                     "Leave the session's settings as they are.",
                 )
-    return None
 
 
-def _variable(fields: Node, policy: CompiledPolicy) -> Refusal | None:
+def _variable(fields: Node, policy: CompiledPolicy) -> Iterator[Refusal]:
     kind = fields.get("kind", "VAR_SET_VALUE")
     name = str(fields.get("name", "")).lower()
     if kind == "VAR_RESET_ALL":
-        return Refusal(
+        yield Refusal(
             "protected_setting",
             "RESET ALL would reset the settings that this policy depends on",
             "Reset the one setting that you changed, by its name.",
         )
-    if kind == "VAR_SET_MULTI":
-        if name == "transaction snapshot":
-            return None
+    elif kind == "VAR_SET_MULTI":
         # SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE is default_transaction_read_only = off.
         if name == "session characteristics" and any(
             a.get("DefElem", {}).get("defname") == "transaction_read_only" for a in fields.get("args", ())
         ):
-            return _setting("default_transaction_read_only", policy)
-        return None
-    return _setting(name, policy)
+            yield from _setting("default_transaction_read_only", policy)
+    else:
+        yield from _setting(name, policy)
 
 
-def _setting(name: str, policy: CompiledPolicy) -> Refusal | None:
+def _setting(name: str, policy: CompiledPolicy) -> Iterator[Refusal]:
     name = name.lower()
     if name in ("search_path", "schema"):
-        return Refusal(
+        yield Refusal(
             "search_path_change",
             "changing search_path would change which tables a name means",
             "Write the schema in front of the table: schema.table.",
         )
-    if name in _ROLE:
-        return Refusal(
+    elif name in _ROLE:
+        yield Refusal(
             "role_change",
             f'changing "{name}" would change whose rights apply',
             "Work with the role you are connected as.",
         )
-    protected = name in _PROTECTED or name in _READING or name in policy.protected_settings
-    if protected or name in _ENCODING:
-        return Refusal(
+    elif name in _PROTECTED | _READING | _ENCODING or name in policy.protected_settings:
+        yield Refusal(
             "protected_setting",
             f'the setting "{name}" is set by the policy and cannot be changed',
             "Leave it as it is; SHOW tells its value.",
         )
-    return None
 
 
-def copy_files(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
-    """COPY to or from a file or a program of the server."""
+def copy_files(statement: Statement) -> Refusal | None:
+    """COPY to or from a file or a program of the server. No profile lifts this one."""
     for command, fields in _utilities(statement):
         if command == "CopyStmt" and (fields.get("is_program") or "filename" in fields):
             what = "a program" if fields.get("is_program") else "a file"
@@ -282,19 +270,19 @@ def _constant_argument(call: Node | None) -> str | None:
 
 
 #: The floor but for functions, in the order they are asked.
-FLOOR: tuple[Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None], ...] = (
+FLOOR: tuple[Callable[[Statement, CompiledPolicy], Iterator[Refusal]], ...] = (
     destructive_ddl,
     whereless_write,
     session_settings,
     anonymous_code,
-    copy_files,
 )
 
 
 def floor(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """The first rule of the floor that refuses the statement and that the profile does not lift."""
     for rule in FLOOR:
-        refusal = rule(statement, policy, catalog)
-        if refusal is not None and refusal.rule not in policy.floor_exceptions:
-            return refusal
-    return None
+        # All of a rule's, for what the profile lifts may stand in front of what it does not.
+        for refusal in rule(statement, policy):
+            if refusal.rule not in policy.floor_exceptions:
+                return refusal
+    return copy_files(statement)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from guarddb.decision.compiled import CompiledPolicy
 from guarddb.decision.refusal import Refusal
@@ -16,40 +16,38 @@ _BOTH = ("public", "pg_catalog")
 def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     """The first call that the profile does not admit."""
     admitted_before = policy.governance(catalog).admitted
-    refusal: Refusal | None
     for call in statement.calls:
         key = (call.schema, call.name, call.arguments, call.how)
         if key in admitted_before:
             continue
-        refusal = _call(call, policy, catalog)
-        if refusal is None:
-            if call.name not in facts.INPUT_BY_TYPE_NAME:
-                admitted_before.add(key)
-        elif refusal.rule not in policy.floor_exceptions:
-            return refusal
+        # All of a call's: one rule may be lifted and the other not.
+        refusals = list(_call(call, policy, catalog))
+        if not refusals and call.name not in facts.INPUT_BY_TYPE_NAME:
+            admitted_before.add(key)
+        for refusal in refusals:
+            if refusal.rule not in policy.floor_exceptions:
+                return refusal
     if not statement.operators <= admitted_before:
-        refusal = _operators(statement, policy, catalog)
-        if refusal is None:
+        unknown = _operators(statement, policy, catalog)
+        if unknown is None:
             admitted_before |= statement.operators
-        elif refusal.rule not in policy.floor_exceptions:
-            return refusal
+        elif unknown.rule not in policy.floor_exceptions:
+            return unknown
     if catalog is None:
-        refusal = _unknown_types(statement)
+        unknown = _unknown_types(statement)
     else:
         checks, casts = _not_admitted(policy, catalog)
-        refusal = _types(statement, policy, catalog, checks, casts) if checks or casts else None
-    if refusal is not None and refusal.rule not in policy.floor_exceptions:
-        return refusal
-    return None
+        unknown = _types(statement, policy, catalog, checks, casts) if checks or casts else None
+    return unknown if unknown is not None and unknown.rule not in policy.floor_exceptions else None
 
 
-def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterator[Refusal]:
     schema, name = call.schema, call.name
     if call.how == "sample" and facts.is_sampling_method(name) and schema in (None, "pg_catalog"):
-        return None
+        return
     reason = facts.refused_by_name(name)
     if reason is not None:
-        return _forbidden(call, reason)
+        yield _forbidden(call, reason)
     builtin = facts.builtin(name) if schema in (None, "pg_catalog") else ()
     if builtin:
         if facts.needs_allowlist(name):
@@ -58,30 +56,33 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusa
             reason = facts.forbidden(name, call.arguments)
             refusal = _forbidden(call, reason) if reason is not None else _argument(call)
         if refusal is not None:
-            return refusal
+            yield refusal
     if schema == "pg_catalog":
-        return None if builtin else _forbidden(call, "PostgreSQL has no built-in function of that name")
+        if not builtin:
+            yield _forbidden(call, "PostgreSQL has no built-in function of that name")
+        return
     mine: tuple[Function, ...] = ()
     if catalog is not None:
         mine = tuple(catalog.functions_named(name, schema))
     for function in mine:
         if not _takes(function, call) or admitted(function, policy):
             continue
-        return _not_allowed(call, function.qualified_name, policy)
+        yield _not_allowed(call, function.qualified_name, policy)
     if mine or builtin or call.how in ("field", "attribute"):
         # An attribute or a field that is no function at all is for PostgreSQL to complain about.
-        return None
+        return
     if schema is not None and _named(schema, name, policy):
-        return None
+        return
     if schema is None and _named("public", name, policy):
-        return None
+        return
     if catalog is None and schema != "information_schema":
-        return Refusal(
+        yield Refusal(
             "function_not_allowed",
             f'function "{call.shown}" is not a built-in one, and without a catalog nobody can say what it does',
             "Use a built-in function, or evaluate with the database's catalog.",
         )
-    return _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
+    else:
+        yield _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
 
 
 def _takes(function: Function, call: Call) -> bool:

@@ -72,6 +72,9 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         mine.server_cursor_factory = guarded(mine.server_cursor_factory)
         pgconn.notice_handler = partial(_on_notice, ref(self))
 
+    def __repr__(self) -> str:
+        return super().__repr__().replace("<guarddb.", "<guarddb:psycopg.", 1)
+
     @property
     def policy(self) -> PolicyProfile | None:
         """The profile in force."""

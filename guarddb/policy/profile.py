@@ -31,7 +31,7 @@ from pydantic import (
 from guarddb.policy.errors import PolicyError, from_validation, join_path, one_of, quoted
 from guarddb.policy.patterns import FunctionPattern, NamePart, RelationPattern, parse_column
 from guarddb.policy.predicate import SETTING_NAME, Predicate, parse_predicate
-from guarddb.vocabulary import FLOOR_RULES, Kind, MaskKind, MaskUseKind, Rule
+from guarddb.vocabulary import FLOOR_RULES, KINDS, Kind, MaskKind, MaskUseKind, Rule
 
 INT64_MAX = 2**63 - 1
 #: The most PostgreSQL accepts for statement_timeout.
@@ -547,6 +547,22 @@ class PolicyProfile(_Model):
         return frozenset().union(*(predicate.settings for _, predicate in self.filters))
 
     @cached_property
+    def forbids_nothing(self) -> bool:
+        """Whether there is nothing left to protect: every kind of statement, the whole floor lifted, and no
+        other field that asks for anything."""
+        return (
+            self.access_mode == "read_write"
+            and not self.statement_rules.deny
+            and set(self.statement_rules.allow) == set(KINDS)
+            and set(self.guarddb.floor_exceptions) == set(FLOOR_RULES)
+            and all(
+                getattr(self, name) == field.default
+                for name, field in type(self).model_fields.items()
+                if name not in _FORBIDS_BY_ITSELF_NOTHING
+            )
+        )
+
+    @cached_property
     def version(self) -> str:
         """Twelve hex digits that change when anything in the profile does."""
         canonical = json.dumps(
@@ -554,6 +570,23 @@ class PolicyProfile(_Model):
         )
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
+
+#: Labels, the fields that `forbids_nothing` looks at one by one, and those that only say how another one works.
+_FORBIDS_BY_ITSELF_NOTHING = frozenset(
+    {
+        "name",
+        "id",
+        "project_id",
+        "created_at",
+        "updated_at",
+        "access_mode",
+        "statement_rules",
+        "guarddb",
+        "approval_auto_max_rows",
+        "approval_timeout_seconds",
+        "content_scan_max_bytes",
+    }
+)
 
 _NESTED: dict[str, type[_Model]] = {
     "statement_rules": StatementRules,

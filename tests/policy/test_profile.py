@@ -389,3 +389,48 @@ def test_no_extension_raises_anything_but_policy_error(value: object) -> None:
     for name in ("guarddb", "masking_rules", "row_filters", "statement_rules"):
         with contextlib.suppress(PolicyError):
             PolicyProfile.model_validate({"name": "p", name: value})
+
+
+NOTHING_FORBIDDEN: dict[str, Any] = {
+    "name": "open",
+    "access_mode": "read_write",
+    "statement_rules": {"allow": list(KINDS)},
+    "guarddb": {"floor_exceptions": list(FLOOR_RULES)},
+}
+
+
+def test_forbids_nothing_only_when_everything_is_open() -> None:
+    assert PolicyProfile(**NOTHING_FORBIDDEN).forbids_nothing
+    assert PolicyProfile(
+        **{
+            **NOTHING_FORBIDDEN,
+            "id": "pol_1",
+            "approval_timeout_seconds": 0,
+            "guarddb": {**NOTHING_FORBIDDEN["guarddb"], "function_allowlist": ["*"]},
+        }
+    ).forbids_nothing
+    for field in NOTHING_FORBIDDEN.keys() - {"name"}:
+        assert not PolicyProfile(**{k: v for k, v in NOTHING_FORBIDDEN.items() if k != field}).forbids_nothing
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"statement_rules": {"allow": list(KINDS)[1:]}},
+        {"statement_rules": {"allow": list(KINDS), "deny": ["other"]}},
+        {"guarddb": {"floor_exceptions": list(FLOOR_RULES)[1:]}},
+        {"access_mode": "read_only"},
+        {"table_allowlist": ["public.*"]},
+        {"table_denylist": ["a"]},
+        {"masking_rules": [{"table": "a", "column": "b", "kind": "null"}]},
+        {"row_filters": [{"table": "a", "predicate": "b"}]},
+        {"budget_queries_per_hour": 1},
+        {"budget_queries_per_day": 1},
+        {"max_rows": 1},
+        {"statement_timeout_ms": 1},
+        {"egress_bytes_per_day": 1},
+    ],
+    ids=str,
+)
+def test_forbids_something_with_any_field_set(field: dict[str, Any]) -> None:
+    assert not PolicyProfile(**{**NOTHING_FORBIDDEN, **field}).forbids_nothing
