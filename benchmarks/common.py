@@ -10,7 +10,7 @@ import os
 import statistics
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter_ns
@@ -100,6 +100,22 @@ def interleaved(
             for _ in range(batch):
                 start = perf_counter_ns()
                 call()
+                taken = perf_counter_ns() - start
+                if number >= warmup:
+                    times.append(taken / 1000)
+    return [statistics.median(times) for times in samples]
+
+
+async def interleaved_async(
+    calls: Sequence[Callable[[], Awaitable[object]]], rounds: int, batch: int = 20, warmup: int = 5
+) -> list[float]:
+    """The same of coroutines, within the running event loop."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for number in range(warmup + rounds):
+        for call, times in zip(calls, samples, strict=True):
+            for _ in range(batch):
+                start = perf_counter_ns()
+                await call()
                 taken = perf_counter_ns() - start
                 if number >= warmup:
                     times.append(taken / 1000)

@@ -22,7 +22,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, Tracer
 
     from guarddb.decision.decision import Decision, Plan
 
@@ -103,6 +103,20 @@ class _RecordingSpan(StatementSpan):
             meters.duration.record(seconds, {**self._facts, **failure})
 
 
+def listens() -> bool:
+    """Whether anything in this process would take a span or a metric now."""
+    # The global providers are read anew each time (an SDK may be installed at any moment), but as the module
+    # variables that they are: the public getters look into os.environ first, which alone costs more than the
+    # budget of this call.
+    state = _state
+    if (
+        trace._TRACER_PROVIDER is not state.tracer_provider
+        or metrics_state._METER_PROVIDER is not state.meter_provider
+    ):
+        state.refresh()
+    return state.tracer is not None or state.meters is not None
+
+
 def start(
     info: ConnectionFacts,
     plan: Plan | None,
@@ -116,25 +130,9 @@ def start(
     The span's parent is the caller's current span; the span itself is never made current, because the
     driver's generators are resumed in whatever context the caller happens to be in.
     """
-    # The global providers are read anew each time (an SDK may be installed at any moment), but as the module
-    # variables that they are: the public getters look into os.environ first, which alone costs more than the
-    # budget of this call.
-    if _tracer_provider() is not _state.tracer_provider or _meter_provider() is not _state.meter_provider:
-        _state.refresh()
-    tracer = _state.tracer
-    if tracer is None and _state.meters is None:
+    if not listens():
         return NO_SPAN
-    return _start_recording(tracer, info, plan, policy_name, policy_version, text)
-
-
-def _start_recording(
-    tracer: Tracer | None,
-    info: ConnectionFacts,
-    plan: Plan | None,
-    policy_name: str | None,
-    policy_version: str | None,
-    text: str | None,
-) -> StatementSpan:
+    tracer = _state.tracer
     decision = plan.decision if plan is not None else None
     facts: dict[str, Any] = {"db.system.name": "postgresql"}
     if info.database:
@@ -262,7 +260,7 @@ class _State:
     def refresh(self) -> None:
         # The public getters also load what OTEL_PYTHON_TRACER_PROVIDER and OTEL_PYTHON_METER_PROVIDER name.
         tracers, meters = trace.get_tracer_provider(), metrics.get_meter_provider()
-        self.tracer_provider, self.meter_provider = _tracer_provider(), _meter_provider()
+        self.tracer_provider, self.meter_provider = trace._TRACER_PROVIDER, metrics_state._METER_PROVIDER
         silent = isinstance(tracers, trace.NoOpTracerProvider | trace.ProxyTracerProvider)
         self.tracer = None if silent else tracers.get_tracer(_SCOPE, schema_url=_SCHEMA_URL)
         silent = isinstance(meters, metrics.NoOpMeterProvider | metrics_state._ProxyMeterProvider)
@@ -270,14 +268,6 @@ class _State:
 
 
 _UNSEEN: Final = object()
-
-
-def _tracer_provider() -> TracerProvider | None:
-    return trace._TRACER_PROVIDER
-
-
-def _meter_provider() -> MeterProvider | None:
-    return metrics_state._METER_PROVIDER
 
 
 _state: Final = _State()

@@ -17,7 +17,7 @@ from psycopg.adapt import Transformer
 
 from guarddb import telemetry
 from guarddb.driver.inspection import cut, inspect_result, inspect_stream
-from guarddb.driver.query import COMPOSED, QueryMixin, guarded_query
+from guarddb.driver.query import COMPOSED, guarded_query
 from guarddb.driver.results import MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from guarddb.decision.decision import Decision
     from guarddb.driver.session import Session
 
+NO_SPAN = telemetry.NO_SPAN
 IDLE = pq.TransactionStatus.IDLE
+
+#: What a generator that has nothing to do looks like to `yield from`.
+_NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 
 _NEVER_JUDGED = "a statement reached the connection that was never judged"
 
@@ -88,16 +92,18 @@ class CursorMixin(_Cursor):
         before = getattr(self, "_results", None)
         super()._reset(reset_query)
         self._results = results = Results()
-        if isinstance(before, Results):
-            if before.pending:
-                # Sent in a pipeline by this cursor, not answered yet.
-                results.pending = before.pending
+        if type(before) is Results and (before.pending or not reset_query):
+            # Sent in a pipeline by this cursor, not answered yet.
+            results.pending = before.pending
             if not reset_query:  # closed: what was decided may still be asked
                 results.judged = before.judged
                 results.truncated = before.truncated
 
     # The statement: the policy and the catalog are made current, then it is converted and judged, and only
     # then is a transaction begun for it. Nothing of a refused statement is sent, BEGIN included.
+    #
+    # What is on the path of every statement is plain functions that give back a generator, psycopg's own where
+    # that will do: another generator around it would be resumed with it at each step.
 
     def _start_query(self, query: Query | None = None) -> PQGen[None]:
         # psycopg's own, but for the BEGIN, which comes when the statement has been judged.
@@ -114,13 +120,18 @@ class CursorMixin(_Cursor):
         if not session.fixed:
             session.follow()
         if session.attention or perf_counter() >= session.check_at:
-            yield from conn._guard_refresh_gen()
+            return cast("PQGen[None]", conn._guard_refresh_gen())
+        return _NOTHING_TO_WAIT_FOR
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
         cls = self._query_cls
         pgq = (COMPOSED.get(cls) or guarded_query(cls))(self._tx)
+        pgq.judged = None
         try:
             pgq.convert(query, params)
+            # A query class is free to end its convert() without dump(), as template strings do.
+            if pgq.judged is None:
+                pgq.judge()
         except PolicyViolation:
             self._guard_results().judged = self._guard.last
             raise
@@ -153,17 +164,14 @@ class CursorMixin(_Cursor):
     ) -> PQGen[None]:
         conn = self._conn
         session: Session = conn._guard
-        if session.counts:
-            self._guard_charge(cast("Any", pgq))
-        if not conn._autocommit and conn.pgconn.transaction_status == IDLE:
-            yield from conn._guard_begin_gen()
-        yield from super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-
-    def _guard_charge(self, pgq: QueryMixin) -> None:
-        judged = pgq.judged
-        if judged is not None:
-            self._conn._guard.charge(judged)
-            pgq.counted = True
+        # What was never judged is for the tripwire.
+        if session.counts and (judged := getattr(pgq, "judged", None)) is not None:
+            session.charge(judged)
+            pgq.counted = True  # type: ignore[attr-defined]
+        gen = super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+        if conn._autocommit or conn.pgconn.transaction_status != IDLE:
+            return gen
+        return _one_after_the_other(conn._guard_begin_gen(), gen)
 
     def _guard_sending(self, pgq: Any) -> None:
         """The tripwire, and the note of what goes to the server. Nothing is sent that does not pass here."""
@@ -173,22 +181,29 @@ class CursorMixin(_Cursor):
         if judged is None or judged.blocked or pgq.query is not judged.sent:
             raise session.deny("internal_error", _NEVER_JUDGED)
         if session.counts and not pgq.counted:
-            self._guard_charge(pgq)
+            session.charge(judged)
+            pgq.counted = True
         results = self._results
         if type(results) is not Results:
             results = self._guard_results()
-        span = telemetry.start(session.facts, judged.plan, session.policy_name, session.version, judged.text)
+        span = NO_SPAN
+        if telemetry.listens():
+            span = telemetry.start(
+                session.facts, judged.plan, session.policy_name, session.version, judged.text
+            )
         if conn._pipeline is not None:
             if results.pending is None:
                 results.pending = deque()
             results.pending.append((judged, span))
         else:
             results.judged = judged
-            results.inspect = results.inspect or judged.inspect
-            results.span = session.span = span
+            if judged.inspect:
+                results.inspect = True
+            if span is not NO_SPAN or session.span is not NO_SPAN:
+                results.span = session.span = span
         if judged.effects:
             session.note_sent(judged)
-        else:
+        elif session.began:
             session.began = False
         if judged.sensitive or session.sensitive:
             session.note_sensitive(judged, idle=conn.pgconn.transaction_status == IDLE)
@@ -213,7 +228,7 @@ class CursorMixin(_Cursor):
 
     def _raise_for_result(self, result: PGresult) -> Any:
         results = self._guard_results()
-        span = results.pending.popleft()[1] if results.pending else telemetry.NO_SPAN
+        span = results.pending.popleft()[1] if results.pending else NO_SPAN
         self._guard.fail()
         try:
             super()._raise_for_result(result)
@@ -226,15 +241,16 @@ class CursorMixin(_Cursor):
         if type(mine) is not Results:
             mine = self._guard_results()
         judged, span = mine.judged, mine.span
+        many = self._execmany_returning
         if mine.pending:
             judged, span = mine.pending.popleft()
-        many = self._execmany_returning
+            if many is None:
+                # Of another statement of this cursor's than the last one it has sent.
+                mine.judged, mine.inspect = judged, judged.inspect
+                mine.caps = mine.reported = None
         if judged is not None:
             if many is None:
-                mine.judged = judged
                 mine.statements = judged.statements
-                mine.inspect = judged.inspect
-                mine.caps = mine.reported = None
             elif many:
                 # One statement for each set of parameters, and each may have a plan of its own.
                 mine.statements += judged.statements[:1] * len(results)
@@ -245,7 +261,7 @@ class CursorMixin(_Cursor):
             if judged.effects:
                 self._guard_effects(judged, results)
         super()._set_results(results)
-        if span is not None and span is not telemetry.NO_SPAN:
+        if span is not NO_SPAN:
             rows = self._rowcount if self.pgresult is not None and self.pgresult.nfields else None
             span.end(rows=rows, truncated=mine.truncated)
 
@@ -285,7 +301,7 @@ class CursorMixin(_Cursor):
             return result
         if result is not None and results.inspect:
             result = inspect_stream(self, results, result, first=first)
-        if result is None and results.span is not None:
+        if result is None:
             results.span.end(truncated=results.truncated)
         elif result is not None:
             results.streamed += result.ntuples
@@ -295,6 +311,11 @@ class CursorMixin(_Cursor):
         if not self._conn._pipeline:
             yield from self._guard_before_begin_gen(statement, params, copy=True)
         yield from super()._start_copy_gen(statement, params)
+
+
+def _one_after_the_other(first: PQGen[None], second: PQGen[None]) -> PQGen[None]:
+    yield from first
+    yield from second
 
 
 class ServerCursorGuard(CursorMixin):

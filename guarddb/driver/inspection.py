@@ -29,33 +29,40 @@ if TYPE_CHECKING:
 logger = logging.getLogger("guarddb")
 psycopg_logger = logging.getLogger("psycopg")
 
-TUPLES_OK = pq.ExecStatus.TUPLES_OK
-_COPYING = (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)
+TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
+_COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
 Masks = dict[int, Callable[[bytes], "bytes | None"]]
 
 
 def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
     """Show result `i`, which psycopg has just made the current one, as its plan wants it shown."""
-    results.truncated = False
+    if results.truncated:
+        results.truncated = False
     result = results[i]
     statements = results.statements
     # More results than statements do not happen (the server answers each once); the last plan would hold for
     # them.
-    statement = statements[min(i, len(statements) - 1)] if statements else None
+    statement = (statements[i] if i < len(statements) else statements[-1]) if statements else None
     if statement is not None and statement.hidden_returning:
         cursor.pgresult = CommandView(result)
         rows = result.command_tuples
         cursor._rowcount = rows if rows is not None else -1
         cursor._make_row = cursor._make_row_maker()
         return
-    if not result.nfields or result.status in _COPYING:
+    columns = result.nfields
+    status = result.status
+    if not columns or status in _COPYING:
         return
-    masks = _mask_columns(cursor, result, statement, format)
     session: Session = cursor._conn._guard
+    masks: Masks | None = None
+    if (statement is not None and statement.keyed_hashes) or (
+        session.origins and not session.masked_tables.isdisjoint(map(result.ftable, range(columns)))
+    ):
+        masks = _mask_columns(cursor, session, result, statement, format)
     if session.egress:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result)
-    if result.status != TUPLES_OK:
+        cursor._tx = MeteredTransformer(cursor._tx, session, result, columns)
+    if status != TUPLES_OK:
         return  # the description of a portal: it has columns and no rows
     shown = result.ntuples
     cap = statement.row_cap if statement is not None else None
@@ -70,12 +77,12 @@ def inspect_stream(cursor: Any, results: Results, result: PGresult, *, first: bo
     """The same for a chunk of stream(); None ends the stream."""
     judged = results.judged
     statement = judged.statements[0] if judged is not None and judged.statements else None
-    masks = _mask_columns(cursor, result, statement, None, loaders=first)
+    session: Session = cursor._conn._guard
+    masks = _mask_columns(cursor, session, result, statement, None, loaders=first)
     shown = result.ntuples
     cap = statement.row_cap if statement is not None else None
-    session: Session = cursor._conn._guard
     if session.egress and first:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result)
+        cursor._tx = MeteredTransformer(cursor._tx, session, result, result.nfields)
     if cap is not None and results.streamed + shown > cap:
         shown = max(0, cap - results.streamed)
         cut(cursor, results, result, shown, cap, masks)
@@ -134,6 +141,7 @@ def notify(conn: Any, message: str, hint: str) -> None:
 
 def _mask_columns(
     cursor: Any,
+    session: Session,
     result: PGresult,
     statement: StatementPlan | None,
     format: pq.Format | None,
@@ -141,9 +149,8 @@ def _mask_columns(
     loaders: bool = True,
 ) -> Masks | None:
     """Give masked columns their loaders. The columns of the result's view that need a mask, or None."""
-    session: Session = cursor._conn._guard
     oids: dict[int, int] = {}
-    if statement is not None:
+    if statement is not None and statement.keyed_hashes:
         oids = dict.fromkeys(statement.keyed_hashes, HASH_OID)
     origins = session.origins
     if origins:

@@ -7,14 +7,15 @@ Hooking only `convert()` is a hole: `ClientCursor.executemany` renders every row
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from psycopg._queries import PostgresClientQuery, PostgresQuery, PostgresRawQuery
 
 if TYPE_CHECKING:
-    from psycopg.abc import Params, Query
+    from psycopg.abc import Params
 
     from guarddb.driver.plans import Judged
+    from guarddb.driver.session import Session
 
 
 class QueryMixin(PostgresQuery):
@@ -26,26 +27,25 @@ class QueryMixin(PostgresQuery):
     judged: Judged | None
     counted: bool
 
-    def convert(self, query: Query, vars: Params | None) -> None:
-        self.judged = None
-        super().convert(query, vars)
-        # A query class is free to end its convert() without dump(), as template strings do.
-        if self.judged is None:
-            self._judge()
-
     def dump(self, vars: Params | None) -> None:
         super().dump(vars)
-        self._judge()
+        self.judge()
 
-    def _judge(self) -> None:
-        judged = self.judged
+    def judge(self) -> None:
+        """Judge what is in `query` now. Raises PolicyViolation when it is refused."""
+        judged = getattr(self, "judged", None)
         query = self.query
         if judged is not None and query is judged.sent:
             # Only the parameters are new. Judged again all the same (the policy may have changed since), and
             # by the agent's own text: what is sent already holds masks and filters.
             query = judged.original
-        session = cast("Any", self._tx.connection)._guard
-        self.judged = judged = session.judge(query)
+        session: Session = self._tx.connection._guard  # type: ignore[union-attr]
+        judged = session.plans.get(query)
+        if judged is None or session.on_decision is not None:
+            judged = session.judge(query)
+        else:
+            session.last = judged
+        self.judged = judged
         self.query = judged.sent
         self.counted = False
 

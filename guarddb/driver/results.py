@@ -9,10 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psycopg import pq
 from psycopg.adapt import Loader
+
+from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
     from psycopg.abc import AdaptContext, Buffer
@@ -50,7 +53,7 @@ class Results(list["PGresult"]):
     reported: set[int] | None = None
     #: rows that stream() has handed out
     streamed: int = 0
-    span: StatementSpan | None = None
+    span: StatementSpan = NO_SPAN
 
 
 class KeyedHash:
@@ -195,29 +198,21 @@ class MeteredTransformer:
 
     __slots__ = ("_charge", "_columns", "_get_value", "real")
 
-    def __init__(self, real: Any, session: Session, result: PGresult) -> None:
+    def __init__(self, real: Any, session: Session, result: PGresult, columns: int) -> None:
         self.real = real
         self._charge = session.charge_bytes
         self._get_value = result.get_value
-        self._columns = range(result.nfields)
+        self._columns = range(columns)
 
     def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
-        get_value, size = self._get_value, 0
-        for column in self._columns:
-            value = get_value(row, column)
-            if value is not None:
-                size += len(value)
-        if size:
+        if size := sum(map(len, filter(None, map(self._get_value, repeat(row), self._columns)))):
             self._charge(size)
         return self.real.load_row(row, make_row)
 
     def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
         get_value, columns, size = self._get_value, self._columns, 0
         for row in range(row0, row1):
-            for column in columns:
-                value = get_value(row, column)
-                if value is not None:
-                    size += len(value)
+            size += sum(map(len, filter(None, map(get_value, repeat(row), columns))))
         if size:
             self._charge(size)
         return self.real.load_rows(row0, row1, make_row)

@@ -346,11 +346,8 @@ class Session:
 
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out. Raises as `charge` does."""
-        budget = self.budget
-        if budget is None:
-            return
         try:
-            budget.charge_bytes(amount)
+            self.budget.charge_bytes(amount)  # type: ignore[union-attr]
         except Exception as ex:
             error = self._no_budget(ex, None)
         else:
