@@ -16,6 +16,10 @@ from guarddb.tree import Node
 from guarddb.vocabulary import MaskKind, strictest
 
 REDACTED = "[redacted]"
+#: The length of the varchar in which a value leaves the server that the process has to hash. Nothing else has
+#: this length (the most that PostgreSQL allows is one more), so that the result itself says what it holds: a driver that
+#: took it for another statement's would not show it raw.
+TO_BE_HASHED = 10_485_759
 _CHARACTER = "S"
 _BYTEA = "pg_catalog.bytea"
 #: Types whose cast to text is not what PostgreSQL prints: true/t, padded char(n), 1.2.3.4/32.
@@ -138,7 +142,9 @@ class MaskWriter:
 
     def _wanted(self, output: Output) -> MaskKind | None:
         """The mask to write at this output: None when what comes from below is masked as strictly already."""
-        if output.raw and id(output) not in self.keyed:
+        if id(output) in self.keyed:
+            return "hash"  # every branch of a set operation, for the mark on the type must be on all of them
+        if output.raw:
             return None
         kind = strictest(self._mask(output), output.required)
         if kind is None:
@@ -187,11 +193,12 @@ class MaskWriter:
             self.targets.wraps[id(target)] = (query, target, output, form)
 
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
+        if id(output) in self.keyed:
+            # The key never enters the SQL.
+            printed = as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
+            return f"({printed})::pg_catalog.varchar({TO_BE_HASHED})"
         if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):
-            # The key never enters the SQL. What is not hashed in the process leaves as NULL.
-            if id(output) not in self.keyed:
-                return "NULL::pg_catalog.text"
-            return as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
+            return "NULL::pg_catalog.text"  # what is not hashed in the process
         return mask_expression(kind, column, attribute)
 
     def _keep_places(self, output: Output, query: Query, text: str) -> None:

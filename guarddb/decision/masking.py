@@ -11,6 +11,7 @@ from guarddb.decision.compiled import CompiledPolicy, Governance
 from guarddb.decision.decision import MaskedColumn
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import MaskKind
@@ -173,8 +174,12 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
     if statement.top is not None:
         kinds = [governance.mask_of(output) for output in statement.top.outputs]
     elif not statement.fields.get("is_from"):
+        columns = string_list(statement.fields.get("attlist", ()))
         kinds = [
-            kind for reference in statement.references for kind in governance.rules(reference).masks.values()
+            kind
+            for reference in statement.references
+            for column, kind in governance.rules(reference).masks.items()
+            if not columns or column in columns
         ]
     if "hash" in kinds:
         return Refusal(

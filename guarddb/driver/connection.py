@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from weakref import ReferenceType, ref
 
 import psycopg as _psycopg
+from psycopg import ConnectionInfo, pq
 from psycopg import errors as e
-from psycopg import pq
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg.rows import Row
@@ -22,7 +22,7 @@ from guarddb import telemetry
 from guarddb.driver.attachment import ARGUMENTS, Attachment
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
-from guarddb.driver.faults import cleaned, translated
+from guarddb.driver.faults import cleaned, message_of_the_connection, translated
 from guarddb.driver.freshness import Looks, refresh_gen, set_walls_gen
 from guarddb.driver.results import register_loaders
 from guarddb.driver.session import Session
@@ -49,6 +49,10 @@ IDLE = pq.TransactionStatus.IDLE
 _CURSOR_INIT = BaseCursor.__init__.__code__
 #: psycopg's own default: seconds between two looks for a Ctrl-C
 _WAIT_INTERVAL = 0.1
+
+
+#: psycopg's own, without what others may put in their places later.
+_CONNECT = {cls: vars(cls)["connect"] for cls in (_psycopg.Connection, _psycopg.AsyncConnection)}
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[Attachment, dict[str, Any]]:
@@ -91,6 +95,11 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         """What is left of the policy's budgets; it asks the budget store."""
         budget = self._guard.budget
         return budget.remaining() if budget is not None else None
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """As psycopg's; row data is cut out of its `error_message`."""
+        return GuardedInfo(self.pgconn, self._guard)
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -200,6 +209,19 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         return error
 
 
+class GuardedInfo(ConnectionInfo):
+    """psycopg's, but for the server's last message, which may quote rows."""
+
+    def __init__(self, pgconn: PGconn, session: Session) -> None:
+        super().__init__(pgconn)
+        self._session = session
+
+    @property
+    def error_message(self) -> str:
+        """The message of the last error, as the exception said it."""
+        return message_of_the_connection(self._session, super().error_message)
+
+
 def _adopt(cursor: Any) -> None:
     if isinstance(cursor, BaseCursor) and not isinstance(cursor, CursorMixin):
         cursor.__class__ = guarded(type(cursor))
@@ -300,15 +322,24 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         Raises:
             PolicyError: there is no policy, or it is not valid; no connection is made then.
         """
+        return cls._guard_connect(super().connect, conninfo, row_factory=row_factory, **kwargs)
+
+    @classmethod
+    def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
+        """Connect by `connect`, which makes a connection of this class, and attach the policy."""
         attachment, arguments = split_arguments(kwargs)
-        conn = super().connect(conninfo, row_factory=row_factory, **arguments)
+        conn = connect(*args, **arguments)
+        if not isinstance(conn, ConnectionMixin):
+            # Somebody put a function in psycopg's place that does not pass on the class.
+            conn.close()
+            conn = _CONNECT[_psycopg.Connection].__get__(None, cls)(*args, **arguments)
         try:
             with conn.lock:
                 conn.wait(conn._guard_open_gen(attachment))
         except BaseException:
             conn.close()
             raise
-        return conn
+        return cast("Self", conn)
 
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
@@ -388,15 +419,23 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         cls, conninfo: str = "", *, row_factory: AsyncRowFactory[Row] | None = None, **kwargs: Any
     ) -> Self:
         """Connect as `Connection.connect` does."""
+        return await cls._guard_connect(super().connect, conninfo, row_factory=row_factory, **kwargs)
+
+    @classmethod
+    async def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
+        """As `Connection._guard_connect`."""
         attachment, arguments = split_arguments(kwargs)
-        conn = await super().connect(conninfo, row_factory=row_factory, **arguments)
+        conn = await connect(*args, **arguments)
+        if not isinstance(conn, ConnectionMixin):
+            await conn.close()
+            conn = await _CONNECT[_psycopg.AsyncConnection].__get__(None, cls)(*args, **arguments)
         try:
             async with conn.lock:
                 await conn.wait(conn._guard_open_gen(attachment))
         except BaseException:
             await conn.close()
             raise
-        return conn
+        return cast("Self", conn)
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None

@@ -16,9 +16,10 @@ from psycopg._queries import PostgresClientQuery
 from psycopg.adapt import Transformer
 
 from guarddb import telemetry
-from guarddb.driver.inspection import cut, inspect_result, inspect_stream
+from guarddb.driver.inspection import FetchedRows, cut, inspect_result, inspect_stream
+from guarddb.driver.names import server_name
 from guarddb.driver.query import COMPOSED, guarded_query
-from guarddb.driver.results import MeteredTransformer, Results
+from guarddb.driver.results import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
 
-    from guarddb.decision.decision import Decision
+    from guarddb.decision.decision import Decision, StatementPlan
+    from guarddb.driver.names import Remembered
     from guarddb.driver.session import Session
 
 NO_SPAN = telemetry.NO_SPAN
@@ -140,10 +142,17 @@ class CursorMixin(_Cursor):
     def _guard_before_begin_gen(
         self, query: Query, params: Params | None, *, copy: bool = False
     ) -> PQGen[None]:
-        """For the generators of psycopg's that begin and convert in one go: judge, then begin."""
+        """For the generators of psycopg's that begin and convert in one go: judge and count, then begin."""
+        if (yield from self._guard_judge_gen(query, params, copy=copy)):
+            yield from self._conn._guard_begin_gen()
+
+    def _guard_judge_gen(self, query: Query, params: Params | None, *, copy: bool = False) -> PQGen[bool]:
+        """Judge and count a statement that would begin a transaction; whether it would."""
+        if self._closed:
+            raise _psycopg.InterfaceError("the cursor is closed")
         conn = self._conn
         if conn._autocommit or conn.pgconn.transaction_status != IDLE:
-            return
+            return False
         self._reset()
         session: Session = conn._guard
         session.follow()
@@ -157,7 +166,10 @@ class CursorMixin(_Cursor):
         if judged.blocked:
             self._guard_results().judged = judged
             session.report(judged)
-        yield from conn._guard_begin_gen()
+        if session.counts:
+            session.charge(judged)
+            session.prepaid = judged.original
+        return True
 
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
@@ -181,8 +193,10 @@ class CursorMixin(_Cursor):
         if judged is None or judged.blocked or pgq.query is not judged.sent:
             raise session.deny("internal_error", _NEVER_JUDGED)
         if session.counts and not pgq.counted:
-            session.charge(judged)
+            if session.prepaid != judged.original:
+                session.charge(judged)
             pgq.counted = True
+        session.prepaid = None
         results = self._results
         if type(results) is not Results:
             results = self._guard_results()
@@ -266,18 +280,23 @@ class CursorMixin(_Cursor):
             span.end(rows=rows, truncated=mine.truncated)
 
     def _guard_effects(self, judged: Any, results: list[PGresult]) -> None:
-        names = self._guard.names
-        names.confirm(judged)
-        for index, statement in enumerate(judged.statements):
-            if statement.session_verb != "fetch" or statement.row_cap is None or index >= len(results):
-                continue
-            portal = names.portals.get(statement.session_name or "")
-            if portal is not None:
-                mine = self._guard_results()
+        self._guard.names.confirm(judged)
+        mine = self._guard_results()
+        first = len(mine) if self._execmany_returning else 0
+        for index, statement in enumerate(judged.statements[: len(results)]):
+            portal, left = self._guard_portal_of(statement)
+            if portal is not None and left is not None:
                 mine.inspect = True
                 mine.caps = mine.caps or {}
-                mine.caps[index] = left = max(0, statement.row_cap - portal.delivered)
+                mine.caps[first + index] = left
                 portal.delivered += min(left, results[index].ntuples)
+
+    def _guard_portal_of(self, statement: StatementPlan) -> tuple[Remembered | None, int | None]:
+        """The portal that a FETCH is about, and how many rows of it may still be handed out."""
+        if statement.session_verb != "fetch" or statement.row_cap is None:
+            return None, None
+        portal = self._guard.names.portals.get(statement.session_name or "")
+        return portal, None if portal is None else max(0, statement.row_cap - portal.delivered)
 
     def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
         tx: Any = self._tx
@@ -293,19 +312,46 @@ class CursorMixin(_Cursor):
     ) -> PQGen[None]:
         yield from self._guard_before_begin_gen(query, params)
         yield from super()._stream_send_gen(query, params, binary=binary, size=size)
+        session = self._guard
+        # libpq keeps its mode of handing out rows for the first command of the next pipeline.
+        session.streamed = session.attention = True
+        mine = self._guard_results()
+        if mine.judged is not None and mine.judged.statements:
+            mine.statements = mine.judged.statements
+            mine.portal, left = self._guard_portal_of(mine.statements[0])
+            mine.caps = {0: left} if left is not None else None
 
     def _stream_fetchone_gen(self, first: bool) -> PQGen[PGresult | None]:
-        result = yield from super()._stream_fetchone_gen(first)
         results = self._results
+        result = yield from super()._stream_fetchone_gen(first)
         if type(results) is not Results:
             return result
+        if first and results.statements and results.statements[0].hidden_returning:
+            if result is not None:
+                yield from self._guard_drain_gen()
+                self.pgresult = cast("PGresult", CommandView(result))
+            raise _psycopg.ProgrammingError("the operation in stream() didn't produce a result")
         if result is not None and results.inspect:
-            result = inspect_stream(self, results, result, first=first)
+            shown = inspect_stream(self, results, result, first=first)
+            if results.truncated:
+                # Read to its end, and not cancelled as psycopg does with a stream that somebody leaves: a write must
+                # not be undone because some of what it returns is not shown.
+                view = self.pgresult
+                yield from self._guard_drain_gen()
+                self.pgresult = view
+                self._tx.set_pgresult(result, set_loaders=False)
+            result = shown
         if result is None:
             results.span.end(truncated=results.truncated)
-        elif result is not None:
+        else:
             results.streamed += result.ntuples
+            if results.portal is not None:
+                results.portal.delivered += result.ntuples
         return result
+
+    def _guard_drain_gen(self) -> PQGen[None]:
+        while (yield from super()._stream_fetchone_gen(first=False)) is not None:
+            pass
 
     def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
         if not self._conn._pipeline:
@@ -327,21 +373,30 @@ class ServerCursorGuard(CursorMixin):
         self, query: Query, params: Params | None = None, binary: bool | None = None
     ) -> PQGen[None]:
         server = cast("Any", self)
-        if not server._withhold and self._conn.pgconn.transaction_status == IDLE:
-            # The last portal went with its transaction. psycopg sees that too, but looks after the BEGIN below,
-            # and would then close a portal that is not there.
+        begins = yield from self._guard_judge_gen(server._make_declare_statement(query), params)
+        if begins:
+            if server._described and server._withhold:
+                # As psycopg does first of all; behind the BEGIN it would close within the new transaction.
+                yield from self._close_gen()
+            # A portal without hold went with its transaction. psycopg sees that too, but after the BEGIN.
             server._described = False
-        yield from self._guard_before_begin_gen(server._make_declare_statement(query), params)
+            yield from self._conn._guard_begin_gen()
         yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
+
+    @property
+    def _guard_name(self) -> str:
+        return server_name(cast("Any", self)._name, self._guard.encoding)
 
     def _describe_gen(self) -> PQGen[None]:
         session = self._guard
         server = cast("Any", self)
+        name = self._guard_name
         before = self._guard_results()
         judged = before.judged
-        portal = session.names.portals.get(server._name)
+        portal = session.names.portals.get(name)
         if judged is not None and (portal is None or portal.judged is not judged):
-            session.names.open_portal(server._name, judged, session.context, hold=server._withhold)
+            session.names.open_portal(name, judged, session.context, hold=server._withhold)
+            portal = session.names.portals.get(name)
         elif judged is None and portal is not None:
             judged = portal.judged
         yield from super()._describe_gen()  # type: ignore[misc]
@@ -349,27 +404,31 @@ class ServerCursorGuard(CursorMixin):
         mine = Results(self._results)
         self._results = mine
         mine.span = before.span
+        mine.portal = portal
         if judged is not None:
             mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect
             session.names.confirm(judged)
         if mine.inspect:
             inspect_result(self, mine, 0, server._format)
 
-    def _guard_portal_gen(self) -> PQGen[Any]:
+    def _guard_portal_gen(self) -> PQGen[Remembered | None]:
         """The portal that FETCH or MOVE is about, judged by the policy of now."""
+        if self._closed:
+            raise _psycopg.InterfaceError("the cursor is closed")
         conn = self._conn
         session: Session = conn._guard
         session.follow()
         if session.attention or perf_counter() >= session.check_at:
             yield from conn._guard_refresh_gen()
-        name = cast("Any", self)._name
+        name = self._guard_name
         portal = session.names.portals.get(name)
         if session.observe:
             return portal
+        mine = self._guard_results()
         if portal is None:
             if not session.restricts:
                 return None
-            if self._guard_results().judged is not None:
+            if mine.judged is not None:
                 # This cursor opened it, and it went with its transaction: the server would say the same. It is
                 # not asked, for somebody else may have given the name to another portal since.
                 raise _psycopg.errors.InvalidCursorName(f'cursor "{name}" does not exist')
@@ -383,33 +442,44 @@ class ServerCursorGuard(CursorMixin):
             if refused is not None:
                 raise session.violation(refused.decision)
             portal = session.names.portals[name]
+        if mine.portal is not None and mine.portal.opening is not portal.opening:
+            # The name is another portal's by now, of other columns perhaps.
+            cast("Any", self)._described = False
         if portal.judged.sensitive:
-            session.sensitive = True
+            session.sensitive = session.met_sensitive = True
         return portal
 
     def _fetch_gen(self, num: int | None) -> PQGen[list[Any]]:
         server = cast("Any", self)
-        if self._closed:
-            raise _psycopg.InterfaceError("the cursor is closed")
         portal = yield from self._guard_portal_gen()
         if not server._described:
             yield from self._conn._guard_begin_gen()
-        cap = portal.statement.row_cap if portal is not None and not self._guard.observe else None
-        if cap is None:
+            yield from self._start_query()
+            yield from self._describe_gen()
+        if self._guard.observe:
             rows: list[Any] = yield from super()._fetch_gen(num)  # type: ignore[misc]
             return rows
-        left = max(0, cap - portal.delivered)
-        if not left and self.truncated:
-            return []
-        # One more than is handed out tells whether there is more.
-        asked = left + 1 if num is None or num > left else num
-        rows = yield from super()._fetch_gen(asked)  # type: ignore[misc]
-        shown = rows[:left]
-        portal.delivered += len(shown)
-        if len(rows) > len(shown):
-            results = self._guard_results()
-            cut(self, results, cast("PGresult", self.pgresult), len(shown), cap)
-        return shown
+        statement = portal.statement if portal is not None else None
+        cap = statement.row_cap if statement is not None else None
+        left = None
+        if portal is not None and cap is not None:
+            left = max(0, cap - portal.delivered)
+            if not left and self.truncated:
+                return []
+            if num is None or num > left:
+                num = left + 1  # one more than is handed out tells whether there is more
+        transformer = self._tx
+        self._tx = fetched = cast("Any", FetchedRows(self, statement, left))
+        try:
+            rows = yield from super()._fetch_gen(num)  # type: ignore[misc]
+        finally:
+            self._tx = transformer
+        if portal is not None:
+            portal.delivered += len(rows)
+        result = fetched.result
+        if left is not None and result is not None and result.ntuples > left:
+            cut(self, self._guard_results(), result, left, cap, fetched.masks)
+        return rows
 
     def _scroll_gen(self, value: int, mode: str) -> PQGen[None]:
         yield from self._guard_portal_gen()
@@ -417,4 +487,4 @@ class ServerCursorGuard(CursorMixin):
 
     def _close_gen(self) -> PQGen[None]:
         yield from super()._close_gen()  # type: ignore[misc]
-        self._guard.names.forget(portal=cast("Any", self)._name)
+        self._guard.names.forget(portal=self._guard_name)

@@ -104,14 +104,29 @@ def translated(session: Session, error: e.Error) -> e.Error:
     diagnostic = error.diag
     primary = diagnostic.message_primary or ""
     if diagnostic.sqlstate == "22P02" and (marker := _ROW_FILTER_MARKER.search(primary)):
-        return _row_filter_violation(session, marker[1])
+        violation = _row_filter_violation(session, marker[1])
+        session.last_message = f"ERROR:  {violation}\n"
+        return violation
     if session.sensitive and (fields := cleaned(diagnostic)) is not None:
         # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the
         # values.
         error._info = fields
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
+    severity = (error._info.get(Field.SEVERITY) if isinstance(error._info, dict) else None) or b"ERROR"
+    session.last_message = f"{severity.decode(error._encoding, 'replace')}:  {error}\n"
     return error
+
+
+def message_of_the_connection(session: Session, message: str) -> str:
+    """libpq's copy of the server's last message, as the exception says it.
+
+    libpq holds it until the next command; which statement it is about is not said there. So on a connection that has met
+    masked or filtered rows no text is passed on that an exception has not passed on before.
+    """
+    if not message or session.observe or not session.met_sensitive:
+        return message
+    return session.last_message
 
 
 def _row_filter_violation(session: Session, table: str | None) -> PolicyViolation:

@@ -40,8 +40,13 @@ ACTIVE = pq.TransactionStatus.ACTIVE
 IDLE = pq.TransactionStatus.IDLE
 INTRANS = pq.TransactionStatus.INTRANS
 FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
-COMMAND_OK = pq.ExecStatus.COMMAND_OK
-TUPLES_OK = pq.ExecStatus.TUPLES_OK
+#: The second is for single rows, see `refresh_gen`.
+_ANSWERS = (
+    pq.ExecStatus.TUPLES_OK,
+    pq.ExecStatus.SINGLE_TUPLE,
+    pq.ExecStatus.COMMAND_OK,
+    pq.ExecStatus.TUPLES_CHUNK,
+)
 ABORTED = pq.PipelineStatus.ABORTED
 
 #: Seconds between two looks at the session, at least; a slow server is asked less often, see `_COST_SHARE`.
@@ -128,6 +133,11 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
     if session.began and session.catalog is not None and not session.stale:
         # SET TRANSACTION must come before any query, ours included.
         return
+    if session.streamed and pipeline is not None:
+        # libpq hands out the rows of a pipeline's first command one by one when the last command before it did, and
+        # then psycopg fails with a command that returns rows.
+        yield from ask_gen(conn, b"SELECT")
+    session.streamed = False
     if session.walls_due or _walls_fell(session, conn):
         yield from set_walls_gen(session, conn)
         session.walls_due = status != IDLE
@@ -241,19 +251,23 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
     pgconn = conn.pgconn
     if conn._pipeline is None:
         # The base class's, not the guarded connection's: that one would come back here.
-        result = yield from BaseConnection._exec_command(conn, command)
+        results = [(yield from BaseConnection._exec_command(conn, command))]
     else:
         # psycopg's _exec_command returns nothing here. The pipeline is empty (see `refresh_gen`), so the next
         # results that arrive are those of this exchange.
         pgconn.send_query_params(command, None)
         pgconn.pipeline_sync()
         yield from send(pgconn)
-        results = yield from fetch_many(pgconn)
+        results = [*(yield from fetch_many(pgconn))] or [None]
         yield from fetch_many(pgconn)
-        result = results[0] if results else None
-        if result is not None and result.status == FATAL_ERROR:
-            raise e.error_from_result(result, encoding=pgconn._encoding)
-    if result is None or result.status not in (COMMAND_OK, TUPLES_OK):
-        raise OperationalError("the server did not answer a question of guarddb's")
-    columns = range(result.nfields)
-    return [tuple(result.get_value(number, column) for column in columns) for number in range(result.ntuples)]
+    for result in results:
+        if result is None or result.status not in _ANSWERS:
+            if result is not None and result.status == FATAL_ERROR:
+                raise e.error_from_result(result, encoding=pgconn._encoding)
+            raise OperationalError("the server did not answer a question of guarddb's")
+    return [
+        tuple(result.get_value(number, column) for column in range(result.nfields))
+        for result in results
+        if result is not None
+        for number in range(result.ntuples)
+    ]

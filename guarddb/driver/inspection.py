@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 from psycopg import errors as e
 from psycopg import pq
@@ -13,7 +14,10 @@ from psycopg.pq import DiagnosticField as Field
 from guarddb.driver.results import (
     HASH_OID,
     NULL_OID,
+    TO_BE_HASHED_FMOD,
+    VARCHAR_OID,
     CommandView,
+    Masks,
     MeteredTransformer,
     Results,
     ResultView,
@@ -32,18 +36,13 @@ psycopg_logger = logging.getLogger("psycopg")
 TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
-Masks = dict[int, Callable[[bytes], "bytes | None"]]
-
 
 def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
     """Show result `i`, which psycopg has just made the current one, as its plan wants it shown."""
     if results.truncated:
         results.truncated = False
     result = results[i]
-    statements = results.statements
-    # More results than statements do not happen (the server answers each once); the last plan would hold for
-    # them.
-    statement = (statements[i] if i < len(statements) else statements[-1]) if statements else None
+    statement = _statement_of(results, i)
     if statement is not None and statement.hidden_returning:
         cursor.pgresult = CommandView(result)
         rows = result.command_tuples
@@ -52,18 +51,18 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         return
     columns = result.nfields
     status = result.status
-    if not columns or status in _COPYING:
+    if status != TUPLES_OK and (not columns or status in _COPYING):
         return
     session: Session = cursor._conn._guard
-    masks: Masks | None = None
-    if (statement is not None and statement.keyed_hashes) or (
-        session.origins and not session.masked_tables.isdisjoint(map(result.ftable, range(columns)))
-    ):
-        masks = _mask_columns(cursor, session, result, statement, format)
+    oids = _masked_columns(session, result, statement, columns)
+    masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, format)
+    if status != TUPLES_OK:
+        # The description of a portal: it has columns and no rows.
+        if masks:
+            cursor.pgresult = ResultView(result, 0, masks)
+        return
     if session.egress:
         cursor._tx = MeteredTransformer(cursor._tx, session, result, columns)
-    if status != TUPLES_OK:
-        return  # the description of a portal: it has columns and no rows
     shown = result.ntuples
     cap = statement.row_cap if statement is not None else None
     left = results.caps.get(i, cap) if results.caps is not None else cap
@@ -73,33 +72,89 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         cursor.pgresult = ResultView(result, shown, masks)
 
 
+def _statement_of(results: Results, i: int) -> StatementPlan | None:
+    statements = results.statements
+    if len(statements) == len(results):
+        return statements[i]
+    if not statements:
+        return None
+    # A rule of a table (DO ALSO SELECT) gave a result more, and nobody can say which: what holds for one of
+    # them holds for all.
+    caps = [each.row_cap for each in statements if each.row_cap is not None]
+    return replace(
+        statements[0],
+        row_cap=min(caps, default=None),
+        hidden_returning=any(each.hidden_returning for each in statements),
+        keyed_hashes=(),
+        output_kinds=MappingProxyType({}),
+    )
+
+
 def inspect_stream(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
-    """The same for a chunk of stream(); None ends the stream."""
-    judged = results.judged
-    statement = judged.statements[0] if judged is not None and judged.statements else None
+    """The same for a chunk of stream(); None when none of it is to be shown."""
+    statement = results.statements[0] if results.statements else None
     session: Session = cursor._conn._guard
-    masks = _mask_columns(cursor, session, result, statement, None, loaders=first)
+    columns = result.nfields
+    oids = _masked_columns(session, result, statement, columns, report=first)
+    masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, None, loaders=first)
     shown = result.ntuples
     cap = statement.row_cap if statement is not None else None
+    left = results.caps.get(0, cap) if results.caps is not None else cap
     if session.egress and first:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result, result.nfields)
-    if cap is not None and results.streamed + shown > cap:
-        shown = max(0, cap - results.streamed)
+        cursor._tx = MeteredTransformer(cursor._tx, session, result, columns)
+    if left is not None and results.streamed + shown > left:
+        shown = max(0, left - results.streamed)
         cut(cursor, results, result, shown, cap, masks)
-        # psycopg cancels what is left of a stream that ends early.
-        return cursor.pgresult if shown else None
+        return cast("PGresult", cursor.pgresult) if shown else None
     if masks:
         cursor.pgresult = ResultView(result, shown, masks)
     return result
+
+
+class FetchedRows:
+    """Stands in for psycopg's transformer while a server cursor FETCHes.
+
+    Every FETCH is looked at like a new result: what the portal of a name is may have changed since it was described.
+    """
+
+    __slots__ = ("_cursor", "_statement", "_tx", "left", "masks", "real", "result")
+
+    def __init__(self, cursor: Any, statement: StatementPlan | None, left: int | None) -> None:
+        self.real = self._tx = cursor._tx
+        self._cursor = cursor
+        self._statement = statement
+        #: rows that may be handed out, the rest is not loaded
+        self.left = left
+        self.masks: Masks | None = None
+        self.result: PGresult | None = None
+
+    def set_pgresult(self, result: PGresult, *, set_loaders: bool = True, format: Any = None) -> None:
+        cursor = self._cursor
+        session: Session = cursor._conn._guard
+        columns = result.nfields
+        self.result = result
+        self.real.set_pgresult(result, set_loaders=True, format=cursor._format)
+        oids = _masked_columns(session, result, self._statement, columns, report=False)
+        if oids is not None:
+            self.masks = _mask(cursor, self.real, session, result, oids, cursor._format)
+            cursor.pgresult = ResultView(result, result.ntuples, self.masks)
+        if session.egress:
+            self._tx = MeteredTransformer(self.real, session, result, columns)
+
+    def load_rows(self, row0: int, row1: int, make_row: Any) -> Any:
+        return self._tx.load_rows(row0, row1 if self.left is None else min(row1, self.left), make_row)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
 
 
 def cut(
     cursor: Any, results: Results, result: PGresult, shown: int, cap: int | None, masks: Masks | None = None
 ) -> None:
     """Show the first `shown` rows only, and say so once."""
-    view = result._result if isinstance(result, ResultView) else result
-    cursor.pgresult = short = ResultView(view, shown, masks or {})
-    if cursor._statusmessage == view.command_status:
+    status = result.command_status
+    cursor.pgresult = short = ResultView(result, shown, masks or {})
+    if cursor._statusmessage == status:
         # Of a server cursor it is the status of its DECLARE, and stays that.
         cursor._statusmessage = short.command_status
     if results:
@@ -139,49 +194,70 @@ def notify(conn: Any, message: str, hint: str) -> None:
             psycopg_logger.exception("error processing notice callback '%s': %s", handler, ex)
 
 
-def _mask_columns(
+def _masked_columns(
+    session: Session, result: PGresult, statement: StatementPlan | None, columns: int, *, report: bool = True
+) -> dict[int, int] | None:
+    """Which columns are masked in the process, and by which loader; None when none is.
+
+    What the server says of the result decides, and the plan's word only adds to it: a column to be hashed comes with a
+    type of its own, and one that comes straight from a masked column of a table carries that column's numbers.
+    """
+    oids: dict[int, int] | None = None
+    keyed = statement.keyed_hashes if statement is not None else ()
+    if session.keyed_hash is not None:
+        if keyed:
+            oids = {column: HASH_OID for column in keyed if column < columns}
+        modifier_of = result.fmod
+        for column in range(columns):
+            if modifier_of(column) == TO_BE_HASHED_FMOD and result.ftype(column) == VARCHAR_OID:
+                oids = oids or {}
+                if column not in oids:
+                    oids[column] = HASH_OID
+                    if report:
+                        _report(column, "came to be hashed, of which its plan says nothing")
+    origins = session.origins
+    if not origins or session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
+        return oids
+    kinds = statement.output_kinds if statement is not None else {}
+    for column in range(columns):
+        origin = (result.ftable(column), result.ftablecol(column))
+        if origin in origins and column not in kinds:
+            # The analysis of the text missed it, and the server's own description of the result did not.
+            oids = oids or {}
+            oids[column] = NULL_OID
+            if report:
+                table, attribute = origin
+                _report(
+                    column,
+                    f"comes from masked column {attribute} of relation {table} and has no mask in its plan; "
+                    "it was returned as NULL",
+                )
+    return oids
+
+
+def _report(column: int, what: str) -> None:
+    logger.error("fault: output column %d %s", column + 1, what)
+
+
+def _mask(
     cursor: Any,
+    tx: Any,
     session: Session,
     result: PGresult,
-    statement: StatementPlan | None,
+    oids: dict[int, int],
     format: pq.Format | None,
     *,
     loaders: bool = True,
-) -> Masks | None:
-    """Give masked columns their loaders. The columns of the result's view that need a mask, or None."""
-    oids: dict[int, int] = {}
-    if statement is not None and statement.keyed_hashes:
-        oids = dict.fromkeys(statement.keyed_hashes, HASH_OID)
-    origins = session.origins
-    if origins:
-        kinds = statement.output_kinds if statement is not None else {}
-        tables, table_of = session.masked_tables, result.ftable
-        for column in range(result.nfields):
-            table = table_of(column)
-            if table not in tables:
-                continue
-            origin = (table, result.ftablecol(column))
-            if origin in origins and column not in kinds:
-                # The analysis of the text missed it, and the server's own description of the result did not.
-                oids[column] = NULL_OID
-                if loaders:
-                    logger.error(
-                        "fault: output column %d comes from masked column %d of relation %d and has no mask "
-                        "in the plan; it was returned as NULL",
-                        column + 1,
-                        origin[1],
-                        origin[0],
-                    )
-    if not oids:
-        return None
-    shown_format = pq.Format(result.fformat(0)) if format is None else format
+) -> Masks:
+    """Give masked columns their loaders, and say what a view of the result has to do with their values."""
     if loaders:
+        shown_format = pq.Format(result.fformat(0)) if format is None else format
         if cursor.adapters.get_loader(HASH_OID, shown_format) is None:
             # adapters that were replaced since the connection was made; registering calls back into the
             # cursor
             register_loaders(cursor.adapters)
         types = [oids.get(column, result.ftype(column)) for column in range(result.nfields)]
-        cursor._tx.set_loader_types(types, shown_format)
+        tx.set_loader_types(types, shown_format)
     keyed_hash, encoding = session.keyed_hash, session.encoding
 
     def hashed(value: bytes) -> bytes | None:

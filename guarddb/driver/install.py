@@ -9,6 +9,7 @@ ours stays when `uninstall()` only silences it.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
@@ -45,10 +46,13 @@ def install(**arguments: Any) -> None:
     with _lock:
         # One source for all connections: a policy file is followed once, not once for each of them.
         _defaults = MappingProxyType({**arguments, "policy": attachment.source})
-        if not _replaced:
-            _replace(_psycopg.Connection, "connect", _class_connect)
-            _replace(_psycopg.AsyncConnection, "connect", _class_connect)
-            _replace(_psycopg, "connect", _module_connect)
+        for owner, name, make in _PLACES:
+            # Again where somebody else put back what stood there before: ours, twice, is still once.
+            if not _leads_to_ours(vars(owner)[name]):
+                before = vars(owner)[name]
+                ours = make(before)
+                setattr(owner, name, ours)
+                _replaced.append((owner, name, before, ours))
 
 
 def uninstall() -> None:
@@ -58,37 +62,63 @@ def uninstall() -> None:
         _defaults = None
         # Where somebody wrapped ours since, taking ours out would take theirs out too: it stays, and does
         # nothing.
-        if all(vars(owner).get(name) is ours for owner, name, _, ours in _replaced):
-            for owner, name, before, _ in _replaced:
+        for owner, name, before, ours in reversed(_replaced):
+            if vars(owner)[name] is ours:
                 setattr(owner, name, before)
-            _replaced.clear()
+        _replaced[:] = [each for each in _replaced if _leads_to(vars(each[0])[each[1]], {id(each[3])})]
 
 
-def _replace(owner: Any, name: str, make: Any) -> None:
-    before = vars(owner)[name]
-    ours = make(owner, before)
-    setattr(owner, name, ours)
-    _replaced.append((owner, name, before, ours))
+def _leads_to_ours(found: Any) -> bool:
+    return _leads_to(found, {id(ours) for *_, ours in _replaced})
 
 
-def _class_connect(owner: type[Any], before: Any) -> Any:
+def _leads_to(found: Any, wanted: set[int]) -> bool:
+    """Whether it is one of these, or a wrapper around one that says so (functools, wrapt)."""
+    for _ in range(32):
+        if id(found) in wanted:
+            return True
+        inner = getattr(found, "__wrapped__", None)
+        if inner is None:
+            inner = getattr(found, "__func__", None)
+        if inner is None:
+            return False
+        found = inner
+    return False
+
+
+def _class_connect(before: Any) -> Any:
     def connect(cls: type[Any], *args: Any, **kwargs: Any) -> Any:
         defaults = _defaults
         if defaults is None or issubclass(cls, ConnectionMixin):
             # Not ours to guard, or the guarded connect() on its way down to psycopg's.
             return before.__get__(None, cls)(*args, **kwargs)
-        return _guarded_class(cls).connect(*args, **{**defaults, **kwargs})
+        # What was called is psycopg's own place, perhaps by the connect() of an application's subclass: it is
+        # not called again from here.
+        guarded = _guarded_class(cls)
+        return guarded._guard_connect(before.__get__(None, guarded), *args, **{**defaults, **kwargs})
 
-    connect.__doc__ = owner.connect.__doc__
+    connect.__doc__ = _psycopg.Connection.connect.__doc__
     return classmethod(connect)
 
 
-def _module_connect(owner: Any, before: Any) -> Any:
+def _module_connect(before: Any) -> Any:
+    # Not looked up when it is called: a tracer that wraps this name and that one would see every connection
+    # twice.
+    of_class = vars(_psycopg.Connection)["connect"].__get__(None, _psycopg.Connection)
+
     def connect(*args: Any, **kwargs: Any) -> Any:
-        return _psycopg.Connection.connect(*args, **kwargs)
+        return of_class(*args, **kwargs)
 
     connect.__doc__ = before.__doc__
     return connect
+
+
+#: The class before the module, whose place calls it.
+_PLACES: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
+    (_psycopg.Connection, "connect", _class_connect),
+    (_psycopg.AsyncConnection, "connect", _class_connect),
+    (_psycopg, "connect", _module_connect),
+)
 
 
 def _guarded_class(cls: type[Any]) -> type[Any]:

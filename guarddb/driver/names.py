@@ -8,7 +8,7 @@ last one has come.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,14 @@ if TYPE_CHECKING:
 
 #: DeclareCursorStmt.options: CURSOR_OPT_HOLD of nodes/parsenodes.h.
 _HOLD = 0x0020
+#: NAMEDATALEN - 1: the bytes of a name that the server keeps.
+_NAME_BYTES = 63
+
+
+def server_name(name: str, encoding: str) -> str:
+    """The name that the server makes of a longer one."""
+    text = name.encode(encoding, "replace")
+    return name if len(text) <= _NAME_BYTES else text[:_NAME_BYTES].decode(encoding, "ignore")
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +41,10 @@ class Remembered:
     confirmed: bool = False
     #: rows handed out by FETCH so far; `max_rows` counts per portal, not per FETCH
     delivered: int = 0
+    #: what had the name until this was sent; the server may still refuse the new one because of it
+    before: Remembered | None = None
+    #: which opening of the name this is, whatever it is judged by since
+    opening: object = field(default_factory=object)
 
 
 def is_with_hold(text: str) -> bool:
@@ -63,11 +75,14 @@ class Names:
             verb, name = statement.session_verb, statement.session_name
             if verb in ("prepare", "declare") and name is not None:
                 held = self.prepared if verb == "prepare" else self.portals
-                # A name in use makes the server refuse the statement: what is remembered stays true.
-                if name not in held:
-                    hold = verb == "declare" and is_with_hold(judged.text)
-                    held[name] = Remembered(judged, statement, context, hold)
-                    changed = True
+                # A name in use makes the server refuse the statement. Whether it is in use the server knows: a
+                # ROLLBACK TO SAVEPOINT or a rollback may have closed what is remembered.
+                before = held.get(name)
+                if before is not None and not before.confirmed:
+                    before = before.before
+                hold = verb == "declare" and is_with_hold(judged.text)
+                held[name] = Remembered(judged, statement, context, hold, before=before)
+                changed = True
             elif verb in ("deallocate", "close"):
                 # Forgotten at once, even if the server should refuse: an unknown name is refused, never
                 # trusted.
@@ -90,14 +105,18 @@ class Names:
                 found = (self.prepared if verb == "prepare" else self.portals).get(name)
                 if found is not None and found.judged is judged:
                     found.confirmed = True
+                    found.before = None
 
     def fail(self) -> None:
-        """The server has refused something: forget the names that were only on their way."""
+        """The server has refused something: names that were only on their way mean what they meant before."""
         if not (self.prepared or self.portals):
             return
         for held in (self.prepared, self.portals):
-            for name in [name for name, found in held.items() if not found.confirmed]:
-                del held[name]
+            for name, found in [item for item in held.items() if not item[1].confirmed]:
+                if found.before is not None:
+                    held[name] = found.before
+                else:
+                    del held[name]
         self._publish()
 
     def end_transaction(self) -> None:

@@ -40,6 +40,8 @@ class QueryMixin(PostgresQuery):
             # by the agent's own text: what is sent already holds masks and filters.
             query = judged.original
         session: Session = self._tx.connection._guard  # type: ignore[union-attr]
+        if judged is not None and not session.fixed:
+            session.follow()  # between two sets of parameters of executemany()
         judged = session.plans.get(query)
         if judged is None or session.on_decision is not None:
             judged = session.judge(query)

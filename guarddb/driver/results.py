@@ -10,11 +10,12 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from psycopg import pq
 from psycopg.adapt import Loader
 
+from guarddb.decision.mask_writing import TO_BE_HASHED
 from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg.rows import RowMaker
 
     from guarddb.decision.decision import StatementPlan
+    from guarddb.driver.names import Remembered
     from guarddb.driver.plans import Judged
     from guarddb.driver.session import Session
     from guarddb.telemetry import StatementSpan
@@ -51,6 +53,8 @@ class Results(list["PGresult"]):
     caps: dict[int, int] | None = None
     #: indexes whose truncation was reported
     reported: set[int] | None = None
+    #: the portal that the rows come from, of a server cursor or of FETCH in stream()
+    portal: Remembered | None = None
     #: rows that stream() has handed out
     streamed: int = 0
     span: StatementSpan = NO_SPAN
@@ -66,6 +70,10 @@ class KeyedHash:
     __slots__ = ("_inner", "_outer")
 
     def __init__(self, key: bytes) -> None:
+        self.take(key)
+
+    def take(self, key: bytes) -> None:
+        """Hash with this key from now on."""
         if len(key) > 64:
             key = hashlib.sha256(key).digest()
         block = key.ljust(64, b"\0")
@@ -127,20 +135,37 @@ def register_loaders(adapters: Any) -> None:
 _COUNTS_SHOWN = (b"SELECT", b"FETCH")
 
 
+#: How a column that has to be hashed comes from the server: a varchar of a length that nothing else has.
+VARCHAR_OID = 1043
+TO_BE_HASHED_FMOD = TO_BE_HASHED + 4  # VARHDRSZ, as in every length of a varchar
+TEXT_OID = 25
+
+Masks: TypeAlias = Mapping[int, Callable[[bytes], "bytes | None"]]
+
+
 class ResultView:
     """A PGresult as the agent may see it: fewer rows, and masked columns masked."""
 
     __slots__ = ("_masks", "_result", "ntuples")
 
-    def __init__(
-        self,
-        result: PGresult,
-        ntuples: int,
-        masks: Mapping[int, Callable[[bytes], bytes | None]],
-    ) -> None:
+    def __init__(self, result: PGresult, ntuples: int, masks: Masks) -> None:
         self._result = result
         self._masks = masks
         self.ntuples = ntuples
+
+    def fewer(self, ntuples: int) -> ResultView:
+        """The same, cut after so many rows."""
+        return ResultView(self._result, ntuples, self._masks)
+
+    def ftype(self, column_number: int) -> int:
+        """As PGresult's; a hash is a text."""
+        found: int = self._result.ftype(column_number)
+        return TEXT_OID if found == VARCHAR_OID and self.fmod(column_number) == -1 else found
+
+    def fmod(self, column_number: int) -> int:
+        """As PGresult's; a text has none."""
+        found: int = self._result.fmod(column_number)
+        return -1 if found == TO_BE_HASHED_FMOD else found
 
     def get_value(self, row_number: int, column_number: int) -> bytes | None:
         """As PGresult's, of the rows and values that are shown."""

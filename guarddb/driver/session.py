@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from guarddb import telemetry
 from guarddb.decision.decision import Decision, Plan
 from guarddb.driver import plans
 from guarddb.driver.attachment import Attachment, OnDecision
-from guarddb.driver.names import Names, Remembered
+from guarddb.driver.names import Names
 from guarddb.driver.plans import SHARED, Compiled, Judged
 from guarddb.driver.results import KeyedHash
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
@@ -25,6 +26,7 @@ from guarddb.runtime.sources import StaticPolicy
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
+    from guarddb.driver.names import Remembered
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
     from guarddb.vocabulary import Rule
@@ -68,6 +70,10 @@ class Session:
         self.began = False
         #: the policy cannot change under this connection, so it need not be asked for
         self.fixed = False
+        #: a stream() has been, and no pipeline since
+        self.streamed = False
+        #: the text of a statement that is counted already and is about to be sent
+        self.prepaid: bytes | None = None
         #: something of the above wants to be looked at before the next statement
         self.attention = True
         #: perf_counter() from which on the catalog is checked again
@@ -75,6 +81,9 @@ class Session:
 
         #: row data is cut out of the server's messages
         self.sensitive = False
+        #: that was so for some statement of this connection, and what the last exception said
+        self.met_sensitive = False
+        self.last_message = ""
         self.budget: Budget | None = None
         self.counts = False
         self.egress = False
@@ -129,14 +138,20 @@ class Session:
         settings = {**profile.guarddb.settings, **self.attachment.settings}
         self.compiled = plans.compiled(profile, version, settings)
         self.profile, self.version, self.policy_name = profile, version, profile.name
-        self.keyed_hash = None
         if (variable := profile.guarddb.hash_key_env) is not None:
             key = os.environ.get(variable)
             if not key:
+                self.keyed_hash = None
                 self.profile = None  # asked again for the next statement: the key may be there by then
                 reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
                 raise PolicyUnavailable(refusal_message(profile.name, reason))
-            self.keyed_hash = KeyedHash(key.encode())
+            if self.keyed_hash is None:
+                self.keyed_hash = KeyedHash(key.encode())
+            else:
+                # In place: a cursor that runs the same statement again keeps its loaders.
+                self.keyed_hash.take(key.encode())
+        else:
+            self.keyed_hash = None
         limits = BudgetLimits(
             profile.budget_queries_per_hour, profile.budget_queries_per_day, profile.egress_bytes_per_day
         )
@@ -198,6 +213,9 @@ class Session:
         return self.plans.get(query) or self._look_up(query)
 
     def _look_up(self, query: bytes) -> Judged:
+        if not isinstance(query, bytes):
+            # What psycopg's conversion let through; it would fail a moment later, when it is sent.
+            raise TypeError(f"expected bytes, {type(query).__name__} found")
         if self.attachment is None or self.profile is None:
             self.follow()
         context = self.context
@@ -222,9 +240,22 @@ class Session:
             reason = f"the text is not valid in the connection's encoding, {self.encoding}"
             return self._judged(query, plans.refusal("parse_error", reason), "")
         plan = plans.ask(text, self.compiled.policy, self.catalog, self.names.snapshot)
+        for statement in plan.statements:
+            name = statement.session_name or ""
+            if statement.session_verb in _OF_PREPARED and name.startswith(_PSYCOPGS_PREFIX):
+                plan = self._refuse_psycopgs_name(plan, name)
         if plan.uses_session and not plan.decision.blocked:
             plan = self._by_names_of_today(text, plan)
         return self._judged(query, plan, text)
+
+    def _refuse_psycopgs_name(self, plan: Plan, name: str) -> Plan:
+        if self.profile is not None and self.profile.forbids_nothing:
+            return plan
+        return plans.refusal(
+            "statement_not_allowed",
+            f'the name "{name}" is the driver\'s own: it would take one statement for another',
+            f"use a name that does not begin with {_PSYCOPGS_PREFIX}",
+        )
 
     def _judged(self, query: bytes, plan: Plan, text: str) -> Judged:
         decision = plan.decision
@@ -250,6 +281,7 @@ class Session:
         inspect = (
             self.egress
             or bool(self.origins)
+            or self.keyed_hash is not None
             or any(s.row_cap is not None or s.hidden_returning or s.keyed_hashes for s in plan.statements)
         )
         return Judged(
@@ -293,7 +325,7 @@ class Session:
                 f"close it and {how} it again",
             )
         statement = again.plan.statements[0] if again.plan.statements else found.statement
-        fresh = Remembered(again, statement, self.context, found.hold, found.confirmed, found.delivered)
+        fresh = replace(found, judged=again, statement=statement, context=self.context)
         self.names.replace(verb, name, fresh)
         return None
 
@@ -385,10 +417,16 @@ class Session:
     def note_sensitive(self, judged: Judged, *, idle: bool) -> None:
         """From a statement over masked or filtered rows to its transaction's end messages are cleaned."""
         self.sensitive = judged.sensitive or (self.sensitive and not idle)
+        self.met_sensitive = True
 
     def fail(self) -> None:
         """The server refused something."""
         self.names.fail()
+
+
+#: psycopg's names for what it prepares by itself (PrepareManager), and what SQL can do with them.
+_PSYCOPGS_PREFIX = "_pg3_"
+_OF_PREPARED = frozenset({"prepare", "execute", "deallocate"})
 
 
 def _walls(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:

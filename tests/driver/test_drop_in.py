@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy as copying
+import functools
 import gc
 import importlib
 import pickle
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -283,9 +284,10 @@ def test_install_lives_with_a_tracer_in_either_order(dsn: str, monkeypatch: pyte
             assert type(conn) is guarddb.Connection
         assert calls == ["before"]
         trace("after")
-        with psycopg.connect(dsn) as conn:
+        calls.clear()
+        with psycopg.Connection.connect(dsn) as conn:
             assert type(conn) is guarddb.Connection
-        assert "after" in calls
+        assert calls == ["after", "before"]
     finally:
         guarddb.uninstall()
     with psycopg.connect(dsn) as conn:
@@ -294,6 +296,171 @@ def test_install_lives_with_a_tracer_in_either_order(dsn: str, monkeypatch: pyte
     with guarddb.connect(dsn, policy=open_policy()) as conn:
         assert type(conn) is guarddb.Connection
     assert "before" in calls
+
+
+def bound(before: Any) -> Any:
+    """A wrapper around what `psycopg.Connection.connect` gives: the class that is asked for is lost."""
+    inner = before.__get__(None, psycopg.Connection)
+    return lambda *args, **kwargs: inner(*args, **kwargs)
+
+
+def as_classmethod(before: Any) -> Any:
+    def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
+        return before.__get__(None, cls)(*args, **kwargs)
+
+    return classmethod(connect)
+
+
+WAYS: dict[str, Callable[[str], Any]] = {
+    "psycopg.connect": lambda dsn: psycopg.connect(dsn),
+    "Connection.connect": lambda dsn: psycopg.Connection.connect(dsn),
+    "guarddb.connect": lambda dsn: guarddb.connect(dsn, policy=open_policy(name="own")),
+}
+
+
+@pytest.mark.parametrize("wrap", [bound, as_classmethod])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("way", list(WAYS))
+def test_install_and_somebody_elses_function(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, wrap: Any, when: str, way: str
+) -> None:
+    if when == "before":
+        monkeypatch.setattr(psycopg.Connection, "connect", wrap(vars(psycopg.Connection)["connect"]))
+    guarddb.install(policy=open_policy(name="installed"))
+    try:
+        if when == "after":
+            monkeypatch.setattr(psycopg.Connection, "connect", wrap(vars(psycopg.Connection)["connect"]))
+        with WAYS[way](dsn) as conn:
+            assert isinstance(conn, guarddb.Connection)
+            assert conn.policy is not None
+            assert conn.policy.name == ("own" if way == "guarddb.connect" else "installed")
+            assert conn.execute("SELECT 1").fetchone() == (1,)
+    finally:
+        guarddb.uninstall()
+
+
+def test_somebody_elses_function_without_install(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg.Connection, "connect", bound(vars(psycopg.Connection)["connect"]))
+    with guarddb.connect(dsn, policy=open_policy()) as conn:
+        assert type(conn) is guarddb.Connection
+
+
+async def test_somebody_elses_async_function(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = psycopg.AsyncConnection.connect
+
+    async def connect(*args: Any, **kwargs: Any) -> Any:
+        return await inner(*args, **kwargs)
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", connect)
+    async with await guarddb.AsyncConnection.connect(dsn, policy=open_policy()) as conn:
+        assert type(conn) is guarddb.AsyncConnection
+    guarddb.install(policy=open_policy())
+    try:
+        async with await psycopg.AsyncConnection.connect(dsn) as other:
+            assert isinstance(other, guarddb.AsyncConnection)
+    finally:
+        guarddb.uninstall()
+
+
+def test_install_again_where_somebody_put_psycopgs_own_back(dsn: str) -> None:
+    """A tracer that gives back what it once saved, or a mock that ends."""
+    saved = vars(psycopg.Connection)["connect"]
+    guarddb.install(policy=open_policy())
+    try:
+        psycopg.Connection.connect = saved  # type: ignore[method-assign]
+        guarddb.install(policy=open_policy())
+        for way in WAYS.values():
+            with way(dsn) as conn:
+                assert isinstance(conn, guarddb.Connection)
+    finally:
+        guarddb.uninstall()
+    assert vars(psycopg.Connection)["connect"] is saved
+    with psycopg.connect(dsn) as plain:
+        assert type(plain) is psycopg.Connection
+
+
+def test_install_twice_guards_once(dsn: str) -> None:
+    before = [vars(owner)["connect"] for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection)]
+    decisions: list[str] = []
+    for _ in range(2):
+        guarddb.install(policy=open_policy(), on_decision=lambda decision, sql: decisions.append(sql))
+    try:
+        with psycopg.connect(dsn) as conn:
+            conn.execute("SELECT 1")
+    finally:
+        guarddb.uninstall()
+    assert decisions == ["SELECT 1"]
+    after = [vars(owner)["connect"] for owner in (psycopg, psycopg.Connection, psycopg.AsyncConnection)]
+    assert before == after
+
+
+def test_install_and_a_subclass_that_connects_in_its_own_way(dsn: str) -> None:
+    """Its connect() runs once, and may use the connection at once."""
+    runs: list[Any] = []
+
+    class Mine(psycopg.Connection[Any]):
+        @classmethod
+        def connect(cls, conninfo: str = "", **kwargs: Any) -> Any:  # type: ignore[override]
+            conn = super().connect(conninfo, **kwargs)
+            runs.append(conn.execute("SELECT 1").fetchone())
+            return conn
+
+    with Mine.connect(dsn) as plain:
+        assert type(plain) is Mine
+    guarddb.install(policy=open_policy(name="installed"))
+    try:
+        with Mine.connect(dsn) as conn:
+            assert isinstance(conn, guarddb.Connection)
+            assert isinstance(conn, Mine)
+            assert conn.policy.name == "installed"
+    finally:
+        guarddb.uninstall()
+    assert runs == [(1,), (1,)]
+
+
+@pytest.mark.parametrize("first", ["tracer", "install"])
+@pytest.mark.parametrize("way", list(WAYS))
+def test_a_tracer_that_subclasses_cursors_sees_each_statement_once(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, first: str, way: str
+) -> None:
+    """As OpenTelemetry's and ddtrace's do: both names are wrapped, and the cursor class is replaced."""
+    seen: list[str] = []
+
+    def wrap(inner: Any) -> Any:
+        @functools.wraps(inner)
+        def connect(*args: Any, **kwargs: Any) -> Any:
+            base = kwargs.pop("cursor_factory", None) or psycopg.Cursor
+
+            class Traced(base):  # type: ignore[misc, valid-type]
+                def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+                    seen.append(query)
+                    return super().execute(query, *args, **kwargs)
+
+            return inner(*args, cursor_factory=Traced, **kwargs)
+
+        return connect
+
+    def trace() -> None:
+        of_class = vars(psycopg.Connection)["connect"]
+
+        def connect(cls: Any, *args: Any, **kwargs: Any) -> Any:
+            return wrap(of_class.__get__(None, cls))(*args, **kwargs)
+
+        monkeypatch.setattr(psycopg, "connect", wrap(vars(psycopg)["connect"]))
+        monkeypatch.setattr(psycopg.Connection, "connect", classmethod(connect))
+
+    if first == "tracer":
+        trace()
+    guarddb.install(policy=open_policy())
+    try:
+        if first == "install":
+            trace()
+        with WAYS[way](dsn) as conn:
+            conn.execute("SELECT 1")
+        assert isinstance(conn, guarddb.Connection)
+        assert seen == ["SELECT 1"]
+    finally:
+        guarddb.uninstall()
 
 
 def test_install_takes_guarddbs_arguments_only() -> None:

@@ -1,0 +1,353 @@
+"""Results that are not of the statement they are taken for: names that changed hands, and results that moved.
+
+A keyed hash is made in the process, so its raw value comes from the server. Whatever the driver mistakes a result for, the value
+must not be shown: not in a row, and not in `pgresult`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import RawCursor
+
+import guarddb
+from tests.driver.conftest import Connect, block, collect, connect, open_policy, run
+
+__all__ = ["connect"]
+
+RAW = ("ada@raw", "bob@raw", "cyd@raw")
+#: No column of its own in the result, so the second net sees nothing.
+MIXED = "SELECT email FROM users UNION ALL SELECT 'x'"
+HARMLESS = "SELECT name FROM users"
+
+
+@pytest.fixture(scope="module")
+def users(dsn: str) -> Iterator[None]:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE users (id int PRIMARY KEY, name text, email text, n int CHECK (n >= 0))")
+        conn.execute(
+            "INSERT INTO users VALUES (1, 'ada', 'ada@raw', 1), (2, 'bob', 'bob@raw', 2), (3, 'cyd', 'cyd@raw', 3)"
+        )
+        conn.execute("CREATE TABLE ruled (id int)")
+        conn.execute("CREATE RULE one AS ON INSERT TO ruled DO ALSO SELECT 1")
+        conn.execute("CREATE RULE two AS ON INSERT TO ruled DO ALSO SELECT 2")
+    yield
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("DROP TABLE users, ruled")
+
+
+@pytest.fixture
+def policy(users: None, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    monkeypatch.setenv("GUARDDB_TEST_KEY", "a key of the tests")
+
+    def profile(**fields: Any) -> dict[str, Any]:
+        return open_policy(
+            **{
+                "masking_rules": [{"table": "users", "column": "email", "kind": "hash"}],
+                "guarddb": {"hash_key_env": "GUARDDB_TEST_KEY"},
+                **fields,
+            }
+        )
+
+    return profile
+
+
+def assert_nothing_raw(*shown: Any) -> None:
+    text = repr(shown)
+    assert not [value for value in RAW if value in text], text
+
+
+def all_of(result: Any) -> list[Any]:
+    return [
+        result.get_value(row, column) for row in range(result.ntuples) for column in range(result.nfields)
+    ]
+
+
+async def rows_of(conn: Any, query: str) -> Any:
+    """The rows and what `pgresult` holds, or the refusal."""
+    try:
+        cur = await run(conn.execute(query))
+        return await run(cur.fetchall()), all_of(cur.pgresult)
+    except psycopg.Error as ex:
+        return ex
+
+
+async def test_a_prepared_name_of_the_drivers_is_not_to_be_had(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(access_mode="read_only"), autocommit=True)
+    for _ in range(7):
+        await run(conn.execute(HARMLESS))
+    names = [name for name, *_ in (await rows_of(conn, "SELECT 1"))[0]]
+    assert names == [1]
+    for text in ("DEALLOCATE _pg3_0", f"PREPARE _pg3_0 AS {MIXED}", "EXECUTE _pg3_0"):
+        with pytest.raises(guarddb.PolicyViolation):
+            await run(conn.execute(text))
+    assert_nothing_raw(await rows_of(conn, HARMLESS))
+
+
+async def test_a_driver_that_takes_one_result_for_another_shows_hashes(connect: Connect, policy: Any) -> None:
+    """Behind the driver's back, as a bug in it would: the columns themselves say what they hold."""
+    conn = await connect(policy=policy(), autocommit=True)
+    hashed = (await rows_of(conn, MIXED))[0]
+    sent = (await run(conn.execute(MIXED)))._results.judged.sent
+    for _ in range(7):
+        await run(conn.execute(HARMLESS))
+    conn.pgconn.exec_(b"DEALLOCATE _pg3_0")
+    conn.pgconn.exec_(b"PREPARE _pg3_0 AS " + sent)
+    cur = await run(conn.execute(HARMLESS))
+    assert await run(cur.fetchall()) == hashed
+    assert_nothing_raw(all_of(cur.pgresult))
+
+
+@pytest.mark.parametrize("hold", ["", "WITH HOLD"])
+async def test_a_portal_that_was_rolled_back_leaves_its_name(
+    connect: Connect, policy: Any, hold: str
+) -> None:
+    conn = await connect(policy=policy(access_mode="read_only"))
+    await run(conn.execute("SAVEPOINT s"))
+    await run(conn.execute(f"DECLARE x CURSOR {hold} FOR {HARMLESS}"))
+    await run(conn.execute("ROLLBACK TO s"))
+    await run(conn.execute(f"DECLARE x CURSOR FOR {MIXED}"))
+    shown = await rows_of(conn, "FETCH ALL FROM x")
+    assert len(shown[0]) == 4
+    assert_nothing_raw(shown)
+
+
+async def test_a_portal_with_hold_is_gone_with_a_rollback(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(access_mode="read_only"))
+    await run(conn.execute(f"DECLARE x CURSOR WITH HOLD FOR {HARMLESS}"))
+    await run(conn.rollback())
+    await run(conn.execute(f"DECLARE x CURSOR FOR {MIXED}"))
+    assert_nothing_raw(await rows_of(conn, "FETCH ALL FROM x"))
+
+
+async def test_a_refused_declare_leaves_the_portal_that_is_there(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(access_mode="read_only", max_rows=2))
+    await run(conn.execute(f"DECLARE x CURSOR WITH HOLD FOR {MIXED}"))
+    await run(conn.commit())
+    with pytest.raises(psycopg.errors.DuplicateCursor):
+        await run(conn.execute(f"DECLARE x CURSOR FOR {HARMLESS}"))
+    await run(conn.rollback())
+    shown = await rows_of(conn, "FETCH ALL FROM x")
+    assert len(shown[0]) == 2
+    assert_nothing_raw(shown)
+
+
+async def test_max_rows_counts_each_portal_of_a_name_anew(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(max_rows=2))
+    for _ in range(3):
+        await run(conn.execute("SAVEPOINT s"))
+        await run(conn.execute(f"DECLARE x CURSOR FOR {HARMLESS}"))
+        assert len((await rows_of(conn, "FETCH ALL FROM x"))[0]) == 2
+        assert (await rows_of(conn, "FETCH ALL FROM x"))[0] == []
+        await run(conn.execute("ROLLBACK TO s"))
+
+
+@pytest.mark.parametrize("name", ["x", "n" * 70], ids=["short", "long"])
+@pytest.mark.parametrize("opened_by", ["declare", "cursor"])
+async def test_a_server_cursor_whose_name_is_anothers(
+    connect: Connect, policy: Any, name: str, opened_by: str
+) -> None:
+    conn = await connect(policy=policy(access_mode="read_only"))
+    cur = conn.cursor(name)
+    other = conn.cursor(name + ("n" if len(name) > 63 else ""))
+    async with block(cur), block(other):
+        await run(cur.execute(HARMLESS))
+        assert await run(cur.fetchone()) == ("ada",)
+        await run(conn.execute(f'CLOSE "{name}"'))
+        if opened_by == "declare":
+            await run(conn.execute(f'DECLARE "{name}" CURSOR FOR {MIXED}'))
+        else:
+            await run(other.execute(MIXED))
+        rows = await run(cur.fetchall())
+        assert len(rows) == 4
+        assert_nothing_raw(rows, all_of(cur.pgresult))
+        await run(conn.rollback())
+
+
+async def test_a_server_cursor_of_a_rolled_back_block(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(access_mode="read_only"))
+    await run(conn.execute("SELECT 1"))
+    async with block(conn.cursor("x")) as cur:
+        async with block(conn.transaction(force_rollback=True)):
+            await run(cur.execute(HARMLESS))
+        await run(conn.execute("DECLARE x CURSOR FOR SELECT email FROM users"))
+        assert_nothing_raw(await run(cur.fetchall()), all_of(cur.pgresult))
+        await run(conn.rollback())
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("cap", [0, 2])
+async def test_pgresult_of_a_server_cursor(connect: Connect, policy: Any, binary: bool, cap: int) -> None:
+    conn = await connect(policy=policy(max_rows=cap))
+    async with block(conn.cursor("x", binary=binary)) as cur:
+        await run(cur.execute("SELECT id, email FROM users ORDER BY id"))
+        assert_nothing_raw(all_of(cur.pgresult))
+        assert [column.type_code for column in cur.description] == [23, 25]
+        for fetch in (cur.fetchone, lambda: cur.fetchmany(1), cur.fetchall):
+            rows = await run(fetch())
+            assert_nothing_raw(rows, all_of(cur.pgresult))
+    await run(conn.rollback())
+
+
+async def test_a_rule_that_adds_results(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    cur = await run(
+        conn.execute(f"INSERT INTO ruled VALUES (1); {HARMLESS}; {MIXED}; SELECT 1 AS one; SELECT 2 AS two")
+    )
+    shown: list[Any] = []
+    while True:
+        if cur.pgresult.nfields:
+            shown += [await run(cur.fetchall()), all_of(cur.pgresult)]
+        if not cur.nextset():
+            break
+    assert len(shown) >= 8
+    assert_nothing_raw(shown)
+    await run(conn.rollback())
+
+
+async def test_a_command_that_never_left_in_a_pipeline(connect: Connect, policy: Any) -> None:
+    """psycopg then takes the next cursor's result for the one that failed; so be it, but not unmasked."""
+    conn = await connect(policy=policy(), autocommit=True)
+    factory = RawCursor if isinstance(conn, psycopg.Connection) else psycopg.AsyncRawCursor
+    first, second = factory(conn), conn.cursor()
+    shown: list[Any] = []
+    with suppress(psycopg.Error):
+        async with block(conn.pipeline()):
+            with suppress(psycopg.OperationalError):
+                await run(first.execute("SELECT name FROM users WHERE id < $1", [9] * 70_000))
+            await run(second.execute(MIXED))
+            shown = [await run(first.fetchall()), all_of(first.pgresult)]
+    assert_nothing_raw(shown)
+
+
+MESSAGES = {
+    "check": "UPDATE users SET n = -1 WHERE id = 1",
+    "key": "INSERT INTO users VALUES (1, 'x', 'ada@raw', 1)",
+    "cast": "UPDATE users SET n = 1 WHERE id = 1 AND name::int = 1",
+}
+
+
+@pytest.mark.parametrize("kind", ["hash", "null"])
+@pytest.mark.parametrize("what", list(MESSAGES))
+async def test_the_message_of_the_connection(
+    connect: Connect, policy: Any, what: str, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    conn = await connect(
+        policy=policy(masking_rules=[{"table": "users", "column": "email", "kind": kind}]), autocommit=True
+    )
+    with pytest.raises(psycopg.Error) as caught:
+        await run(conn.execute(MESSAGES[what]))
+    message = conn.info.error_message
+    assert str(caught.value) in message
+    assert message.startswith("ERROR:  ")
+    assert "DETAIL" not in message
+    assert_nothing_raw(message)
+    assert (await rows_of(conn, "SELECT 1"))[0] == [(1,)]
+    assert conn.info.error_message == ""
+
+
+async def test_the_message_of_the_connection_where_nothing_is_hidden(connect: Connect, users: None) -> None:
+    conn = await connect(autocommit=True)
+    with pytest.raises(psycopg.Error):
+        await run(conn.execute(MESSAGES["check"]))
+    assert "DETAIL:  Failing row contains" in conn.info.error_message
+
+
+async def test_every_way_to_run_the_statement_shows_the_same_hashes(connect: Connect, policy: Any) -> None:
+    """The mark on the column's type survives portals, prepared statements, streams and both formats."""
+    conn = await connect(policy=policy())
+    expected = await run((await run(conn.execute(MIXED))).fetchall())
+    assert all(len(value) == 64 for (value,) in expected)
+    found = [
+        await run((await run(conn.execute(MIXED, binary=True))).fetchall()),
+        await run((await run(conn.execute(MIXED, prepare=True))).fetchall()),
+        await collect(conn.cursor().stream(MIXED)),
+        await collect(conn.cursor().stream(MIXED, size=2)),
+        await run((await run(conn.execute(f"SELECT * FROM ({MIXED}) AS q"))).fetchall()),
+    ]
+    for binary in (False, True):
+        async with block(conn.cursor("c", binary=binary, withhold=True)) as cur:
+            await run(cur.execute(MIXED))
+            found.append(await collect(cur))
+    await run(conn.execute(f"PREPARE p AS {MIXED}"))
+    found.append(await run((await run(conn.execute("EXECUTE p"))).fetchall()))
+    await run(conn.execute(f"DECLARE d CURSOR FOR {MIXED}"))
+    found.append(await run((await run(conn.execute("FETCH ALL FROM d"))).fetchall()))
+    assert found == [expected] * 9
+    await run(conn.rollback())
+
+
+async def test_copy_of_columns_that_are_not_hashed(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    async with block(conn.cursor().copy("COPY users (id, name) TO STDOUT")) as copy:
+        copy.set_types(["int4", "text"])
+        assert await collect(copy.rows()) == [(1, "ada"), (2, "bob"), (3, "cyd")]
+    for text in ("COPY users TO STDOUT", "COPY users (id, email) TO STDOUT"):
+        with pytest.raises(guarddb.PolicyViolation):
+            async with block(conn.cursor().copy(text)):
+                pass
+
+
+class Reloaded:
+    """A policy source whose policy a test changes."""
+
+    def __init__(self, profile: dict[str, Any]) -> None:
+        self.set(profile)
+
+    def set(self, profile: dict[str, Any]) -> None:
+        loaded = guarddb.load_policy(profile)
+        self._current = (loaded, loaded.version)
+
+    def current(self) -> Any:
+        return self._current
+
+
+async def test_a_new_key_holds_for_a_cursor_that_runs_its_statement_again(
+    connect: Connect, policy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GUARDDB_OTHER_KEY", "another key of the tests")
+    profile = policy()
+    source = Reloaded(profile)
+    conn = await connect(policy=source)
+    cur = conn.cursor()
+    first = await run((await run(cur.execute(MIXED))).fetchall())
+    source.set({**profile, "guarddb": {"hash_key_env": "GUARDDB_OTHER_KEY"}})
+    second = await run((await run(cur.execute(MIXED))).fetchall())
+    fresh = await run((await run(conn.execute(MIXED))).fetchall())
+    assert second == fresh
+    assert set(first).isdisjoint(second)
+    await run(conn.rollback())
+
+
+async def test_a_policy_that_changes_between_two_sets_of_parameters(connect: Connect, policy: Any) -> None:
+    profile = policy(masking_rules=[], guarddb={})
+    source = Reloaded(profile)
+    conn = await connect(policy=source, autocommit=True)
+
+    def sets() -> Iterator[tuple[int]]:
+        yield (100,)
+        source.set({**profile, "table_denylist": ["ruled"]})
+        yield (101,)
+
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.cursor().executemany("DELETE FROM ruled WHERE id = %s", sets()))
+
+
+async def test_egress_of_an_open_cursor_is_counted_when_a_reload_adds_the_budget(
+    connect: Connect, policy: Any
+) -> None:
+    profile = policy(masking_rules=[], guarddb={})
+    source = Reloaded(profile)
+    conn = await connect(policy=source)
+    async with block(conn.cursor("x")) as cur:
+        await run(cur.execute("SELECT repeat('x', 50) FROM users"))
+        assert len(await run(cur.fetchmany(1))) == 1
+        source.set({**profile, "egress_bytes_per_day": 60})
+        assert len(await run(cur.fetchmany(1))) == 1
+        with pytest.raises(guarddb.BudgetExceeded):
+            await run(cur.fetchmany(1))
+    await run(conn.rollback())
