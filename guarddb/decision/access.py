@@ -10,6 +10,9 @@ from guarddb.vocabulary import KINDS, Kind
 
 _READ_ONLY: frozenset[Kind] = frozenset(("select", "show", "explain", "transaction"))
 #: Never under read_only; `set` and `other` can be opened by an entry in statement_rules.allow.
+#: What psycopg calls the statements that it prepares by itself, and what SQL can do with such a name.
+_DRIVERS_NAMES = "_pg3_"
+_OF_PREPARED = frozenset(("prepare", "execute", "deallocate"))
 _WRITES: frozenset[Kind] = frozenset(("insert", "update", "delete", "ddl", "copy"))
 
 
@@ -40,6 +43,12 @@ def access(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None
                 f"{what} is not allowed by this policy; allowed kinds: {_shown(policy)}",
                 "Use a statement of an allowed kind.",
             )
+    if statement.session_verb in _OF_PREPARED and (statement.session_name or "").startswith(_DRIVERS_NAMES):
+        return Refusal(
+            "statement_not_allowed",
+            f'the name "{statement.session_name}" is one of the driver\'s own, which would take one statement for another',
+            f"Use a name that does not begin with {_DRIVERS_NAMES}.",
+        )
     if statement.command == "TransactionStmt" and statement.transaction in (
         "prepare",
         "commit_prepared",

@@ -7,6 +7,8 @@ from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
 
+from cachetools import LRUCache
+
 from guarddb.decision.mask_uses import use_kinds
 from guarddb.decision.predicates import BoundPredicate, bind
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
@@ -38,7 +40,8 @@ class CompiledPolicy:
         self.settings: Mapping[str, str] = MappingProxyType(
             {name.lower(): value for name, value in {**profile.guarddb.settings, **settings}.items()}
         )
-        self._governance: dict[object, Governance] = {}
+        self._governance: LRUCache[object, Governance] = LRUCache(4)
+        self._lock = RLock()
 
     @cached_property
     def restricts_data(self) -> bool:
@@ -73,11 +76,10 @@ class CompiledPolicy:
     def governance(self, catalog: Catalog | None) -> Governance:
         """What the profile makes of this catalog's relations; the last few catalogs are remembered."""
         key = None if catalog is None else (catalog.version, id(catalog.relations))
-        found = self._governance.get(key)
-        if found is None:
-            if len(self._governance) >= 8:
-                self._governance.clear()
-            found = self._governance[key] = Governance(self, catalog)
+        with self._lock:
+            found = self._governance.get(key)
+            if found is None:
+                found = self._governance[key] = Governance(self, catalog)
         return found
 
 

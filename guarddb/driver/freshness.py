@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from cachetools import LRUCache
 from psycopg import BaseConnection, OperationalError, pq
 from psycopg import errors as e
 from psycopg.generators import fetch_many, send
@@ -88,22 +88,24 @@ class Looks:
 
 
 class CatalogCache:
-    """The catalogs of the process, by database and fingerprint; a few of each database are kept."""
+    """The catalogs of the process, by database and fingerprint; the last few used of each database are kept."""
 
-    def __init__(self, per_database: int = 4) -> None:
-        self._catalogs: OrderedDict[tuple[object, ...], Catalog] = OrderedDict()
-        self._size = per_database * 16
+    def __init__(self, per_database: int = 4, databases: int = 64) -> None:
+        self._per_database = per_database
+        self._databases: LRUCache[tuple[object, ...], LRUCache[str, Catalog]] = LRUCache(databases)
         self._lock = threading.Lock()
 
     def get(self, database: tuple[object, ...], fingerprint: str) -> Catalog | None:
         with self._lock:
-            return self._catalogs.get((database, fingerprint))
+            catalogs = self._databases.get(database)
+            return catalogs.get(fingerprint) if catalogs is not None else None
 
     def put(self, database: tuple[object, ...], fingerprint: str, catalog: Catalog) -> None:
         with self._lock:
-            self._catalogs[database, fingerprint] = catalog
-            if len(self._catalogs) > self._size:
-                self._catalogs.popitem(last=False)
+            catalogs = self._databases.get(database)
+            if catalogs is None:
+                catalogs = self._databases[database] = LRUCache(self._per_database)
+            catalogs[fingerprint] = catalog
 
 
 CATALOGS = CatalogCache()
@@ -205,8 +207,10 @@ def _read_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[Catalog]:
                 yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT guarddb_catalog")
                 yield from ask_gen(conn, b"RELEASE SAVEPOINT guarddb_catalog")
     catalog = Catalog.from_document(row[0] or b"{}")
-    # Filed under its own fingerprint, taken in the same statement; the one asked for may be older.
-    CATALOGS.put(session.database, catalog.version, catalog)
+    if idle or not session.dirty:
+        # (What this transaction made of it is nobody else's.)
+        # Filed under its own fingerprint, taken in the same statement; the one asked for may be older.
+        CATALOGS.put(session.database, catalog.version, catalog)
     return catalog
 
 

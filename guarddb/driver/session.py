@@ -227,7 +227,8 @@ class Session:
             if judged.uses_session or judged.blocked:
                 # A refusal may be about a name that is not known yet, and need not be fast.
                 return judged
-            SHARED.put(query, context, judged)
+            if not self.dirty:  # a catalog that is not committed is this transaction's alone
+                SHARED.put(query, context, judged)
         if len(self.plans) >= plans.CONNECTION_PLANS:
             self.plans = {}
         self.plans[query] = judged
@@ -240,22 +241,9 @@ class Session:
             reason = f"the text is not valid in the connection's encoding, {self.encoding}"
             return self._judged(query, plans.refusal("parse_error", reason), "")
         plan = plans.ask(text, self.compiled.policy, self.catalog, self.names.snapshot)
-        for statement in plan.statements:
-            name = statement.session_name or ""
-            if statement.session_verb in _OF_PREPARED and name.startswith(_PSYCOPGS_PREFIX):
-                plan = self._refuse_psycopgs_name(plan, name)
         if plan.uses_session and not plan.decision.blocked:
             plan = self._by_names_of_today(text, plan)
         return self._judged(query, plan, text)
-
-    def _refuse_psycopgs_name(self, plan: Plan, name: str) -> Plan:
-        if self.profile is not None and self.profile.forbids_nothing:
-            return plan
-        return plans.refusal(
-            "statement_not_allowed",
-            f'the name "{name}" is the driver\'s own: it would take one statement for another',
-            f"use a name that does not begin with {_PSYCOPGS_PREFIX}",
-        )
 
     def _judged(self, query: bytes, plan: Plan, text: str) -> Judged:
         decision = plan.decision
@@ -422,11 +410,6 @@ class Session:
     def fail(self) -> None:
         """The server refused something."""
         self.names.fail()
-
-
-#: psycopg's names for what it prepares by itself (PrepareManager), and what SQL can do with them.
-_PSYCOPGS_PREFIX = "_pg3_"
-_OF_PREPARED = frozenset({"prepare", "execute", "deallocate"})
 
 
 def _walls(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:

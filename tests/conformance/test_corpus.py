@@ -217,8 +217,7 @@ def streamed(conn: psycopg.Connection[Any], sql: str) -> Any:
 
 
 def in_a_pipeline(conn: psycopg.Connection[Any], sql: str) -> Any:
-    # libpq stays in single-row mode after a stream: the first query of a pipeline right behind one fails, in plain
-    # psycopg too ("unexpected result status from query: SINGLE_TUPLE").
+    # Not right behind a stream: libpq stays in single-row mode then, and with plain psycopg the pipeline's first query fails.
     conn.execute("SELECT 1")
     with conn.pipeline():
         cursor = conn.execute(sql.encode())

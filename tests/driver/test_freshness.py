@@ -9,7 +9,7 @@ import pytest
 
 import guarddb
 from guarddb.decision.decision import StatementPlan
-from guarddb.driver import plans
+from guarddb.driver import freshness, plans
 from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run
 
 
@@ -186,3 +186,21 @@ def test_selects_are_not_followed_by_questions(guard: Any) -> None:
     conn = guard(autocommit=True)
     conn.execute("SELECT 1")
     assert not conn._guard.attention
+
+
+def test_catalogs_of_a_transaction_are_nobody_elses(guard: Any) -> None:
+    """Nor are they kept: a process that makes and drops tables all day holds a few catalogs of each database."""
+    conn = guard(policy=open_policy(guarddb={"floor_exceptions": ["destructive_ddl"]}))
+    for _ in range(3):
+        conn.execute("CREATE TABLE passing (id int)")
+        conn.execute("SELECT * FROM passing")
+        conn.rollback()
+    kept = freshness.CATALOGS._databases[conn._guard.database]
+    assert not [each for each in kept.values() if any(r.name == "passing" for r in each.relations.values())]
+    conn.autocommit = True
+    for _ in range(6):
+        conn.execute("CREATE TABLE passing (id int)")
+        conn.execute("SELECT * FROM passing")
+        conn.execute("DROP TABLE passing")
+        conn.execute("SELECT 1")
+    assert len(kept) <= 4
