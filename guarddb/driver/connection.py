@@ -65,6 +65,13 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     """What sync and async guarded connections share."""
 
     _guard: Session
+    #: psycopg's wait(), or that of an application's class behind the guarded one
+    _psycopgs_wait: Any
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        behind = cls.__mro__[cls.__mro__.index(ConnectionMixin) + 1 :]
+        cls._psycopgs_wait = next((vars(base)["wait"] for base in behind if "wait" in vars(base)), None)
 
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         # Before psycopg's: from its first moment the connection denies, until connect() attaches the policy.
@@ -344,7 +351,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
         try:
-            return super().wait(gen, interval, timeout)
+            return self._psycopgs_wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
@@ -442,7 +449,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     ) -> Any:
         """As psycopg's; see `Connection.wait`."""
         try:
-            return await super().wait(gen, interval, timeout)
+            return await self._psycopgs_wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         raise error

@@ -41,8 +41,24 @@ _NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 _NEVER_JUDGED = "a statement reached the connection that was never judged"
 
 
+#: Methods of psycopg's that every statement passes, as `_psycopgs_…` on a guarded class.
+_OFTEN = (
+    "_reset",
+    "_maybe_prepare_gen",
+    "_execute_send",
+    "_set_results",
+    "_select_current_result",
+)
+
 if TYPE_CHECKING:
-    _Cursor = BaseCursor[Any, Any]
+
+    class _Cursor(BaseCursor[Any, Any]):
+        _psycopgs_reset = BaseCursor._reset
+        _psycopgs_maybe_prepare_gen = BaseCursor._maybe_prepare_gen
+        _psycopgs_execute_send = BaseCursor._execute_send
+        _psycopgs_set_results = BaseCursor._set_results
+        _psycopgs_select_current_result = BaseCursor._select_current_result
+
 else:
     # Not a cursor itself: then CPython takes the other base, the cursor class, for the layout of a composed
     # class, and an object of that class can become one of the composed one, whether it has a __dict__ or not.
@@ -53,6 +69,18 @@ class CursorMixin(_Cursor):
     """What every guarded cursor has, sync or async, client or server."""
 
     __slots__ = ()
+
+    if not TYPE_CHECKING:
+
+        def __init_subclass__(cls, **options: Any) -> None:
+            # What super() would find, found once: looking for it takes as long as the rest of a hook.
+            super().__init_subclass__(**options)
+            behind = cls.__mro__[cls.__mro__.index(CursorMixin) + 1 :]
+            for name in _OFTEN:
+                for base in behind:
+                    if name in vars(base):
+                        setattr(cls, f"_psycopgs{name}", vars(base)[name])
+                        break
 
     def __repr__(self) -> str:
         # Whoever looks for psycopg's name in it (a log filter, a test) finds it.
@@ -85,14 +113,9 @@ class CursorMixin(_Cursor):
             self._results = results
         return results
 
-    def _guard_unmeter(self) -> None:
-        tx: Any = self._tx
-        if type(tx) is MeteredTransformer:
-            self._tx = tx.real
-
     def _reset(self, reset_query: bool = True) -> None:
         before = getattr(self, "_results", None)
-        super()._reset(reset_query)
+        self._psycopgs_reset(reset_query)
         self._results = results = Results()
         if type(before) is Results and (before.pending or not reset_query):
             # Sent in a pipeline by this cursor, not answered yet.
@@ -115,8 +138,8 @@ class CursorMixin(_Cursor):
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
             self._tx = Transformer(self)
-        else:
-            self._guard_unmeter()
+        elif type(tx := cast("Any", self._tx)) is MeteredTransformer:
+            self._tx = tx.real
         conn = self._conn
         session: Session = conn._guard
         if not session.fixed:
@@ -180,7 +203,7 @@ class CursorMixin(_Cursor):
         if session.counts and (judged := getattr(pgq, "judged", None)) is not None:
             session.charge(judged)
             pgq.counted = True  # type: ignore[attr-defined]
-        gen = super()._maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+        gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
         if conn._autocommit or conn.pgconn.transaction_status != IDLE:
             return gen
         return _one_after_the_other(conn._guard_begin_gen(), gen)
@@ -226,7 +249,7 @@ class CursorMixin(_Cursor):
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None
     ) -> None:
         self._guard_sending(query)
-        super()._execute_send(query, force_extended=force_extended, binary=binary)
+        self._psycopgs_execute_send(query, force_extended=force_extended, binary=binary)
 
     def _send_prepare(self, name: bytes, query: PostgresQuery) -> None:
         judged = getattr(query, "judged", None)
@@ -274,7 +297,7 @@ class CursorMixin(_Cursor):
                 mine.judged = judged
             if judged.effects:
                 self._guard_effects(judged, results)
-        super()._set_results(results)
+        self._psycopgs_set_results(results)
         if span is not NO_SPAN:
             rows = self._rowcount if self.pgresult is not None and self.pgresult.nfields else None
             span.end(rows=rows, truncated=mine.truncated)
@@ -302,7 +325,7 @@ class CursorMixin(_Cursor):
         tx: Any = self._tx
         if type(tx) is MeteredTransformer:
             self._tx = tx.real
-        super()._select_current_result(i, format)
+        self._psycopgs_select_current_result(i, format)
         results = self._results
         if type(results) is Results and results.inspect:
             inspect_result(self, results, i, format)

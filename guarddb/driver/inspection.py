@@ -42,7 +42,8 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
     if results.truncated:
         results.truncated = False
     result = results[i]
-    statement = _statement_of(results, i)
+    statements = results.statements
+    statement = statements[i] if len(statements) == len(results) else _statement_of_any(statements)
     if statement is not None and statement.hidden_returning:
         cursor.pgresult = CommandView(result)
         rows = result.command_tuples
@@ -54,8 +55,10 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
     if status != TUPLES_OK and (not columns or status in _COPYING):
         return
     session: Session = cursor._conn._guard
-    oids = _masked_columns(session, result, statement, columns)
-    masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, format)
+    masks: Masks | None = None
+    if session.keyed_hash is not None or _touches_masks(session, result, columns):
+        oids = _masked_columns(session, result, statement, columns)
+        masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, format)
     if status != TUPLES_OK:
         # The description of a portal: it has columns and no rows.
         if masks:
@@ -72,14 +75,10 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         cursor.pgresult = ResultView(result, shown, masks)
 
 
-def _statement_of(results: Results, i: int) -> StatementPlan | None:
-    statements = results.statements
-    if len(statements) == len(results):
-        return statements[i]
+def _statement_of_any(statements: tuple[StatementPlan, ...]) -> StatementPlan | None:
+    """The plan for each result where a rule of a table (DO ALSO SELECT) gave one more, and nobody can say which."""
     if not statements:
         return None
-    # A rule of a table (DO ALSO SELECT) gave a result more, and nobody can say which: what holds for one of
-    # them holds for all.
     caps = [each.row_cap for each in statements if each.row_cap is not None]
     return replace(
         statements[0],
@@ -194,6 +193,11 @@ def notify(conn: Any, message: str, hint: str) -> None:
             psycopg_logger.exception("error processing notice callback '%s': %s", handler, ex)
 
 
+def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:
+    """Whether a column comes straight from a table with masked columns, by the server's word."""
+    return bool(session.origins) and not session.masked_tables.isdisjoint(map(result.ftable, range(columns)))
+
+
 def _masked_columns(
     session: Session, result: PGresult, statement: StatementPlan | None, columns: int, *, report: bool = True
 ) -> dict[int, int] | None:
@@ -215,9 +219,9 @@ def _masked_columns(
                     oids[column] = HASH_OID
                     if report:
                         _report(column, "came to be hashed, of which its plan says nothing")
-    origins = session.origins
-    if not origins or session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
+    if not _touches_masks(session, result, columns):
         return oids
+    origins = session.origins
     kinds = statement.output_kinds if statement is not None else {}
     for column in range(columns):
         origin = (result.ftable(column), result.ftablecol(column))

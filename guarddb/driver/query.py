@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 from psycopg._queries import PostgresClientQuery, PostgresQuery, PostgresRawQuery
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.abc import Params
 
     from guarddb.driver.plans import Judged
@@ -26,9 +28,10 @@ class QueryMixin(PostgresQuery):
     # In the composed class's slots (see `guarded_query`).
     judged: Judged | None
     counted: bool
+    _psycopgs_dump: Callable[[Params | None], None]
 
     def dump(self, vars: Params | None) -> None:
-        super().dump(vars)
+        self._psycopgs_dump(vars)
         self.judge()
 
     def judge(self) -> None:
@@ -62,7 +65,11 @@ def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
         if issubclass(cls, QueryMixin):
             found = cls
         else:
-            slots = {"__slots__": ("counted", "judged"), "__module__": cls.__module__}
+            slots = {
+                "__slots__": ("counted", "judged"),
+                "__module__": cls.__module__,
+                "_psycopgs_dump": cls.dump,
+            }
             found = cast("type[QueryMixin]", type(cls.__name__, (QueryMixin, cls), slots))
         COMPOSED[cls] = found
     return found

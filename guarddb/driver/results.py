@@ -10,10 +10,11 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Mapping
 from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from psycopg import pq
-from psycopg.adapt import Loader
+from psycopg.adapt import Loader, Transformer
 
 from guarddb.decision.mask_writing import TO_BE_HASHED
 from guarddb.telemetry import NO_SPAN
@@ -230,7 +231,11 @@ class MeteredTransformer:
         self._columns = range(columns)
 
     def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
-        if size := sum(map(len, filter(None, map(self._get_value, repeat(row), self._columns)))):
+        get_value, size = self._get_value, 0
+        for column in self._columns:
+            if value := get_value(row, column):
+                size += len(value)
+        if size:
             self._charge(size)
         return self.real.load_row(row, make_row)
 
@@ -247,5 +252,8 @@ class MeteredTransformer:
         self._get_value = result.get_value
         self._columns = range(result.nfields)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.real, name)
+
+# Not by __getattr__: where a class has one, CPython takes the long way for each of its attributes.
+for _name in dir(Transformer):
+    if not _name.startswith("__") and _name not in vars(MeteredTransformer):
+        setattr(MeteredTransformer, _name, property(attrgetter(f"real.{_name}")))

@@ -24,6 +24,8 @@ from guarddb.runtime.budgets import RULES, Budget, BudgetLimits, Overrun, open_s
 from guarddb.runtime.sources import StaticPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.pq.abc import PGconn
 
     from guarddb.driver.names import Remembered
@@ -85,6 +87,8 @@ class Session:
         self.met_sensitive = False
         self.last_message = ""
         self.budget: Budget | None = None
+        self._spend_query: Callable[[], None]
+        self._spend_bytes: Callable[[int], None]
         self.counts = False
         self.egress = False
         self.keyed_hash: KeyedHash | None = None
@@ -160,7 +164,8 @@ class Session:
         # One agent has one budget in each policy, whatever version of it is in force.
         owner = getattr(profile, "id", None) or profile.name
         store = self.attachment.store or open_store()
-        self.budget = Budget(store, f"{owner}/{self.attachment.agent or ''}", limits)
+        self.budget = budget = Budget(store, f"{owner}/{self.attachment.agent or ''}", limits)
+        self._spend_query, self._spend_bytes = budget.charge_query, budget.charge_bytes
         walls = _walls(profile, settings) if not self.observe else {}
         # What an earlier version of the policy set and this one does not goes back to the session's own
         # value.
@@ -350,11 +355,10 @@ class Session:
             BudgetExceeded: it would be one too many.
             PolicyUnavailable: the store does not answer.
         """
-        budget = self.budget
-        if budget is None or judged.empty:
+        if judged.empty:
             return
         try:
-            budget.charge_query()
+            self._spend_query()
         except Exception as ex:
             error = self._no_budget(ex, judged.plan.decision)
         else:
@@ -367,7 +371,7 @@ class Session:
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out. Raises as `charge` does."""
         try:
-            self.budget.charge_bytes(amount)  # type: ignore[union-attr]
+            self._spend_bytes(amount)
         except Exception as ex:
             error = self._no_budget(ex, None)
         else:

@@ -310,13 +310,15 @@ class Overrun(Exception):
 class Budget:
     """The budgets of one policy for one agent, on one store."""
 
-    __slots__ = ("_spend_query", "key", "limits", "store")
+    __slots__ = ("_per_day", "_spend_bytes", "_spend_query", "key", "limits", "store")
 
     def __init__(self, store: BudgetStore, key: str, limits: BudgetLimits) -> None:
         self.store = store
         self.key = key
         self.limits = limits
         self._spend_query = partial(store.spend_query, key, limits.queries_per_hour, limits.queries_per_day)
+        self._spend_bytes = partial(store.spend_bytes, key)
+        self._per_day = limits.egress_bytes_per_day
 
     def charge_query(self) -> None:
         """Count one statement.
@@ -334,8 +336,8 @@ class Budget:
         Raises:
             Overrun: they do not fit any more; then nothing is counted.
         """
-        limit = self.limits.egress_bytes_per_day
-        if limit and not self.store.spend_bytes(self.key, amount, limit):
+        limit = self._per_day
+        if limit and not self._spend_bytes(amount, limit):
             raise self._overrun("egress")
 
     def _overrun(self, counter: Counter) -> Overrun:
