@@ -138,14 +138,17 @@ class CursorMixin(_Cursor):
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
             self._tx = Transformer(self)
-        elif type(tx := cast("Any", self._tx)) is MeteredTransformer:
-            self._tx = tx.real
+        else:
+            tx: Any = self._tx
+            if type(tx) is MeteredTransformer:
+                self._tx = tx.real
         conn = self._conn
         session: Session = conn._guard
         if not session.fixed:
             session.follow()
         if session.attention or perf_counter() >= session.check_at:
-            return cast("PQGen[None]", conn._guard_refresh_gen())
+            refresh: PQGen[None] = conn._guard_refresh_gen()
+            return refresh
         return _NOTHING_TO_WAIT_FOR
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
@@ -218,8 +221,8 @@ class CursorMixin(_Cursor):
         if session.counts and not pgq.counted:
             if session.prepaid != judged.original:
                 session.charge(judged)
+            session.prepaid = None
             pgq.counted = True
-        session.prepaid = None
         results = self._results
         if type(results) is not Results:
             results = self._guard_results()
@@ -242,8 +245,10 @@ class CursorMixin(_Cursor):
             session.note_sent(judged)
         elif session.began:
             session.began = False
-        if judged.sensitive or session.sensitive:
-            session.note_sensitive(judged, idle=conn.pgconn.transaction_status == IDLE)
+        if judged.sensitive:
+            session.sensitive = session.met_sensitive = True
+        elif session.sensitive and conn.pgconn.transaction_status == IDLE:
+            session.sensitive = False
 
     def _execute_send(
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None

@@ -194,8 +194,11 @@ def notify(conn: Any, message: str, hint: str) -> None:
 
 
 def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:
-    """Whether a column comes straight from a table with masked columns, by the server's word."""
-    return bool(session.origins) and not session.masked_tables.isdisjoint(map(result.ftable, range(columns)))
+    """Whether a column comes straight from a masked column of a table, by the server's word."""
+    if not session.origins or session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
+        return False
+    origins = zip(map(result.ftable, range(columns)), map(result.ftablecol, range(columns)), strict=True)
+    return not session.origins.keys().isdisjoint(origins)
 
 
 def _masked_columns(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -43,22 +43,37 @@ class Results(list["PGresult"]):
     was made as `psycopg.Cursor(conn)` can only become a guarded one when both have the same layout.
     """
 
-    #: the statement of the current results, and how each result is handled
-    judged: Judged | None = None
-    statements: tuple[StatementPlan, ...] = ()
-    inspect: bool = False
-    truncated: bool = False
-    #: in a pipeline: statements sent whose results have not come yet
-    pending: deque[tuple[Judged, StatementSpan]] | None = None
-    #: row caps of FETCH statements, by index: what is left of their portal's
-    caps: dict[int, int] | None = None
-    #: indexes whose truncation was reported
-    reported: set[int] | None = None
-    #: the portal that the rows come from, of a server cursor or of FETCH in stream()
-    portal: Remembered | None = None
-    #: rows that stream() has handed out
-    streamed: int = 0
-    span: StatementSpan = NO_SPAN
+    __slots__ = (
+        "caps",
+        "inspect",
+        "judged",
+        "pending",
+        "portal",
+        "reported",
+        "span",
+        "statements",
+        "streamed",
+        "truncated",
+    )
+
+    def __init__(self, results: Iterable[PGresult] = ()) -> None:
+        if results:
+            self.extend(results)
+        #: the statement of the current results, and how each result is handled
+        self.judged: Judged | None = None
+        self.statements: tuple[StatementPlan, ...] = ()
+        self.inspect = self.truncated = False
+        #: in a pipeline: statements sent whose results have not come yet
+        self.pending: deque[tuple[Judged, StatementSpan]] | None = None
+        #: row caps of FETCH statements, by index: what is left of their portal's
+        self.caps: dict[int, int] | None = None
+        #: indexes whose truncation was reported
+        self.reported: set[int] | None = None
+        #: the portal that the rows come from, of a server cursor or of FETCH in stream()
+        self.portal: Remembered | None = None
+        #: rows that stream() has handed out
+        self.streamed = 0
+        self.span: StatementSpan = NO_SPAN
 
 
 class KeyedHash:

@@ -39,6 +39,48 @@ logger = logging.getLogger("guarddb")
 class Session:
     """The guard's side of one connection. Until a policy is attached it denies everything."""
 
+    # More attributes than CPython keeps in place for an object with a __dict__ (30).
+    __slots__ = (
+        "_spend_bytes",
+        "_spend_query",
+        "attachment",
+        "attention",
+        "began",
+        "budget",
+        "catalog",
+        "check_at",
+        "compiled",
+        "context",
+        "counts",
+        "database",
+        "dirty",
+        "egress",
+        "encoding",
+        "facts",
+        "fixed",
+        "keyed_hash",
+        "last",
+        "last_message",
+        "masked_tables",
+        "met_sensitive",
+        "names",
+        "observe",
+        "on_decision",
+        "origins",
+        "pgconn",
+        "plans",
+        "policy_name",
+        "prepaid",
+        "profile",
+        "sensitive",
+        "span",
+        "stale",
+        "streamed",
+        "version",
+        "walls",
+        "walls_due",
+    )
+
     def __init__(self, pgconn: PGconn) -> None:
         self.pgconn = pgconn
         self.attachment: Attachment | None = None
@@ -81,7 +123,8 @@ class Session:
         #: perf_counter() from which on the catalog is checked again
         self.check_at = 0.0
 
-        #: row data is cut out of the server's messages
+        #: from a statement over masked or filtered rows to its transaction's end: row data is cut out of the server's
+        #: messages
         self.sensitive = False
         #: that was so for some statement of this connection, and what the last exception said
         self.met_sensitive = False
@@ -405,11 +448,6 @@ class Session:
             elif statement.transaction != "set":
                 self.began = False
         self.attention = True
-
-    def note_sensitive(self, judged: Judged, *, idle: bool) -> None:
-        """From a statement over masked or filtered rows to its transaction's end messages are cleaned."""
-        self.sensitive = judged.sensitive or (self.sensitive and not idle)
-        self.met_sensitive = True
 
     def fail(self) -> None:
         """The server refused something."""

@@ -235,3 +235,27 @@ def test_redis_is_shared_by_uri(tmp_path: Path) -> None:
         assert budget.remaining().egress_bytes_today == 6
     finally:
         server.shutdown()
+
+
+@pytest.mark.parametrize("limit", [5_000, 50_000])
+def test_rolling_hour_of_many_statements(limit: int) -> None:
+    """All of the hour counts, nothing older does, and a large budget takes no memory for each statement."""
+    now = [1_000_000.0]
+    store = MemoryBudgetStore(clock=lambda: now[0])
+    budget = Budget(store, "p/a", BudgetLimits(queries_per_hour=limit))
+    for _ in range(limit):
+        now[0] += 600 / limit
+        budget.charge_query()
+    with pytest.raises(Overrun) as caught:
+        budget.charge_query()
+    first = 1_000_000.0 + 3_600
+    assert first <= caught.value.resets_at.timestamp() <= first + 0.2
+    assert len(store._accounts["p/a"].window) <= 10_000
+    now[0] = first - 0.001
+    assert budget.remaining().queries_this_hour == 0
+    now[0] = first + 300
+    left = budget.remaining().queries_this_hour
+    assert left is not None
+    assert limit / 2 - limit / 1_000 <= left <= limit / 2
+    now[0] = first + 601
+    assert budget.remaining().queries_this_hour == limit
