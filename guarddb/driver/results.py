@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -257,7 +256,9 @@ class MeteredTransformer:
     def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
         get_value, columns, size = self._get_value, self._columns, 0
         for row in range(row0, row1):
-            size += sum(map(len, filter(None, map(get_value, repeat(row), columns))))
+            for column in columns:
+                if value := get_value(row, column):
+                    size += len(value)
         if size:
             self._charge(size)
         return self.real.load_rows(row0, row1, make_row)
