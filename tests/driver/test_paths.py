@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import psycopg
+import psycopg_pool
 import pytest
+from psycopg.rows import dict_row, namedtuple_row, tuple_row
 
 import guarddb
-from tests.driver.conftest import Connect, block, collect, run
+from tests.driver.conftest import Connect, block, collect, open_policy, run
 
 QUERY = "SELECT id, ssn FROM people ORDER BY id"
 DENIED = "SELECT * FROM payroll"
@@ -173,6 +177,99 @@ async def stolen(conn: Any, query: str) -> list[Any]:
         return await collect(cur)
 
 
+async def foreign(conn: Any, query: str) -> list[Any]:
+    """A cursor that is made by psycopg's class and not by the connection."""
+    cur = sibling(conn, "Cursor")(conn)
+    await run(cur.execute(query))
+    return await collect(cur)
+
+
+async def foreign_server(conn: Any, query: str) -> list[Any]:
+    async with block(sibling(conn, "ServerCursor")(conn, "c")) as cur:
+        await run(cur.execute(query))
+        return await collect(cur)
+
+
+async def by_cursor_factory(conn: Any, query: str) -> list[Any]:
+    conn.cursor_factory = sibling(conn, "RawCursor")
+    return await execute(conn, query)
+
+
+async def of_a_subclass(conn: Any, query: str) -> list[Any]:
+    base = sibling(conn, "ClientCursor")
+    return await collect(await run(type("Mine", (base,), {})(conn).execute(query)))
+
+
+async def row_factory_changed(conn: Any, query: str) -> list[Any]:
+    cur = await run(conn.execute(query))
+    cur.row_factory = dict_row
+    first = await run(cur.fetchone())
+    cur.row_factory = namedtuple_row
+    second = await run(cur.fetchone())
+    cur.row_factory = tuple_row
+    return [tuple(first.values()), tuple(second), *await run(cur.fetchall())]
+
+
+async def loader_registered(conn: Any, query: str) -> list[Any]:
+    cur = await run(conn.execute(query))
+    cur.adapters.register_loader("int4", psycopg.types.numeric.IntLoader)
+    rows: list[Any] = await run(cur.fetchall())
+    return rows
+
+
+async def by_results(conn: Any, query: str) -> list[Any]:
+    cur = await run(conn.execute(f"SELECT 1; {query}"))
+    found = [await run(each.fetchall()) async for each in alternately(cur.results())]
+    await run(cur.set_result(-1))
+    assert await run(cur.fetchall()) == found[1]
+    return list(found[1])
+
+
+async def alternately(items: Any) -> AsyncIterator[Any]:
+    """An iterator as an async one, item by item."""
+    if hasattr(items, "__aiter__"):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+async def copied_raw(conn: Any, query: str) -> list[Any]:
+    async with block(conn.cursor().copy(f"COPY ({query}) TO STDOUT")) as copy:
+        text = b""
+        while data := await run(copy.read()):
+            text += bytes(data)
+    return [(int(number), ssn) for number, ssn in (line.split("\t") for line in text.decode().splitlines())]
+
+
+async def copied_binary(conn: Any, query: str) -> list[Any]:
+    async with block(conn.cursor().copy(f"COPY ({query}) TO STDOUT (FORMAT binary)")) as copy:
+        copy.set_types(["int4", "text"])
+        return await collect(copy.rows())
+
+
+async def many_in_a_pipeline(conn: Any, query: str) -> list[Any]:
+    async with block(conn.pipeline()):
+        cur = conn.cursor()
+        await run(cur.executemany(query, [(), ()], returning=True))
+        rows: list[Any] = await run(cur.fetchall())
+    return rows
+
+
+async def in_a_transaction_block(conn: Any, query: str) -> list[Any]:
+    async with block(conn.transaction()), block(conn.transaction("inner")):
+        return await execute(conn, query)
+
+
+async def in_a_two_phase_transaction(conn: Any, query: str) -> list[Any]:
+    await run(conn.tpc_begin(f"paths-{id(conn)}"))
+    try:
+        return await execute(conn, query)
+    finally:
+        await run(conn.tpc_rollback())
+
+
 PATHS: list[Path] = [
     execute,
     prepared,
@@ -195,13 +292,58 @@ PATHS: list[Path] = [
     sql_prepared,
     sql_declared,
     stolen,
+    foreign,
+    foreign_server,
+    by_cursor_factory,
+    of_a_subclass,
+    row_factory_changed,
+    loader_registered,
+    by_results,
+    copied_raw,
+    copied_binary,
+    many_in_a_pipeline,
+    in_a_transaction_block,
+    in_a_two_phase_transaction,
 ]
+COPIES = [copied, copied_raw, copied_binary]
+
+
+def test_size() -> None:
+    assert len(PATHS) == len(set(PATHS)) == 33
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
 async def test_path_masks_filters_and_caps(connect: Connect, people: None, path: Path) -> None:
     conn = await connect(policy=POLICY)
     assert await path(conn, QUERY) == EXPECTED
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+async def test_path_hashes_with_the_key(
+    connect: Connect, people: None, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one mask that is made in the process; copies do not pass there."""
+    monkeypatch.setenv("GUARDDB_TEST_KEY", "key")
+    rule = {"table": "people", "column": "ssn", "kind": "hash"}
+    policy = {**POLICY, "masking_rules": [rule], "guarddb": {"hash_key_env": "GUARDDB_TEST_KEY"}}
+    conn = await connect(policy=policy)
+    expected = [(n, hmac.new(b"key", f"ssn-{n}".encode(), "sha256").hexdigest()) for n in (2, 4, 6)]
+    if path in COPIES:
+        with pytest.raises(guarddb.PolicyViolation, match="keyed hash"):
+            await path(conn, QUERY)
+    else:
+        assert await path(conn, QUERY) == expected
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
+async def test_path_is_counted(connect: Connect, people: None, path: Path) -> None:
+    """Queries and bytes, and a used-up budget ends each of them."""
+    policy = open_policy(**{k: v for k, v in POLICY.items() if k != "name"}, egress_bytes_per_day=12)
+    conn = await connect(policy=policy)
+    with pytest.raises(guarddb.BudgetExceeded):
+        await path(conn, QUERY)
+    assert conn.budget.egress_bytes_today <= 12
+    await run(conn.rollback())
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.__name__)
@@ -219,3 +361,45 @@ async def test_path_is_observed_only(connect: Connect, people: None, path: Path)
     conn = await connect(policy=POLICY, enforcement="observe")
     rows = await path(conn, QUERY)
     assert rows == [(number, f"ssn-{number}") for number in range(1, 10)]
+
+
+async def connection_of_a_pool(dsn: str, way: str) -> AsyncIterator[Any]:
+    if way == "sync":
+        with (
+            psycopg_pool.ConnectionPool(
+                dsn, connection_class=guarddb.Connection, kwargs={"policy": POLICY}, min_size=1, open=True
+            ) as pool,
+            pool.connection() as conn,
+        ):
+            yield conn
+    else:
+        kwargs = {"policy": POLICY}
+        async with (
+            psycopg_pool.AsyncConnectionPool(
+                dsn, connection_class=guarddb.AsyncConnection, kwargs=kwargs, min_size=1, open=False
+            ) as pool,
+            pool.connection() as conn,
+        ):
+            yield conn
+
+
+async def connection_of_an_installed_guard(dsn: str, way: str) -> AsyncIterator[Any]:
+    guarddb.install(policy=POLICY)
+    try:
+        conn = psycopg.connect(dsn) if way == "sync" else await psycopg.AsyncConnection.connect(dsn)
+        yield conn
+        await run(conn.close())
+    finally:
+        guarddb.uninstall()
+
+
+@pytest.mark.parametrize("source", [connection_of_a_pool, connection_of_an_installed_guard])
+@pytest.mark.parametrize("way", ["sync", "async"])
+async def test_pools_and_an_installed_guard(dsn: str, people: None, source: Any, way: str) -> None:
+    async with asynccontextmanager(source)(dsn, way) as conn:
+        for path in (execute, server, streamed, copied, pipelined, many):
+            assert await path(conn, QUERY) == EXPECTED
+            await run(conn.rollback())
+            with pytest.raises(guarddb.PolicyViolation):
+                await path(conn, DENIED)
+            await run(conn.rollback())
