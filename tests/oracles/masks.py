@@ -7,7 +7,10 @@ are NULL by rule and not in the copy, and the generator says where: a scalar sub
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
@@ -25,12 +28,17 @@ from tests.oracles.ways import EngineWay, LiveWay, Way
 _TYPES = {"name": "text", "label": "text", "n": "int", "d": "date"}
 
 
-def profile(masking: Masking) -> PolicyProfile:
+#: The environment variable of a key for the hashes, and what is in it.
+KEY = ("GUARDDB_ORACLE_KEY", "a key of the oracles")
+
+
+def profile(masking: Masking, *, keyed: bool = False) -> PolicyProfile:
     rules = []
     for place, kind in masking.masks.items():
         table, column = place.split(".")
         rules.append(MaskingRule(table=table, column=column, kind=kind))
-    return PolicyProfile(name=masking.name, access_mode="read_write", masking_rules=rules)
+    extension = {"hash_key_env": KEY[0]} if keyed else {}
+    return PolicyProfile(name=masking.name, access_mode="read_write", masking_rules=rules, guarddb=extension)
 
 
 def grammar_of(masking: Masking, *, writes: float = 10, misuse: float = 0.4) -> Grammar:
@@ -53,11 +61,23 @@ def overwritten_sql(masking: Masking) -> str:
     return "\n".join(statements)
 
 
+#: Stands for the hash of a value that is in no table: what shares an output with a masked column is hashed as well.
+_OTHER = b"a hash"
+
+
+def _is_hash(value: bytes | None) -> bool:
+    return value is not None and re.fullmatch(rb"[0-9a-f]{64}", value) is not None
+
+
 class MaskOracle:
     name = "masks"
 
-    def __init__(self, sets: list[tuple[Masking, Grammar, Way, Side, Side]]) -> None:
+    def __init__(
+        self, sets: list[tuple[Masking, Grammar, Way, Side, Side]], keyed: Mapping[bytes, bytes]
+    ) -> None:
         self.sets = sets
+        #: of every value that is hashed: plain hash -> hash with the key
+        self.keyed = keyed
 
     def grammar_for(self, number: int) -> Grammar:
         return self.sets[number % len(self.sets)][1]
@@ -81,6 +101,12 @@ class MaskOracle:
                 return Verdict("refused", answer.rule)
             return Verdict("blocked", f"{answer.rule}: {general(answer.reason)}", answer.reason)
         got = answer.outcome
+        if self.keyed:
+            expected.rows = [tuple(self.with_key(v) for v in row) for row in expected.rows]
+            known = set(self.keyed.values())
+            got.rows = [
+                tuple(_OTHER if _is_hash(v) and v not in known else v for v in row) for row in got.rows
+            ]
         if expected.slow or got.slow:
             return Verdict("slow")
         cols = generated.cols or []
@@ -101,6 +127,10 @@ class MaskOracle:
             return Verdict("mismatch", different, said(answer, expected))
         return Verdict("error" if got.state else "same")
 
+    def with_key(self, value: bytes | None) -> bytes | None:
+        """The hash with the key in the place of a plain one; of what an expression made, that it is one."""
+        return self.keyed.get(value or b"", _OTHER) if _is_hash(value) else value
+
     @staticmethod
     def nulled(generated: Generated, expected: Outcome) -> None:
         """Where the rules say NULL whatever the value is."""
@@ -113,8 +143,10 @@ class MaskOracle:
 
 
 @contextmanager
-def mask_oracle(server: str, *, live: bool = False) -> Iterator[MaskOracle]:
+def mask_oracle(server: str, *, live: bool = False, keyed: bool = False) -> Iterator[MaskOracle]:
+    """`keyed`: hashes are made with a key, which only a live connection can do."""
     make_roles(server)
+    hashes: dict[bytes, bytes] = {}
     everything = FILTERS[1]
     with ExitStack() as stack:
 
@@ -138,7 +170,9 @@ def mask_oracle(server: str, *, live: bool = False) -> Iterator[MaskOracle]:
             dsn = filled("oracle_raw", masking, overwritten=False)
             raw = Side(dsn)
             copy = Side(filled("oracle_masked", masking, overwritten=True))
-            policy = profile(masking)
+            policy = profile(masking, keyed=keyed)
+            if keyed:
+                hashes.update(both_hashes(values_of(raw)))
             way: Way
             if live:
                 way = LiveWay(dsn, policy, planner=planner)
@@ -147,7 +181,29 @@ def mask_oracle(server: str, *, live: bool = False) -> Iterator[MaskOracle]:
             for each in (way, raw, copy):
                 stack.callback(each.close)
             sets.append((masking, grammar_of(masking), way, raw, copy))
-        yield MaskOracle(sets)
+        yield MaskOracle(sets, hashes)
+
+
+def both_hashes(values: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Of each value the plain hash and the one with the key."""
+    for value in values:
+        keyed = hmac.new(KEY[1].encode(), value, "sha256").hexdigest()
+        yield hashlib.sha256(value).hexdigest().encode(), keyed.encode()
+
+
+def values_of(raw: Side) -> Iterator[bytes]:
+    """Every value of every column: what is in one output with a masked column is hashed with it."""
+    raw.pgconn.exec_(b"RESET ROLE")
+    columns = raw.pgconn.exec_(
+        b"SELECT format('SELECT %I::text FROM %I.%I', column_name, table_schema, table_name) "
+        b"FROM information_schema.columns WHERE table_schema NOT IN ('pg_catalog', 'information_schema')"
+    )
+    for number in range(columns.ntuples):
+        values = raw.pgconn.exec_(columns.get_value(number, 0) or b"")
+        for row in range(values.ntuples):
+            if (value := values.get_value(row, 0)) is not None:
+                yield value
+    raw.pgconn.exec_(b"SET ROLE agent")
 
 
 def moved_sql(masking: Masking) -> str:

@@ -112,6 +112,15 @@ def test_the_same_holds_through_a_guarded_connection(server_dsn: str, opened: Ca
         assert checked(oracle, 250, seed=SEED + 1_000_000).verdicts["same"] > 150
 
 
+def test_hashes_with_a_key_are_where_plain_ones_are(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else differs, and nowhere is the raw value that the driver got."""
+    monkeypatch.setenv(*masks.KEY)
+    with masks.mask_oracle(server_dsn, live=True, keyed=True) as oracle:
+        assert len(oracle.keyed) > 10
+        report = checked(oracle, 600, seed=SEED + 2_000_000)
+        assert report.verdicts["same"] > 450
+
+
 # ---------------------------------------------------------------------- the oracles themselves
 
 
