@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from guarddb.decision.compiled import CompiledPolicy
+from guarddb.sql.names import string_list
 from guarddb.sql.rewrite import Rewriter
 from guarddb.sql.statement import Statement
+from guarddb.tree import Node
 
 #: parsenodes.h, CURSOR_OPT_SCROLL
 _SCROLL = 0x0002
@@ -18,7 +20,57 @@ def wants_limit(statement: Statement, policy: CompiledPolicy) -> bool:
         return True
     if statement.top is None:
         return False
-    return statement.top.kind in ("select", "setop", "values")
+    if statement.top.kind not in ("select", "setop", "values"):
+        return False
+    return is_exact(statement) or not _finds_one_row(statement)
+
+
+def _finds_one_row(statement: Statement) -> bool:
+    """Whether it is a look-up by primary key: columns of one table, each column of the key equal to a constant.
+
+    Such a text is sent without a LIMIT, which it does not need. (A key that is deferred may be there twice for a moment; the
+    driver counts rows all the same.)
+    """
+    top = statement.top
+    if top is None or top.kind != "select" or len(statement.queries) > 1 or len(statement.references) != 1:
+        return False
+    relation = statement.references[0].relation
+    tables = top.fields.get("fromClause", ())
+    if (
+        relation is None
+        or relation.kind != "r"
+        or relation.descendants
+        or not relation.primary_key
+        or len(tables) != 1
+        or "RangeVar" not in tables[0]
+    ):
+        return False
+    if any("ColumnRef" not in target["ResTarget"]["val"] for target in top.fields.get("targetList", ())):
+        return False  # a function may return more than one row for each
+    given: set[str] = set()
+    conditions = [top.fields.get("whereClause", {})]
+    while conditions:
+        condition = conditions.pop()
+        both = condition.get("BoolExpr")
+        if both is not None and both.get("boolop", "AND_EXPR") == "AND_EXPR":
+            conditions += both["args"]
+        else:
+            given.add(_column_that_equals_a_constant(condition.get("A_Expr", {})))
+    return given.issuperset(relation.primary_key)
+
+
+def _column_that_equals_a_constant(comparison: Node) -> str:
+    """`id` of `id = 1` and `$1 = t.id`, else an empty text."""
+    if comparison.get("kind", "AEXPR_OP") != "AEXPR_OP" or string_list(comparison.get("name", ())) != ["="]:
+        return ""
+    sides = comparison.get("lexpr", {}), comparison.get("rexpr", {})
+    for column, constant in (sides, sides[::-1]):
+        while "TypeCast" in constant:
+            constant = constant["TypeCast"]["arg"]
+        if "ColumnRef" in column and ("A_Const" in constant or "ParamRef" in constant):
+            name: str = column["ColumnRef"]["fields"][-1].get("String", {}).get("sval", "")
+            return name
+    return ""
 
 
 def is_copy_of_table(statement: Statement) -> bool:
