@@ -166,6 +166,8 @@ class Governance:
     def _work_out(self, schema: str, name: str, relation: Relation | None) -> RelationRules:
         rules = RelationRules()
         rules.identities = [(schema, name)]
+        if self.catalog is not None and schema == self.catalog.temp_schema:
+            rules.identities.append(("pg_temp", name))
         if relation is not None:
             rules.identities += [
                 (parent.schema, parent.name)

@@ -11,6 +11,8 @@ from guarddb.sql.catalog import Cast, Catalog, Function
 from guarddb.sql.statement import Call, Statement
 
 _BOTH = ("public", "pg_catalog")
+#: What they do depends on the text of an argument, so that one call says nothing about the next.
+_JUDGED_BY_ARGUMENT = facts.INPUT_BY_TYPE_NAME | {"set_config"}
 
 
 def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
@@ -22,7 +24,7 @@ def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | N
             continue
         # All of a call's: one rule may be lifted and the other not.
         refusals = list(_call(call, policy, catalog))
-        if not refusals and call.name not in facts.INPUT_BY_TYPE_NAME:
+        if not refusals and call.name not in _JUDGED_BY_ARGUMENT:
             admitted_before.add(key)
         for refusal in refusals:
             if refusal.rule not in policy.floor_exceptions:
@@ -54,6 +56,8 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
             refusal = _stateful(call, policy)
         else:
             reason = facts.forbidden(name, call.arguments)
+            if reason is not None and _sets_a_setting(call, policy):
+                reason = None
             refusal = _forbidden(call, reason) if reason is not None else _argument(call)
         if refusal is not None:
             yield refusal
@@ -115,9 +119,25 @@ def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
         p.matches("pg_catalog", call.name, bare=_BOTH) for p in policy.profile.function_patterns
     ):
         return None
-    return _forbidden(
-        call,
-        "it changes a sequence or takes a lock that outlives a rollback, and this policy does not list it",
+    return Refusal(
+        "forbidden_function",
+        f'function "{call.shown}" is refused: it changes a sequence or takes a lock that outlives a rollback, '
+        "and this policy does not list it",
+        f"Leave the call out, or have a policy that writes list pg_catalog.{call.name} in function_allowlist.",
+    )
+
+
+def _sets_a_setting(call: Call, policy: CompiledPolicy) -> bool:
+    """set_config() of a constant name is a SET, where the policy lets SET through by name. The floor has seen the name."""
+    rules = policy.profile.statement_rules
+    if call.name != "set_config" or call.node is None or "set" not in rules.allow or "set" in rules.deny:
+        return False
+    # A cast could make another name of the text, and names of arguments another argument of the first.
+    arguments = call.node.get("args", ())
+    return (
+        len(arguments) == 3
+        and "sval" in arguments[0].get("A_Const", {})
+        and not any("NamedArgExpr" in argument for argument in arguments)
     )
 
 

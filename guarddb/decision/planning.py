@@ -28,7 +28,7 @@ from guarddb.sql.names import quote, string_list
 from guarddb.sql.rewrite import RewriteError, Rewriter
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, parse
-from guarddb.vocabulary import MaskKind, Verdict
+from guarddb.vocabulary import Kind, MaskKind, Verdict
 
 _WITHOUT_CATALOG = (
     "decided without a catalog: names were taken as written, a bare one as public; "
@@ -257,6 +257,12 @@ def _filters_of(statement: Statement, governance: Governance) -> list[str]:
 
 
 _CATALOG_KINDS = frozenset(("ddl", "other"))
+_SET: frozenset[Kind] = frozenset(("set",))
+
+
+def _sets(statement: Statement) -> frozenset[Kind]:
+    """A set_config() that was let through is a SET to the session."""
+    return _SET if any(call.name == "set_config" for call in statement.calls) else frozenset()
 
 
 def _plan(
@@ -276,7 +282,7 @@ def _plan(
     cap = policy.profile.max_rows or None
     plan = StatementPlan(
         kind=statement.kind,
-        kinds=frozenset(statement.kinds),
+        kinds=frozenset(statement.kinds) | _sets(statement),
         operation=statement.operation,
         relations=tuple(dict.fromkeys(r.qualified_name for r in references)),
         returns_rows=statement.returns_rows,

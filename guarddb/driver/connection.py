@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from weakref import ReferenceType, ref
 
@@ -26,6 +27,7 @@ from guarddb.driver.faults import cleaned, message_of_the_connection, translated
 from guarddb.driver.freshness import Looks, refresh_gen, set_walls_gen
 from guarddb.driver.results import register_loaders
 from guarddb.driver.session import Session
+from guarddb.errors import BudgetExceeded, PolicyViolation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,6 +55,15 @@ _WAIT_INTERVAL = 0.1
 
 #: psycopg's own, without what others may put in their places later.
 _CONNECT = {cls: vars(cls)["connect"] for cls in (_psycopg.Connection, _psycopg.AsyncConnection)}
+
+
+def _bound_to(cls: type[Any], connect: Any) -> Any:
+    """A tracer that takes itself out may leave psycopg's connect() bound to psycopg's class."""
+    if type(connect) is MethodType and isinstance(
+        connect.__self__, type
+    ):  # (and no proxy that says it is one)
+        return MethodType(connect.__func__, cls)
+    return connect
 
 
 def split_arguments(arguments: dict[str, Any]) -> tuple[Attachment, dict[str, Any]]:
@@ -209,10 +220,12 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def _guard_error(self, error: e.Error) -> e.Error:
         """What the agent gets in place of an error, when it comes from the server."""
         session = self._guard
+        refused = error._info is None and isinstance(error, PolicyViolation | BudgetExceeded)
         if error._info is not None:
             session.fail()
         error = translated(session, error)
-        session.span.end(error=error)
+        if not refused:  # (A refusal has a span of its own, and is not about what was sent before.)
+            session.span.end(error=error)
         return error
 
 
@@ -335,7 +348,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """Connect by `connect`, which makes a connection of this class, and attach the policy."""
         attachment, arguments = split_arguments(kwargs)
-        conn = connect(*args, **arguments)
+        conn = _bound_to(cls, connect)(*args, **arguments)
         if not isinstance(conn, ConnectionMixin):
             # Somebody put a function in psycopg's place that does not pass on the class.
             conn.close()
@@ -432,7 +445,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     async def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """As `Connection._guard_connect`."""
         attachment, arguments = split_arguments(kwargs)
-        conn = await connect(*args, **arguments)
+        conn = await _bound_to(cls, connect)(*args, **arguments)
         if not isinstance(conn, ConnectionMixin):
             await conn.close()
             conn = await _CONNECT[_psycopg.AsyncConnection].__get__(None, cls)(*args, **arguments)

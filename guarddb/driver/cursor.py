@@ -431,7 +431,7 @@ class ServerCursorGuard(CursorMixin):
         # psycopg put a plain list of the description's result in its place.
         mine = Results(self._results)
         self._results = mine
-        mine.span = before.span
+        before.span.end()
         mine.portal = portal
         if judged is not None:
             mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect

@@ -65,17 +65,13 @@ def uninstall() -> None:
         for owner, name, before, ours in reversed(_replaced):
             if vars(owner)[name] is ours:
                 setattr(owner, name, before)
-        _replaced[:] = [each for each in _replaced if _leads_to(vars(each[0])[each[1]], {id(each[3])})]
+        _replaced[:] = [each for each in _replaced if _leads_to_ours(vars(each[0])[each[1]])]
 
 
 def _leads_to_ours(found: Any) -> bool:
-    return _leads_to(found, {id(ours) for *_, ours in _replaced})
-
-
-def _leads_to(found: Any, wanted: set[int]) -> bool:
-    """Whether it is one of these, or a wrapper around one that says so (functools, wrapt)."""
+    """Whether it is one of ours, or a wrapper around one that says so (functools, wrapt)."""
     for _ in range(32):
-        if id(found) in wanted:
+        if "guarddb" in getattr(found, "__dict__", ()):
             return True
         inner = getattr(found, "__wrapped__", None)
         if inner is None:
@@ -91,13 +87,14 @@ def _class_connect(before: Any) -> Any:
         defaults = _defaults
         if defaults is None or issubclass(cls, ConnectionMixin):
             # Not ours to guard, or the guarded connect() on its way down to psycopg's.
-            return before.__get__(None, cls)(*args, **kwargs)
+            return _of(before, cls)(*args, **kwargs)
         # What was called is psycopg's own place, perhaps by the connect() of an application's subclass: it is
         # not called again from here.
         guarded = _guarded_class(cls)
-        return guarded._guard_connect(before.__get__(None, guarded), *args, **{**defaults, **kwargs})
+        return guarded._guard_connect(_of(before, guarded), *args, **{**defaults, **kwargs})
 
     connect.__doc__ = _psycopg.Connection.connect.__doc__
+    _leave_the_guard(connect, before, _class_connect)
     return classmethod(connect)
 
 
@@ -110,7 +107,22 @@ def _module_connect(before: Any) -> Any:
         return of_class(*args, **kwargs)
 
     connect.__doc__ = before.__doc__
+    _leave_the_guard(connect, before, _module_connect)
     return connect
+
+
+def _of(found: Any, cls: type[Any]) -> Any:
+    """What stands in a class, as `cls.connect` would find it."""
+    # The type's own: a bound method lends its function's __get__.
+    return type(found).__get__(found, None, cls) if hasattr(type(found), "__get__") else found
+
+
+def _leave_the_guard(ours: Any, before: Any, make: Callable[[Any], Any]) -> None:
+    """Some tracers (ddtrace) take themselves out by putting in place what `__wrapped__` says: the guard, without them."""
+    ours.guarddb = True
+    inner = None if isinstance(before, classmethod) else getattr(before, "__wrapped__", None)
+    if inner is not None:
+        ours.__wrapped__ = make(inner)
 
 
 #: The class before the module, whose place calls it.

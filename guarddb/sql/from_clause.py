@@ -99,6 +99,8 @@ class FromClause(Expressions):
         relation: Relation | None = None
         schema: str | None = fields.get("schemaname")
         name: str = fields["relname"]
+        if mode == "ddl" and schema is None and fields.get("relpersistence") == "t":
+            schema = "pg_temp"  # CREATE TEMP …, which no search path decides about
         found = (
             self.catalog.lookup(schema, name)
             if self.catalog is not None

@@ -532,3 +532,57 @@ def test_errors_can_be_copied() -> None:
     ex = guarddb.PolicyViolation("m", rule="table_denied", hint="h")
     again = copying.copy(ex)
     assert (again.rule, again.hint, str(again)) == ("table_denied", "h", "m")
+
+
+class ProxyOfAFunction:
+    """As wrapt's and ddtrace's wrappers: a descriptor that says what it wraps."""
+
+    def __init__(self, wrapped: Any, seen: list[str]) -> None:
+        self.__wrapped__ = wrapped
+        self.seen = seen
+
+    def __get__(self, instance: Any, owner: Any) -> Any:
+        return ProxyOfAFunction(type(self.__wrapped__).__get__(self.__wrapped__, instance, owner), self.seen)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        self.seen.append("traced")
+        return self.__wrapped__(*args, **kwargs)
+
+
+def test_a_tracer_that_takes_itself_out_leaves_the_guard(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By what `__wrapped__` of what it finds says, which is the guard's by then (ddtrace)."""
+    seen: list[str] = []
+    for owner in (psycopg, psycopg.Connection):
+        monkeypatch.setattr(owner, "connect", ProxyOfAFunction(vars(owner)["connect"], seen))
+    guarddb.install(policy=open_policy())
+    try:
+        with psycopg.connect(dsn) as conn:
+            assert isinstance(conn, guarddb.Connection)
+        assert seen == ["traced"]
+        for owner in (psycopg, psycopg.Connection):
+            owner.connect = owner.connect.__wrapped__  # type: ignore[attr-defined]
+        seen.clear()
+        for way in WAYS.values():
+            with way(dsn) as conn:
+                assert isinstance(conn, guarddb.Connection)
+        assert seen == []
+        guarddb.install(policy=open_policy(name="again"))
+        with psycopg.Connection.connect(dsn) as again:
+            assert again.policy.name == "again"  # type: ignore[attr-defined]
+    finally:
+        guarddb.uninstall()
+    with psycopg.connect(dsn) as plain:
+        assert type(plain) is psycopg.Connection
+
+
+def test_a_tracer_that_leaves_a_bound_method_behind(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As OpenTelemetry's does when it is taken out: the class of the caller is lost on the way."""
+    monkeypatch.setattr(psycopg.Connection, "connect", psycopg.Connection.connect)
+    for way in ("guarddb.connect", "Connection.connect", "psycopg.connect"):
+        if way != "guarddb.connect":
+            guarddb.install(policy=open_policy())
+        try:
+            with WAYS[way](dsn) as conn:
+                assert type(conn) is guarddb.Connection
+        finally:
+            guarddb.uninstall()
