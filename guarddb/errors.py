@@ -71,7 +71,7 @@ class PolicyViolation(InsufficientPrivilege):
         rule: the tag of the rule that decided, `masked_column_predicate` for instance.
         hint: how to rewrite the statement so that it passes, or None.
 
-    `diag` carries the message, the hint and the SQLSTATE. The error survives pickling.
+    `diag` carries the message, the hint and the SQLSTATE; a traceback shows the hint as well. The error survives pickling.
     """
 
     def __init__(
@@ -86,6 +86,8 @@ class PolicyViolation(InsufficientPrivilege):
         self.rule: Rule = rule or (decision.rule if decision is not None else "internal_error")
         self.hint = hint if hint is not None or decision is None else decision.hint
         super().__init__(message, info=_diagnostics("42501", message, self.hint))
+        if self.hint:
+            self.add_note(f"HINT:  {self.hint}")
 
 
 class ApprovalRejected(PolicyViolation):

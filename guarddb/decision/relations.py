@@ -143,11 +143,16 @@ def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None)
     ):
         return None
     listed = ", ".join(profile.table_allowlist)
+    temporary = " (The entry pg_temp.* would allow temporary tables.)" if _is_temporary(reference) else ""
     return Refusal(
         "table_not_allowed",
         f"{shown} is not in this credential's allowlist; allowed tables: {listed}",
-        f"Use only these tables: {listed}.",
+        f"Use only these tables: {listed}.{temporary}",
     )
+
+
+def _is_temporary(reference: Reference) -> bool:
+    return reference.schema.startswith("pg_temp")
 
 
 def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> bool:

@@ -136,7 +136,8 @@ class _Reader:
         if handler is not None:
             handler(fields, top)
         elif command in _OTHER:
-            self._headline("other", _OTHER[command], top)
+            analyze = command == "VacuumStmt" and not fields.get("is_vacuumcmd", False)
+            self._headline("other", "ANALYZE" if analyze else _OTHER[command], top)
             statement.ddl = (command, fields)
             self._utility(fields)
         elif _DDL_FORM.match(command):
