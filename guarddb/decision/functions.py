@@ -61,6 +61,12 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
             refusal = _forbidden(call, reason) if reason is not None else _argument(call)
         if refusal is not None:
             yield refusal
+        if name == "set_config" and not _names_a_setting(call):
+            yield Refusal(
+                "protected_setting",
+                "set_config() of a name that does not stand in the statement could be about a protected setting",
+                "Write the name of the setting as a plain text, or use SET.",
+            )
     if schema == "pg_catalog":
         if not builtin:
             yield _forbidden(call, "PostgreSQL has no built-in function of that name")
@@ -130,7 +136,14 @@ def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
 def _sets_a_setting(call: Call, policy: CompiledPolicy) -> bool:
     """set_config() of a constant name is a SET, where the policy lets SET through by name. The floor has seen the name."""
     rules = policy.profile.statement_rules
-    if call.name != "set_config" or call.node is None or "set" not in rules.allow or "set" in rules.deny:
+    if call.name != "set_config" or "set" not in rules.allow or "set" in rules.deny:
+        return False
+    return _names_a_setting(call)
+
+
+def _names_a_setting(call: Call) -> bool:
+    """Whether the floor could read which setting a set_config() is about."""
+    if call.node is None:
         return False
     # A cast could make another name of the text, and names of arguments another argument of the first.
     arguments = call.node.get("args", ())

@@ -30,6 +30,10 @@ class Unmappable(Exception):
     """A star over a masked relation whose columns nobody knows: the text to send cannot be written without a catalog."""
 
 
+class Unwritable(Exception):
+    """The mask finds no place in this statement. `args`: why, and what to write instead."""
+
+
 class Targets:
     """What stands in the place of each target of the statement, before it is written; by id of the ResTarget's fields.
 
@@ -112,6 +116,11 @@ class MaskWriter:
                 continue
             if attribute is not None and attribute.base_type == _BYTEA:
                 continue
+            if any(leaf.kind == "values" for leaf in top.leaves()):
+                raise Unwritable(
+                    "a column masked by a keyed hash shares an output with VALUES, whose types cannot be marked",
+                    "Write SELECT in place of VALUES in that branch.",
+                )
             keyed.append(i)
             demand_raw(output)
             for leaf in top.leaves():
@@ -183,7 +192,11 @@ class MaskWriter:
             self._keep_places(output, query, text)
         else:
             form = self._expression(kind, "({})", attribute, output)
-            if form.startswith("NULL") and attribute is None:
+            if id(output) in self.keyed:
+                if "{}" not in form:
+                    # (A CASE does not hand on the length of a varchar.)
+                    form = f"(CASE WHEN false THEN ({{}})::pg_catalog.text END)::pg_catalog.varchar({TO_BE_HASHED})"
+            elif form.startswith("NULL") and attribute is None:
                 form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
             elif "{}" not in form:
                 form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
@@ -195,6 +208,9 @@ class MaskWriter:
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
         if id(output) in self.keyed:
             # The key never enters the SQL.
+            if self._mask(output) is None:
+                # Of another branch of a set operation. Hashed, it would tell what the hash of a guess is.
+                return f"NULL::pg_catalog.varchar({TO_BE_HASHED})"
             printed = as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
             return f"({printed})::pg_catalog.varchar({TO_BE_HASHED})"
         if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):

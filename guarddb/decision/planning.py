@@ -19,7 +19,7 @@ from guarddb.decision.decision import (
     TransactionVerb,
 )
 from guarddb.decision.filter_writing import FilterWriter
-from guarddb.decision.mask_writing import MaskWriter, Targets, Unmappable
+from guarddb.decision.mask_writing import MaskWriter, Targets, Unmappable, Unwritable
 from guarddb.decision.masking import masked_columns, output_kinds
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
@@ -112,6 +112,8 @@ def write_plan(
             rewriter = rewriter or Rewriter(sql, raws)
             try:
                 written = _rewrite(statement, policy, governance, catalog, rewriter, governed=governed)
+            except Unwritable as ex:
+                return Refusal("masked_column_expression", *ex.args)
             except Unmappable as ex:
                 if catalog is not None:
                     return Refusal(
@@ -201,7 +203,13 @@ def _rewrite(
             )
         if refusal is not None:
             return refusal
-        targets.write()
+        try:
+            targets.write()
+        except RewriteError as ex:
+            raise Unwritable(
+                f"the mask found no place in this statement: {ex}",
+                "Write SELECT with the columns by name, in place of TABLE or *.",
+            ) from None
         hidden, shown = writer.hidden_returning, writer.shown
     if wants_limit(statement, policy):
         lowered = limit_rows(statement, policy, rewriter, exact=exact)

@@ -6,6 +6,7 @@ either.
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import partial
 from types import MethodType
@@ -18,6 +19,7 @@ from psycopg import errors as e
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg.rows import Row
+from psycopg.sql import Composable
 
 from guarddb import telemetry
 from guarddb.driver.attachment import ARGUMENTS, Attachment
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
     from psycopg.rows import AsyncRowFactory, RowFactory
 
+    from guarddb.decision.decision import TransactionVerb
     from guarddb.driver.attachment import OnDecision
     from guarddb.driver.cursors import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
     from guarddb.policy.profile import PolicyProfile
@@ -46,7 +49,16 @@ if TYPE_CHECKING:
     from guarddb.sql.catalog import Catalog
 
 TEXT = pq.Format.TEXT
+INERROR = pq.TransactionStatus.INERROR
 IDLE = pq.TransactionStatus.IDLE
+
+#: What psycopg's transaction() blocks send.
+_SAVEPOINT = re.compile(rb'(SAVEPOINT|RELEASE|ROLLBACK TO) "((?:[^"]|"")*)"')
+_SAVEPOINT_VERBS: dict[bytes, TransactionVerb] = {
+    b"SAVEPOINT": "savepoint",
+    b"RELEASE": "release",
+    b"ROLLBACK TO": "rollback_to",
+}
 
 _CURSOR_INIT = BaseCursor.__init__.__code__
 #: psycopg's own default: seconds between two looks for a Ctrl-C
@@ -173,12 +185,19 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             # The last moment to look at the catalog without taking the snapshot of the agent's transaction.
             if session.attachment is not None and session.attention and self._pipeline is None:
                 yield from self._guard_refresh_gen()
+            session.names.note_transaction("begin")
             result = yield from super()._exec_command(command, result_format)
             session.began = session.attention = True
             return result
+        failed = self.pgconn.transaction_status == INERROR
         result = yield from super()._exec_command(command, result_format)
         if verb == b"COMMIT" or command == b"ROLLBACK":
-            session.names.end_transaction()
+            session.names.note_transaction("rollback" if command == b"ROLLBACK" else "commit", failed=failed)
+            return result
+        text = command.as_bytes(self) if isinstance(command, Composable) else command
+        if isinstance(text, bytes) and (found := _SAVEPOINT.match(text)):
+            name = found[2].decode(self.pgconn._encoding).replace('""', '"')
+            session.names.note_transaction(_SAVEPOINT_VERBS[found[1]], name, failed=failed)
         return result
 
     def _deallocate(self, name: bytes | None) -> PQGen[None]:
@@ -222,7 +241,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         session = self._guard
         refused = error._info is None and isinstance(error, PolicyViolation | BudgetExceeded)
         if error._info is not None:
-            session.fail()
+            session.fail(pipeline=self._pipeline is not None)
         error = translated(session, error)
         if not refused:  # (A refusal has a span of its own, and is not about what was sent before.)
             session.span.end(error=error)
@@ -364,7 +383,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
         try:
-            return self._psycopgs_wait(gen, interval, timeout)
+            return self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
@@ -462,7 +481,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     ) -> Any:
         """As psycopg's; see `Connection.wait`."""
         try:
-            return await self._psycopgs_wait(gen, interval, timeout)
+            return await self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
         raise error

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg as _psycopg
 from psycopg import pq
 from psycopg._queries import PostgresClientQuery
+from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 
 from guarddb import telemetry
-from guarddb.driver.inspection import FetchedRows, cut, inspect_result, inspect_stream
+from guarddb.driver.inspection import FetchedRows, cut, inspect_result, inspect_stream, view_stream
 from guarddb.driver.names import server_name
 from guarddb.driver.query import COMPOSED, guarded_query
 from guarddb.driver.results import CommandView, MeteredTransformer, Results
@@ -48,6 +49,7 @@ _OFTEN = (
     "_execute_send",
     "_set_results",
     "_select_current_result",
+    "_make_row_maker",
 )
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         _psycopgs_execute_send = BaseCursor._execute_send
         _psycopgs_set_results = BaseCursor._set_results
         _psycopgs_select_current_result = BaseCursor._select_current_result
+        _psycopgs_make_row_maker = BaseCursor._make_row_maker
 
 else:
     # Not a cursor itself: then CPython takes the other base, the cursor class, for the layout of a composed
@@ -75,7 +78,12 @@ class CursorMixin(_Cursor):
         def __init_subclass__(cls, **options: Any) -> None:
             # What super() would find, found once: looking for it takes as long as the rest of a hook.
             super().__init_subclass__(**options)
-            behind = cls.__mro__[cls.__mro__.index(CursorMixin) + 1 :]
+            place = cls.__mro__.index(CursorMixin)
+            before, behind = cls.__mro__[:place], cls.__mro__[place + 1 :]
+            if any(base.__module__.partition(".")[0] == "psycopg" for base in before):
+                raise TypeError(f"{cls.__qualname__}: guarddb's class must stand before psycopg's")
+            if issubclass(cls, ServerCursorMixin) and not issubclass(cls, ServerCursorGuard):
+                raise TypeError(f"{cls.__qualname__}: a server cursor needs guarddb's server cursor class")
             for name in _OFTEN:
                 for base in behind:
                     if name in vars(base):
@@ -271,7 +279,7 @@ class CursorMixin(_Cursor):
     def _raise_for_result(self, result: PGresult) -> Any:
         results = self._guard_results()
         span = results.pending.popleft()[1] if results.pending else NO_SPAN
-        self._guard.fail()
+        self._guard.fail(pipeline=self._conn._pipeline is not None)
         try:
             super()._raise_for_result(result)
         except _psycopg.Error as ex:
@@ -330,10 +338,25 @@ class CursorMixin(_Cursor):
         tx: Any = self._tx
         if type(tx) is MeteredTransformer:
             self._tx = tx.real
+        results: Any = self._results
+        inspect = type(results) is Results and results.inspect
+        if inspect:
+            results.due = (i, format)
         self._psycopgs_select_current_result(i, format)
+        if inspect and results.due is not None:
+            # A subclass makes its rows in its own way.
+            self._make_row_maker()
+
+    def _make_row_maker(self) -> Any:
+        # The last that psycopg does with a result, and the first that somebody else sees of it: a row factory.
         results = self._results
-        if type(results) is Results and results.inspect:
-            inspect_result(self, results, i, format)
+        if type(results) is Results and results.inspect and self.pgresult is not None:
+            if results.due is not None:
+                (i, format), results.due = results.due, None
+                inspect_result(self, results, i, format)
+            elif not results:
+                view_stream(self, results, self.pgresult)
+        return self._psycopgs_make_row_maker()
 
     def _stream_send_gen(
         self, query: Query, params: Params | None = None, *, binary: bool | None = None, size: int
@@ -351,7 +374,13 @@ class CursorMixin(_Cursor):
 
     def _stream_fetchone_gen(self, first: bool) -> PQGen[PGresult | None]:
         results = self._results
-        result = yield from super()._stream_fetchone_gen(first)
+        try:
+            result = yield from super()._stream_fetchone_gen(first)
+        except _psycopg.ProgrammingError as ex:
+            if ex._info is None and type(results) is Results and results.judged is not None:
+                # psycopg's own: the statement did what it does, and has no rows.
+                self._guard.names.confirm(results.judged)
+            raise
         if type(results) is not Results:
             return result
         if first and results.statements and results.statements[0].hidden_returning:
@@ -384,7 +413,14 @@ class CursorMixin(_Cursor):
     def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
         if not self._conn._pipeline:
             yield from self._guard_before_begin_gen(statement, params, copy=True)
-        yield from super()._start_copy_gen(statement, params)
+        try:
+            yield from super()._start_copy_gen(statement, params)
+        except _psycopg.ProgrammingError as ex:
+            results = self._results
+            if ex._info is None and type(results) is Results and results.judged is not None:
+                # Not a COPY, says psycopg when it is done.
+                self._guard.names.confirm(results.judged)
+            raise
 
 
 def _one_after_the_other(first: PQGen[None], second: PQGen[None]) -> PQGen[None]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _ROW_FILTER_MARKER = re.compile(r"guarddb:row_filter_violation(?::([^\"\s]+(?: [^\"\s]+)*))?")
 
 _QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'|«[^»]*»|“[^”]*”')
+_BYTES = re.compile(r"(?:0x[0-9a-fA-F]{2}\s*)+")
 _PARENTHESISED = re.compile(r"\s*\([^()]*\)")
 _NAMES = (
     Field.SCHEMA_NAME,
@@ -93,7 +94,7 @@ def _without_values(message: str, names: set[str]) -> str:
     # A quote that does not close stands before a value that holds one itself.
     if message.count('"') % 2:
         message = message.partition('"')[0] + '"…"'
-    return _PARENTHESISED.sub("", message).strip()
+    return _PARENTHESISED.sub("", _BYTES.sub("… ", message)).strip()
 
 
 def translated(session: Session, error: e.Error) -> e.Error:

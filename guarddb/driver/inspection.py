@@ -21,6 +21,7 @@ from guarddb.driver.results import (
     MeteredTransformer,
     Results,
     ResultView,
+    has_loaders,
     register_loaders,
 )
 
@@ -48,7 +49,6 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         cursor.pgresult = CommandView(result)
         rows = result.command_tuples
         cursor._rowcount = rows if rows is not None else -1
-        cursor._make_row = cursor._make_row_maker()
         return
     columns = result.nfields
     status = result.status
@@ -56,7 +56,7 @@ def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | No
         return
     session: Session = cursor._conn._guard
     masks: Masks | None = None
-    if session.keyed_hash is not None or _touches_masks(session, result, columns):
+    if session.keyed or _touches_masks(session, result, columns):
         oids = _masked_columns(session, result, statement, columns)
         masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, format)
     if status != TUPLES_OK:
@@ -87,6 +87,17 @@ def _statement_of_any(statements: tuple[StatementPlan, ...]) -> StatementPlan | 
         keyed_hashes=(),
         output_kinds=MappingProxyType({}),
     )
+
+
+def view_stream(cursor: Any, results: Results, result: PGresult) -> None:
+    """Before a row factory sees the first chunk of a stream(): the view of it."""
+    session: Session = cursor._conn._guard
+    statement = results.statements[0] if results.statements else None
+    oids = _masked_columns(session, result, statement, result.nfields, report=False)
+    masks = _mask(cursor, cursor._tx, session, result, oids, None, loaders=False) if oids else {}
+    left = statement.row_cap if statement is not None else None
+    shown = result.ntuples if left is None else min(left, result.ntuples)
+    cursor.pgresult = ResultView(result, shown, masks)
 
 
 def inspect_stream(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
@@ -206,22 +217,19 @@ def _masked_columns(
 ) -> dict[int, int] | None:
     """Which columns are masked in the process, and by which loader; None when none is.
 
-    What the server says of the result decides, and the plan's word only adds to it: a column to be hashed comes with a
-    type of its own, and one that comes straight from a masked column of a table carries that column's numbers.
+    A column to be hashed comes with a type of its own, and is in the plan. Where only one of them says so, the result is not
+    what it was taken for, or an agent has made that type to have a guess hashed: NULL. A column that comes straight from a
+    masked column of a table carries that column's numbers.
     """
     oids: dict[int, int] | None = None
     keyed = statement.keyed_hashes if statement is not None else ()
-    if session.keyed_hash is not None:
-        if keyed:
-            oids = {column: HASH_OID for column in keyed if column < columns}
+    if session.keyed:
         modifier_of = result.fmod
         for column in range(columns):
-            if modifier_of(column) == TO_BE_HASHED_FMOD and result.ftype(column) == VARCHAR_OID:
+            marked = modifier_of(column) == TO_BE_HASHED_FMOD and result.ftype(column) == VARCHAR_OID
+            if marked or column in keyed:
                 oids = oids or {}
-                if column not in oids:
-                    oids[column] = HASH_OID
-                    if report:
-                        _report(column, "came to be hashed, of which its plan says nothing")
+                oids[column] = HASH_OID if marked and column in keyed else NULL_OID
     if not _touches_masks(session, result, columns):
         return oids
     origins = session.origins
@@ -259,7 +267,7 @@ def _mask(
     """Give masked columns their loaders, and say what a view of the result has to do with their values."""
     if loaders:
         shown_format = pq.Format(result.fformat(0)) if format is None else format
-        if cursor.adapters.get_loader(HASH_OID, shown_format) is None:
+        if not has_loaders(cursor.adapters, shown_format):
             # adapters that were replaced since the connection was made; registering calls back into the
             # cursor
             register_loaders(cursor.adapters)

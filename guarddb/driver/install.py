@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import psycopg as _psycopg
+from psycopg import crdb
 
 from guarddb.driver.attachment import ARGUMENTS, Attachment
 from guarddb.driver.connection import AsyncConnection, Connection, ConnectionMixin
@@ -98,16 +100,16 @@ def _class_connect(before: Any) -> Any:
     return classmethod(connect)
 
 
-def _module_connect(before: Any) -> Any:
+def _module_connect(before: Any, cls: type[Any] = _psycopg.Connection) -> Any:
     # Not looked up when it is called: a tracer that wraps this name and that one would see every connection
     # twice.
-    of_class = vars(_psycopg.Connection)["connect"].__get__(None, _psycopg.Connection)
+    of_class = vars(_psycopg.Connection)["connect"].__get__(None, cls)
 
     def connect(*args: Any, **kwargs: Any) -> Any:
         return of_class(*args, **kwargs)
 
     connect.__doc__ = before.__doc__
-    _leave_the_guard(connect, before, _module_connect)
+    _leave_the_guard(connect, before, partial(_module_connect, cls=cls))
     return connect
 
 
@@ -130,6 +132,7 @@ _PLACES: tuple[tuple[Any, str, Callable[[Any], Any]], ...] = (
     (_psycopg.Connection, "connect", _class_connect),
     (_psycopg.AsyncConnection, "connect", _class_connect),
     (_psycopg, "connect", _module_connect),
+    (crdb, "connect", partial(_module_connect, cls=crdb.CrdbConnection)),
 )
 
 

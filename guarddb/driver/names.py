@@ -16,6 +16,7 @@ from guarddb.decision.decision import NO_NAMES, SessionNames, StatementPlan
 from guarddb.tree import SQLSyntaxError, parse
 
 if TYPE_CHECKING:
+    from guarddb.decision.decision import TransactionVerb
     from guarddb.driver.plans import Judged
 
 #: DeclareCursorStmt.options: CURSOR_OPT_HOLD of nodes/parsenodes.h.
@@ -45,43 +46,49 @@ class Remembered:
     before: Remembered | None = None
     #: which opening of the name this is, whatever it is judged by since
     opening: object = field(default_factory=object)
+    #: when it was opened, on the clock of `Names`
+    number: int = 0
 
 
-def is_with_hold(text: str) -> bool:
-    """Whether a DECLARE asks for a portal that outlives its transaction."""
+def is_with_hold(text: str, name: str) -> bool:
+    """Whether the DECLARE of a name in a text asks for a portal that outlives its transaction."""
     try:
-        (statement,) = parse(text)
+        statements = parse(text)
     except (SQLSyntaxError, ValueError):
         return False
-    options: int = statement["stmt"].get("DeclareCursorStmt", {}).get("options", 0)
-    return bool(options & _HOLD)
+    declared = [statement["stmt"].get("DeclareCursorStmt", {}) for statement in statements]
+    return any(each.get("portalname") == name and each.get("options", 0) & _HOLD for each in declared)
 
 
 class Names:
     """The names of one session."""
 
-    __slots__ = ("portals", "prepared", "snapshot")
+    __slots__ = ("_began", "_clock", "_savepoints", "portals", "prepared", "snapshot")
 
     def __init__(self) -> None:
         self.prepared: dict[str, Remembered] = {}
         self.portals: dict[str, Remembered] = {}
         #: the same, as the engine takes it
         self.snapshot: SessionNames = NO_NAMES
+        #: counts openings of portals; its value when the transaction began, and at each of its savepoints
+        self._clock = 0
+        self._began = 0
+        self._savepoints: list[tuple[str, int]] = []
 
-    def note_sent(self, judged: Judged, context: object) -> None:
-        """A statement goes to the server: learn or forget names."""
+    def note_sent(self, judged: Judged, context: object, *, failed: bool = False) -> None:
+        """A statement goes to the server: learn or forget names. `failed`: in a transaction that has failed."""
         changed = False
         for statement in judged.plan.statements:
             verb, name = statement.session_verb, statement.session_name
             if verb in ("prepare", "declare") and name is not None:
                 held = self.prepared if verb == "prepare" else self.portals
-                # A name in use makes the server refuse the statement. Whether it is in use the server knows: a
-                # ROLLBACK TO SAVEPOINT or a rollback may have closed what is remembered.
+                # A name in use makes the server refuse the statement.
                 before = held.get(name)
                 if before is not None and not before.confirmed:
                     before = before.before
-                hold = verb == "declare" and is_with_hold(judged.text)
-                held[name] = Remembered(judged, statement, context, hold, before=before)
+                hold = verb == "declare" and is_with_hold(judged.text, name)
+                self._clock += 1
+                held[name] = Remembered(judged, statement, context, hold, before=before, number=self._clock)
                 changed = True
             elif verb in ("deallocate", "close"):
                 # Forgotten at once, even if the server should refuse: an unknown name is refused, never
@@ -92,10 +99,28 @@ class Names:
                 else:
                     held.pop(name, None)
                 changed = True
-            if statement.transaction in ("commit", "rollback"):
-                self.end_transaction()
+            if statement.transaction is not None:
+                self.note_transaction(statement.transaction, name or "", failed=failed)
         if changed:
             self._publish()
+
+    def note_transaction(self, verb: TransactionVerb, name: str = "", *, failed: bool = False) -> None:
+        """A statement about the transaction goes to the server, the agent's or the driver's own."""
+        if verb == "begin":
+            if not self._savepoints:
+                self._began = self._clock
+        elif verb in ("commit", "rollback"):
+            self.end_transaction(undone=failed or verb == "rollback")
+        elif verb == "savepoint":
+            if not failed:
+                self._savepoints.append((name, self._clock))
+        else:
+            marks = [i for i, (each, _) in enumerate(self._savepoints) if each == name]
+            if verb == "release":
+                del self._savepoints[marks[-1] if marks else 0 :]
+            elif verb == "rollback_to":
+                self._forget_since(self._savepoints[marks[-1]][1] if marks else self._began)
+                del self._savepoints[marks[-1] + 1 if marks else 0 :]
 
     def confirm(self, judged: Judged) -> None:
         """The server has accepted a statement."""
@@ -107,21 +132,37 @@ class Names:
                     found.confirmed = True
                     found.before = None
 
-    def fail(self) -> None:
-        """The server has refused something: names that were only on their way mean what they meant before."""
+    def fail(self, *, pipeline: bool = False) -> None:
+        """The server has refused something: a name that was only on its way means what it meant before.
+
+        In a `pipeline` it is not known which of several openings of a name was refused, and all that the pipeline did in its
+        transaction is undone: those names are forgotten.
+        """
         if not (self.prepared or self.portals):
             return
         for held in (self.prepared, self.portals):
             for name, found in [item for item in held.items() if not item[1].confirmed]:
-                if found.before is not None:
+                if found.before is not None and not pipeline:
                     held[name] = found.before
                 else:
                     del held[name]
+        if pipeline:
+            self._forget_since(self._began)
         self._publish()
 
-    def end_transaction(self) -> None:
-        """Portals without HOLD are gone with their transaction."""
-        gone = [name for name, found in self.portals.items() if not found.hold]
+    def end_transaction(self, *, undone: bool = False) -> None:
+        """Portals without HOLD are gone with their transaction, and the others where it is `undone`."""
+        began = self._began
+        gone = [n for n, p in self.portals.items() if not p.hold or (undone and p.number > began)]
+        for name in gone:
+            del self.portals[name]
+        self._began = self._clock
+        self._savepoints.clear()
+        if gone:
+            self._publish()
+
+    def _forget_since(self, number: int) -> None:
+        gone = [name for name, found in self.portals.items() if found.number > number]
         for name in gone:
             del self.portals[name]
         if gone:
@@ -146,7 +187,8 @@ class Names:
         if not judged.plan.statements:
             return
         statement = judged.plan.statements[0]
-        self.portals[name] = Remembered(judged, statement, context, hold, confirmed=True)
+        self._clock += 1
+        self.portals[name] = Remembered(judged, statement, context, hold, confirmed=True, number=self._clock)
         self._publish()
 
     def replace(self, kind: str, name: str, found: Remembered) -> None:

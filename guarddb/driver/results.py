@@ -44,6 +44,7 @@ class Results(list["PGresult"]):
 
     __slots__ = (
         "caps",
+        "due",
         "inspect",
         "judged",
         "pending",
@@ -62,6 +63,8 @@ class Results(list["PGresult"]):
         self.judged: Judged | None = None
         self.statements: tuple[StatementPlan, ...] = ()
         self.inspect = self.truncated = False
+        #: the result that psycopg is making the current one, until it is inspected: its index and format
+        self.due: tuple[int, pq.Format | None] | None = None
         #: in a pipeline: statements sent whose results have not come yet
         self.pending: deque[tuple[Judged, StatementSpan]] | None = None
         #: row caps of FETCH statements, by index: what is left of their portal's
@@ -144,6 +147,14 @@ def register_loaders(adapters: Any) -> None:
     adapters.register_loader(HASH_OID, HashBinaryLoader)
     adapters.register_loader(NULL_OID, NullLoader)
     adapters.register_loader(NULL_OID, NullBinaryLoader)
+
+
+def has_loaders(adapters: Any, format: pq.Format) -> bool:
+    """Whether these loaders are the ones that are registered."""
+    hashes, nulls = (
+        (HashLoader, NullLoader) if format == pq.Format.TEXT else (HashBinaryLoader, NullBinaryLoader)
+    )
+    return adapters.get_loader(HASH_OID, format) is hashes and adapters.get_loader(NULL_OID, format) is nulls
 
 
 #: Commands whose status counts the rows of the result itself.

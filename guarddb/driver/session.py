@@ -11,6 +11,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from psycopg import pq
 
 from guarddb import telemetry
 from guarddb.decision.decision import Decision, Plan
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("guarddb")
 
+INERROR = pq.TransactionStatus.INERROR
+
 
 class Session:
     """The guard's side of one connection. Until a policy is attached it denies everything."""
@@ -58,6 +63,7 @@ class Session:
         "encoding",
         "facts",
         "fixed",
+        "keyed",
         "keyed_hash",
         "last",
         "last_message",
@@ -135,6 +141,8 @@ class Session:
         self.counts = False
         self.egress = False
         self.keyed_hash: KeyedHash | None = None
+        #: there was a key at some time, so that columns to be hashed may still arrive
+        self.keyed = False
         self.facts = telemetry.ConnectionFacts()
         #: of the statement that was sent last, outside a pipeline
         self.span = telemetry.NO_SPAN
@@ -192,6 +200,7 @@ class Session:
                 self.profile = None  # asked again for the next statement: the key may be there by then
                 reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
                 raise PolicyUnavailable(refusal_message(profile.name, reason))
+            self.keyed = True
             if self.keyed_hash is None:
                 self.keyed_hash = KeyedHash(key.encode())
             else:
@@ -207,7 +216,7 @@ class Session:
         # One agent has one budget in each policy, whatever version of it is in force.
         owner = getattr(profile, "id", None) or profile.name
         store = self.attachment.store or open_store()
-        self.budget = budget = Budget(store, f"{owner}/{self.attachment.agent or ''}", limits)
+        self.budget = budget = Budget(store, _budget_key(owner, self.attachment.agent), limits)
         self._spend_query, self._spend_bytes = budget.charge_query, budget.charge_bytes
         walls = _walls(profile, settings) if not self.observe else {}
         # What an earlier version of the policy set and this one does not goes back to the session's own
@@ -317,7 +326,7 @@ class Session:
         inspect = (
             self.egress
             or bool(self.origins)
-            or self.keyed_hash is not None
+            or self.keyed
             or any(s.row_cap is not None or s.hidden_returning or s.keyed_hashes for s in plan.statements)
         )
         return Judged(
@@ -437,7 +446,8 @@ class Session:
 
     def note_sent(self, judged: Judged) -> None:
         """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""
-        self.names.note_sent(judged, self.context)
+        failed = self.pgconn.transaction_status == INERROR
+        self.names.note_sent(judged, self.context, failed=failed)
         for statement in judged.plan.statements:
             if statement.changes_catalog or not statement.kinds.isdisjoint(plans._UNSETTLING):
                 self.stale = self.dirty = True
@@ -449,9 +459,14 @@ class Session:
                 self.began = False
         self.attention = True
 
-    def fail(self) -> None:
+    def fail(self, *, pipeline: bool) -> None:
         """The server refused something."""
-        self.names.fail()
+        self.names.fail(pipeline=pipeline)
+
+
+def _budget_key(owner: str, agent: str | None) -> str:
+    """Who a budget is counted for; no two pairs share one."""
+    return f"{quote(owner, safe='')}/{quote(agent or '', safe='')}"
 
 
 def _walls(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:

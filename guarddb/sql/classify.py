@@ -295,6 +295,7 @@ class _Reader:
         verb, operation = _TRANSACTION.get(fields.get("kind", "TRANS_STMT_BEGIN"), ("unknown", "TRANSACTION"))
         self._headline("transaction", operation, top)
         self.statement.transaction = verb
+        self.statement.session_name = fields.get("savepoint_name")
         self.statement.ddl = ("TransactionStmt", fields)
 
     def _VariableSetStmt(self, fields: Node, top: bool) -> None:

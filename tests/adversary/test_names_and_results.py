@@ -6,13 +6,14 @@ must not be shown: not in a row, and not in `pgresult`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import RawCursor
+from psycopg.rows import namedtuple_row, tuple_row
 
 import guarddb
 from tests.driver.conftest import Connect, block, collect, connect, open_policy, run
@@ -21,7 +22,7 @@ __all__ = ["connect"]
 
 RAW = ("ada@raw", "bob@raw", "cyd@raw")
 #: No column of its own in the result, so the second net sees nothing.
-MIXED = "SELECT email FROM users UNION ALL SELECT 'x'"
+MIXED = "SELECT email FROM users UNION ALL SELECT email FROM users"
 HARMLESS = "SELECT name FROM users"
 
 
@@ -76,6 +77,17 @@ async def rows_of(conn: Any, query: str) -> Any:
         return ex
 
 
+async def copied(conn: Any, text: str) -> None:
+    async with block(conn.cursor().copy(text)):
+        pass
+
+
+async def pipelined(conn: Any, texts: Sequence[str]) -> None:
+    async with block(conn.pipeline()):
+        for text in texts:
+            await run(conn.execute(text))
+
+
 async def test_a_prepared_name_of_the_drivers_is_not_to_be_had(connect: Connect, policy: Any) -> None:
     conn = await connect(policy=policy(access_mode="read_only"), autocommit=True)
     for _ in range(7):
@@ -88,18 +100,19 @@ async def test_a_prepared_name_of_the_drivers_is_not_to_be_had(connect: Connect,
     assert_nothing_raw(await rows_of(conn, HARMLESS))
 
 
-async def test_a_driver_that_takes_one_result_for_another_shows_hashes(connect: Connect, policy: Any) -> None:
+async def test_a_driver_that_takes_one_result_for_another_shows_nothing(
+    connect: Connect, policy: Any
+) -> None:
     """Behind the driver's back, as a bug in it would: the columns themselves say what they hold."""
     conn = await connect(policy=policy(), autocommit=True)
-    hashed = (await rows_of(conn, MIXED))[0]
     sent = (await run(conn.execute(MIXED)))._results.judged.sent
     for _ in range(7):
         await run(conn.execute(HARMLESS))
     conn.pgconn.exec_(b"DEALLOCATE _pg3_0")
     conn.pgconn.exec_(b"PREPARE _pg3_0 AS " + sent)
     cur = await run(conn.execute(HARMLESS))
-    assert await run(cur.fetchall()) == hashed
-    assert_nothing_raw(all_of(cur.pgresult))
+    assert await run(cur.fetchall()) == [(None,)] * 6
+    assert all_of(cur.pgresult) == [None] * 6
 
 
 @pytest.mark.parametrize("hold", ["", "WITH HOLD"])
@@ -112,7 +125,7 @@ async def test_a_portal_that_was_rolled_back_leaves_its_name(
     await run(conn.execute("ROLLBACK TO s"))
     await run(conn.execute(f"DECLARE x CURSOR FOR {MIXED}"))
     shown = await rows_of(conn, "FETCH ALL FROM x")
-    assert len(shown[0]) == 4
+    assert len(shown[0]) == 6
     assert_nothing_raw(shown)
 
 
@@ -163,7 +176,7 @@ async def test_a_server_cursor_whose_name_is_anothers(
         else:
             await run(other.execute(MIXED))
         rows = await run(cur.fetchall())
-        assert len(rows) == 4
+        assert len(rows) == 6
         assert_nothing_raw(rows, all_of(cur.pgresult))
         await run(conn.rollback())
 
@@ -351,3 +364,189 @@ async def test_egress_of_an_open_cursor_is_counted_when_a_reload_adds_the_budget
         with pytest.raises(guarddb.BudgetExceeded):
             await run(cur.fetchmany(1))
     await run(conn.rollback())
+
+
+# ---------------------------------------------------------------------- before anybody sees a result
+
+
+async def test_a_row_factory_that_fails_leaves_nothing_behind(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy(max_rows=2, egress_bytes_per_day=1000))
+    cur = conn.cursor(row_factory=namedtuple_row)
+    with pytest.raises(psycopg.DataError):
+        await run(cur.execute("SELECT email, name, name FROM users"))
+    cur.row_factory = tuple_row
+    rows = await run(cur.fetchall())
+    assert len(rows) == 2
+    assert_nothing_raw(rows, all_of(cur.pgresult))
+    assert conn.budget.egress_bytes_today < 1000
+    await run(conn.rollback())
+
+
+@pytest.mark.parametrize("way", ["execute", "stream", "executemany", "pipeline"])
+async def test_a_row_factory_sees_what_is_shown(connect: Connect, policy: Any, way: str) -> None:
+    conn = await connect(policy=policy(max_rows=2))
+    seen: list[Any] = []
+
+    def factory(cur: Any) -> Any:
+        seen.append((cur.pgresult.ntuples, all_of(cur.pgresult)))
+        return tuple
+
+    cur = conn.cursor(row_factory=factory)
+    if way == "execute":
+        await run(cur.execute("SELECT email FROM users"))
+    elif way == "stream":
+        await collect(cur.stream("SELECT email FROM users", size=3))
+    elif way == "executemany":
+        await run(cur.executemany("SELECT email FROM users", [(), ()], returning=True))
+    else:
+        async with block(conn.pipeline()):
+            await run(cur.execute("SELECT email FROM users"))
+            await run(cur.fetchall())
+    assert seen
+    assert all(rows <= 2 for rows, _ in seen)
+    assert_nothing_raw(seen)
+    await run(conn.rollback())
+
+
+@pytest.mark.parametrize("after", ["no key", "null", "no such key"])
+async def test_a_reload_that_takes_the_key_away(connect: Connect, policy: Any, after: str) -> None:
+    profile = policy()
+    kind = "null" if after == "null" else "hash"
+    source = Reloaded(profile)
+    conn = await connect(policy=source)
+    cur = conn.cursor()
+    older = conn.cursor()
+    await run(older.execute(MIXED))
+    await run(cur.execute(f"SELECT 1; {MIXED}"))
+    source.set(
+        {
+            **profile,
+            "masking_rules": [{"table": "users", "column": "email", "kind": kind}],
+            "guarddb": {"hash_key_env": "GUARDDB_NO_SUCH_KEY"} if after == "no such key" else {},
+        }
+    )
+    with suppress(psycopg.Error):
+        await run(conn.execute("SELECT 1"))
+    cur.nextset()
+    assert_nothing_raw(await run(cur.fetchall()), all_of(cur.pgresult))
+    older.adapters.register_loader("int4", psycopg.types.numeric.IntLoader)
+    assert_nothing_raw(await run(older.fetchall()), all_of(older.pgresult))
+    await run(conn.rollback())
+
+
+# ---------------------------------------------------------------------- the key
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        "SELECT 'ada@raw'::varchar(10485759)",
+        "SELECT CAST('ada@raw' AS varchar(10485759)) AS email FROM users",
+        "SELECT email FROM users UNION ALL SELECT 'ada@raw'",
+        "SELECT 'ada@raw' AS email UNION ALL SELECT email FROM users",
+        "SELECT email FROM users UNION ALL SELECT name || '@raw' FROM users",
+    ],
+)
+async def test_nothing_hashes_a_guess(connect: Connect, policy: Any, guess: str) -> None:
+    conn = await connect(policy=policy())
+    hashes = set(await run((await run(conn.execute("SELECT email FROM users"))).fetchall()))
+    assert len(hashes) == 3
+    rows = await run((await run(conn.execute(guess))).fetchall())
+    assert {row for row in rows if row != (None,)} in (set(), hashes)
+    assert_nothing_raw(rows)
+    await run(conn.rollback())
+
+
+async def test_values_do_not_share_an_output_with_a_keyed_hash(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    for text in (
+        "SELECT email FROM users UNION ALL VALUES ('x')",
+        "VALUES ('x') UNION ALL SELECT email FROM users",
+    ):
+        with pytest.raises(guarddb.PolicyViolation) as caught:
+            await run(conn.execute(text))
+        assert caught.value.rule == "masked_column_expression"
+    with pytest.raises(guarddb.PolicyViolation) as caught:
+        await run(conn.execute("WITH w AS (SELECT email FROM users) TABLE w"))
+    assert caught.value.rule == "masked_column_expression"
+
+
+# ---------------------------------------------------------------------- names that are on their way
+
+
+@pytest.mark.parametrize("way", ["stream", "copy"])
+async def test_a_portal_that_another_way_opened_keeps_its_own_plan(
+    connect: Connect, policy: Any, way: str
+) -> None:
+    conn = await connect(policy=policy())
+    await run(conn.execute("SAVEPOINT s"))
+    await run(conn.execute(f"DECLARE x CURSOR FOR {HARMLESS}"))
+    await run(conn.execute("ROLLBACK TO s"))
+    declare = f"DECLARE x CURSOR FOR {MIXED}"
+    with pytest.raises(psycopg.ProgrammingError):
+        await (collect(conn.cursor().stream(declare)) if way == "stream" else copied(conn, declare))
+    await run(conn.execute("SAVEPOINT t"))
+    with pytest.raises(psycopg.DataError):
+        await run(conn.execute("SELECT 1 / 0"))
+    await run(conn.execute("ROLLBACK TO t"))
+    cur = await run(conn.execute("FETCH ALL FROM x"))
+    rows = await run(cur.fetchall())
+    assert len(rows) == 6
+    assert_nothing_raw(rows)
+    await run(conn.rollback())
+
+
+@pytest.mark.parametrize("text", ["ROLLBACK TO s", "rollback work to savepoint S", "block", "ROLLBACK"])
+async def test_names_of_what_was_undone_are_not_known_any_more(
+    connect: Connect, policy: Any, text: str
+) -> None:
+    """A function may give the name to another portal, of which nothing is known."""
+    conn = await connect(policy=policy())
+    await run(conn.execute("DECLARE outer_one CURSOR FOR SELECT name FROM users"))
+    if text == "block":
+        async with block(conn.transaction('a "quoted" name', force_rollback=True)):
+            await run(conn.execute("DECLARE x CURSOR FOR SELECT 1"))
+    else:
+        await run(conn.execute("SAVEPOINT s"))
+        await run(conn.execute("DECLARE x CURSOR WITH HOLD FOR SELECT 1"))
+        await run(conn.execute(text))
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.execute("FETCH ALL FROM x"))
+    if text != "ROLLBACK":
+        assert len(await run((await run(conn.execute("FETCH ALL FROM outer_one"))).fetchall())) == 3
+    await run(conn.rollback())
+
+
+async def test_a_savepoint_that_failed_is_none(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    await run(conn.execute("SAVEPOINT s"))
+    await run(conn.execute("DECLARE x CURSOR FOR SELECT 1"))
+    for text in ("SELECT 1 / 0", "SAVEPOINT s"):
+        with pytest.raises(psycopg.Error):
+            await run(conn.execute(text))
+    await run(conn.execute("ROLLBACK TO s"))
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.execute("FETCH ALL FROM x"))
+    await run(conn.rollback())
+
+
+async def test_several_openings_of_a_name_in_a_pipeline(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    await run(conn.execute("SAVEPOINT s"))
+    await run(conn.execute(f"DECLARE x CURSOR FOR {HARMLESS}"))
+    await run(conn.execute("ROLLBACK TO s"))
+    texts = (f"DECLARE x CURSOR FOR {MIXED}", "SAVEPOINT t", "DECLARE x CURSOR FOR SELECT 1")
+    with pytest.raises(psycopg.Error):
+        await pipelined(conn, texts)
+    await run(conn.execute("ROLLBACK TO t"))
+    with suppress(guarddb.PolicyViolation):
+        assert_nothing_raw(await rows_of(conn, "FETCH ALL FROM x"))
+    await run(conn.rollback())
+
+
+def test_a_class_with_psycopgs_before_guarddbs_is_not_made() -> None:
+    with pytest.raises(TypeError, match="must stand before"):
+        type("Mixed", (psycopg.ClientCursor, guarddb.Cursor), {})
+    with pytest.raises(TypeError, match="server cursor"):
+        type("Mixed", (guarddb.Cursor, psycopg.ServerCursor), {})
+    assert type("Fine", (guarddb.ServerCursor,), {})

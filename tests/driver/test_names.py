@@ -131,8 +131,10 @@ async def test_portal_is_forgotten_with_its_transaction(connect: Connect, sessio
 
 async def test_portal_with_hold_outlives_its_transaction(connect: Connect, session_names: Engine) -> None:
     text = "DECLARE d CURSOR WITH HOLD FOR SELECT generate_series(1, 5)"
-    assert guard_names.is_with_hold(text)
-    assert not guard_names.is_with_hold("DECLARE d CURSOR /* WITH HOLD */ FOR SELECT 1")
+    assert guard_names.is_with_hold(text, "d")
+    assert guard_names.is_with_hold(f"SELECT 1; {text}", "d")
+    assert not guard_names.is_with_hold(f"{text}; DECLARE e CURSOR FOR SELECT 1", "e")
+    assert not guard_names.is_with_hold("DECLARE d CURSOR /* WITH HOLD */ FOR SELECT 1", "d")
     session_names.allow(text, replace(SELECT, session_verb="declare", session_name="d"))
     conn = await connect()
     await run(conn.execute(text))

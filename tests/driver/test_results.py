@@ -14,6 +14,7 @@ from psycopg.types.numeric import IntLoader
 
 import guarddb
 from guarddb.decision.decision import StatementPlan
+from guarddb.decision.mask_writing import TO_BE_HASHED
 from guarddb.driver import plans
 from tests.driver.conftest import SELECT, Connect, Engine, block, collect, open_policy, run
 
@@ -197,14 +198,14 @@ async def test_hidden_returning_looks_like_a_plain_command(connect: Connect, ans
 def keyed(answers: Engine, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A policy with a key, and a statement whose second column is hashed with it."""
     monkeypatch.setenv("TEST_HASH_KEY", "a key")
-    answers.allow(
-        "SELECT 1, 'é@x'::text, NULL::text", keyed_hashes=(1, 2), output_kinds={1: "hash", 2: "hash"}
-    )
-    answers.allow(
-        "DECLARE \"c\" CURSOR FOR SELECT 1, 'é@x'::text, NULL::text",
-        keyed_hashes=(1, 2),
-        output_kinds={1: "hash", 2: "hash"},
-    )
+    marked = f"varchar({TO_BE_HASHED})"
+    for head in ("", 'DECLARE "c" CURSOR FOR '):
+        answers.allow(
+            f"{head}SELECT 1, 'é@x'::text, NULL::text",
+            sql=f"{head}SELECT 1, 'é@x'::text::{marked}, NULL::{marked}",
+            keyed_hashes=(1, 2),
+            output_kinds={1: "hash", 2: "hash"},
+        )
     return open_policy(guarddb={"hash_key_env": "TEST_HASH_KEY"})
 
 

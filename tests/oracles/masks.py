@@ -101,12 +101,6 @@ class MaskOracle:
                 return Verdict("refused", answer.rule)
             return Verdict("blocked", f"{answer.rule}: {general(answer.reason)}", answer.reason)
         got = answer.outcome
-        if self.keyed:
-            expected.rows = [tuple(self.with_key(v) for v in row) for row in expected.rows]
-            known = set(self.keyed.values())
-            got.rows = [
-                tuple(_OTHER if _is_hash(v) and v not in known else v for v in row) for row in got.rows
-            ]
         if expected.slow or got.slow:
             return Verdict("slow")
         cols = generated.cols or []
@@ -120,6 +114,8 @@ class MaskOracle:
                     for c, t in zip(cols, outcome.types, strict=True)
                 )
         self.nulled(generated, expected)
+        if self.keyed:
+            self.hash_with_key(generated, expected, got)
         different = compared(expected, got, ordered=generated.ordered)
         if different is not None:
             if generated.misuses:
@@ -127,9 +123,24 @@ class MaskOracle:
             return Verdict("mismatch", different, said(answer, expected))
         return Verdict("error" if got.state else "same")
 
-    def with_key(self, value: bytes | None) -> bytes | None:
-        """The hash with the key in the place of a plain one; of what an expression made, that it is one."""
-        return self.keyed.get(value or b"", _OTHER) if _is_hash(value) else value
+    def hash_with_key(self, generated: Generated, expected: Outcome, got: Outcome) -> None:
+        """Hashes with the key in the place of plain ones; of what an expression made, that it is one."""
+        if re.search(r"\b(UNION|INTERSECT|EXCEPT)\b", generated.sql) is None:
+            known = set(self.keyed.values())
+            expected.rows = [
+                tuple(self.keyed.get(v or b"", _OTHER) if _is_hash(v) else v for v in row)
+                for row in expected.rows
+            ]
+            got.rows = [
+                tuple(_OTHER if _is_hash(v) and v not in known else v for v in row) for row in got.rows
+            ]
+            return
+        # What only shares an output with a masked column is NULL, where a plain hash may be shown: nothing may tell what
+        # the hash of a guess is. So each row says only where there is a hash or NULL.
+        for outcome in (expected, got):
+            outcome.rows = [
+                tuple(_OTHER if v is None or _is_hash(v) else v for v in row) for row in outcome.rows
+            ]
 
     @staticmethod
     def nulled(generated: Generated, expected: Outcome) -> None:
