@@ -164,7 +164,7 @@ def cut(
     """Show the first `shown` rows only, and say so once."""
     status = result.command_status
     cursor.pgresult = short = ResultView(result, shown, masks or {})
-    if cursor._statusmessage == status:
+    if getattr(cursor, "_statusmessage", None) == status:  # (none before psycopg 3.3)
         # Of a server cursor it is the status of its DECLARE, and stays that.
         cursor._statusmessage = short.command_status
     if results:

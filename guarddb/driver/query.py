@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from psycopg._queries import PostgresClientQuery, PostgresQuery, PostgresRawQuery
+from psycopg import RawCursor
+from psycopg._queries import PostgresClientQuery, PostgresQuery
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,5 +76,6 @@ def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
     return found
 
 
-for _class in (PostgresQuery, PostgresClientQuery, PostgresRawQuery):
+# (The raw one's module depends on psycopg's version.)
+for _class in (PostgresQuery, PostgresClientQuery, RawCursor._query_cls):
     guarded_query(_class)
