@@ -372,7 +372,7 @@ async def test_egress_of_an_open_cursor_is_counted_when_a_reload_adds_the_budget
 async def test_a_row_factory_that_fails_leaves_nothing_behind(connect: Connect, policy: Any) -> None:
     conn = await connect(policy=policy(max_rows=2, egress_bytes_per_day=1000))
     cur = conn.cursor(row_factory=namedtuple_row)
-    with pytest.raises(psycopg.DataError):
+    with pytest.raises((psycopg.DataError, ValueError)):  # the latter before psycopg 3.3
         await run(cur.execute("SELECT email, name, name FROM users"))
     cur.row_factory = tuple_row
     rows = await run(cur.fetchall())

@@ -100,7 +100,8 @@ async def several_statements(conn: Any) -> Any:
     states = [state(cur)]
     while cur.nextset():
         states.append(state(cur))
-    await run(cur.set_result(2))
+    if hasattr(cur, "set_result"):  # new in psycopg 3.3
+        await run(cur.set_result(2))
     return states, await run(cur.fetchall())
 
 
