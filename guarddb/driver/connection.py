@@ -185,14 +185,21 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             # The last moment to look at the catalog without taking the snapshot of the agent's transaction.
             if session.attachment is not None and session.attention and self._pipeline is None:
                 yield from self._guard_refresh_gen()
-            session.names.note_transaction("begin")
             result = yield from super()._exec_command(command, result_format)
             session.began = session.attention = True
             return result
         failed = self.pgconn.transaction_status == INERROR
+        if verb == b"COMMIT":
+            session.names.note_transaction("commit", failed=failed)
         result = yield from super()._exec_command(command, result_format)
-        if verb == b"COMMIT" or command == b"ROLLBACK":
-            session.names.note_transaction("rollback" if command == b"ROLLBACK" else "commit", failed=failed)
+        if verb == b"COMMIT":
+            if (
+                result is not None
+            ):  # (In a pipeline the answer is to come; an error ends up in `_guard_error`.)
+                session.names.committed()
+            return result
+        if command == b"ROLLBACK":
+            session.names.note_transaction("rollback")
             return result
         text = command.as_bytes(self) if isinstance(command, Composable) else command
         if isinstance(text, bytes) and (found := _SAVEPOINT.match(text)):

@@ -342,7 +342,12 @@ class CursorMixin(_Cursor):
         inspect = type(results) is Results and results.inspect
         if inspect:
             results.due = (i, format)
-        self._psycopgs_select_current_result(i, format)
+        try:
+            self._psycopgs_select_current_result(i, format)
+        except BaseException:
+            if inspect and results.due is not None:
+                self.pgresult = None  # nobody has inspected it
+            raise
         if inspect and results.due is not None:
             # A subclass makes its rows in its own way.
             self._make_row_maker()

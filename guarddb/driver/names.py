@@ -63,7 +63,7 @@ def is_with_hold(text: str, name: str) -> bool:
 class Names:
     """The names of one session."""
 
-    __slots__ = ("_began", "_clock", "_savepoints", "portals", "prepared", "snapshot")
+    __slots__ = ("_began", "_clock", "_committing", "_savepoints", "portals", "prepared", "snapshot")
 
     def __init__(self) -> None:
         self.prepared: dict[str, Remembered] = {}
@@ -74,6 +74,8 @@ class Names:
         self._clock = 0
         self._began = 0
         self._savepoints: list[tuple[str, int]] = []
+        #: when the transaction began whose COMMIT is not answered yet: it may still be refused, and is undone then
+        self._committing: int | None = None
 
     def note_sent(self, judged: Judged, context: object, *, failed: bool = False) -> None:
         """A statement goes to the server: learn or forget names. `failed`: in a transaction that has failed."""
@@ -106,10 +108,9 @@ class Names:
 
     def note_transaction(self, verb: TransactionVerb, name: str = "", *, failed: bool = False) -> None:
         """A statement about the transaction goes to the server, the agent's or the driver's own."""
-        if verb == "begin":
-            if not self._savepoints:
-                self._began = self._clock
-        elif verb in ("commit", "rollback"):
+        if verb in ("commit", "rollback"):
+            if verb == "commit":
+                self._committing = self._began
             self.end_transaction(undone=failed or verb == "rollback")
         elif verb == "savepoint":
             if not failed:
@@ -126,11 +127,17 @@ class Names:
         """The server has accepted a statement."""
         for statement in judged.plan.statements:
             verb, name = statement.session_verb, statement.session_name
+            if statement.transaction == "commit":
+                self.committed()
             if verb in ("prepare", "declare") and name is not None:
                 found = (self.prepared if verb == "prepare" else self.portals).get(name)
                 if found is not None and found.judged is judged:
                     found.confirmed = True
                     found.before = None
+
+    def committed(self) -> None:
+        """The server has accepted a COMMIT."""
+        self._committing = None
 
     def fail(self, *, pipeline: bool = False) -> None:
         """The server has refused something: a name that was only on its way means what it meant before.
@@ -138,8 +145,11 @@ class Names:
         In a `pipeline` it is not known which of several openings of a name was refused, and all that the pipeline did in its
         transaction is undone: those names are forgotten.
         """
+        committing, self._committing = self._committing, None
         if not (self.prepared or self.portals):
             return
+        if committing is not None:
+            self._forget_since(committing)
         for held in (self.prepared, self.portals):
             for name, found in [item for item in held.items() if not item[1].confirmed]:
                 if found.before is not None and not pipeline:

@@ -550,3 +550,51 @@ def test_a_class_with_psycopgs_before_guarddbs_is_not_made() -> None:
     with pytest.raises(TypeError, match="server cursor"):
         type("Mixed", (guarddb.Cursor, psycopg.ServerCursor), {})
     assert type("Fine", (guarddb.ServerCursor,), {})
+
+
+@pytest.mark.parametrize("by", ["text", "method"])
+async def test_a_commit_that_fails_closes_what_it_would_have_held(
+    connect: Connect, policy: Any, dsn: str, by: str
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as plain:
+        plain.execute("CREATE TABLE IF NOT EXISTS late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    conn = await connect(policy=policy())
+    await run(conn.execute("DECLARE old CURSOR WITH HOLD FOR SELECT 1"))
+    await run(conn.commit())
+    await run(conn.execute("DECLARE x CURSOR WITH HOLD FOR SELECT 1"))
+    await run(conn.execute("INSERT INTO late VALUES (1), (1)"))
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await (run(conn.commit()) if by == "method" else run(conn.execute("COMMIT")))
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.execute("FETCH ALL FROM x"))
+    assert await run((await run(conn.execute("FETCH ALL FROM old"))).fetchall()) == [(1,)]
+    await run(conn.rollback())
+
+
+async def test_begin_within_a_transaction_begins_none(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    await run(conn.execute("DECLARE x CURSOR WITH HOLD FOR SELECT 1"))
+    await run(conn.execute("BEGIN"))
+    await run(conn.execute("ROLLBACK"))
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.execute("FETCH ALL FROM x"))
+    await run(conn.rollback())
+
+
+async def test_a_result_that_cannot_be_set_up_is_not_there(connect: Connect, policy: Any) -> None:
+    class Broken(psycopg.adapt.Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            raise RuntimeError("no loader")
+
+        def load(self, data: Any) -> Any:
+            raise AssertionError
+
+    conn = await connect(policy=policy())
+    cur = conn.cursor()
+    cur.adapters.register_loader("text", Broken)
+    with pytest.raises(RuntimeError):
+        await run(cur.execute("SELECT email, name FROM users"))
+    assert cur.pgresult is None
+    with pytest.raises(psycopg.ProgrammingError):
+        await run(cur.fetchall())
+    await run(conn.rollback())
