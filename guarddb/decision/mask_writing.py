@@ -77,6 +77,9 @@ class MaskWriter:
         self.types: dict[int, Attribute | None] = {}
         #: outputs, by id, that leave the server as text to be hashed with the key
         self.keyed: set[int] = set()
+        #: outputs, by id, that are not masked and would be hashed with the key because they share an output further out with
+        #: one that is: a guess, perhaps
+        self.guesses: set[int] = set()
 
     def write(self) -> tuple[int, ...]:
         """Fill the targets; the indexes of the statement's outputs to be hashed with the key in the process.
@@ -116,17 +119,41 @@ class MaskWriter:
                 continue
             if attribute is not None and attribute.base_type == _BYTEA:
                 continue
-            if any(leaf.kind == "values" for leaf in top.leaves()):
-                raise Unwritable(
-                    "a column masked by a keyed hash shares an output with VALUES, whose types cannot be marked",
-                    "Write SELECT in place of VALUES in that branch.",
-                )
             keyed.append(i)
             demand_raw(output)
+            self._find_guesses(output)
             for leaf in top.leaves():
                 if i < len(leaf.outputs):
                     self.keyed.add(id(leaf.outputs[i]))
         return tuple(keyed)
+
+    def _find_guesses(self, output: Output) -> None:
+        """Every branch of a set operation on the way down that does not lead to a masked column."""
+        places = {
+            id(each): (query, i)
+            for query in self.statement.queries
+            if query.branches is not None
+            for i, each in enumerate(query.outputs)
+        }
+        seen: set[int] = set()
+        stack: list[Link] = [output]
+        while stack:
+            link = stack.pop()
+            if isinstance(link, tuple) or id(link) in seen:
+                continue
+            seen.add(id(link))
+            stack.extend(link.links)
+            if id(link) not in places:
+                continue
+            query, i = places[id(link)]
+            for leaf in query.leaves():
+                if leaf.kind == "values":
+                    raise Unwritable(
+                        "a column masked by a keyed hash shares an output with VALUES, which could hold guesses",
+                        "Write SELECT in place of VALUES in that branch.",
+                    )
+                if i < len(leaf.outputs) and self._mask(leaf.outputs[i]) is None:
+                    self.guesses.add(id(leaf.outputs[i]))
 
     def _require(self) -> None:
         """The kind each branch of a set operation, and each scalar subquery, has to deliver."""
@@ -151,6 +178,8 @@ class MaskWriter:
 
     def _wanted(self, output: Output) -> MaskKind | None:
         """The mask to write at this output: None when what comes from below is masked as strictly already."""
+        if id(output) in self.guesses and id(output) not in self.keyed:
+            return "null"
         if id(output) in self.keyed:
             return "hash"  # every branch of a set operation, for the mark on the type must be on all of them
         if output.raw:
@@ -206,6 +235,8 @@ class MaskWriter:
             self.targets.wraps[id(target)] = (query, target, output, form)
 
     def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
+        if id(output) in self.guesses and id(output) not in self.keyed:
+            return f"CASE WHEN false THEN {column} END"  # NULL of its own type
         if id(output) in self.keyed:
             # The key never enters the SQL.
             if self._mask(output) is None:

@@ -357,8 +357,8 @@ class CursorMixin(_Cursor):
         results = self._results
         if type(results) is Results and results.inspect and self.pgresult is not None:
             if results.due is not None:
-                (i, format), results.due = results.due, None
-                inspect_result(self, results, i, format)
+                inspect_result(self, results, *results.due)
+                results.due = None
             elif not results:
                 view_stream(self, results, self.pgresult)
         return self._psycopgs_make_row_maker()

@@ -116,6 +116,10 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
     pgconn = conn.pgconn
     status = pgconn.transaction_status
     pipeline = conn._pipeline
+    if pipeline is None:
+        session.names.settle()
+    elif not (pipeline.command_queue or pipeline.result_queue):
+        session.names.begin_pipeline()
     if status == IDLE and not (pipeline and pipeline.result_queue):
         session.names.end_transaction()
         session.sensitive = session.began = False

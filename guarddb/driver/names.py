@@ -63,7 +63,17 @@ def is_with_hold(text: str, name: str) -> bool:
 class Names:
     """The names of one session."""
 
-    __slots__ = ("_began", "_clock", "_committing", "_savepoints", "portals", "prepared", "snapshot")
+    __slots__ = (
+        "_began",
+        "_clock",
+        "_committing",
+        "_pipeline",
+        "_savepoints",
+        "_under_way",
+        "portals",
+        "prepared",
+        "snapshot",
+    )
 
     def __init__(self) -> None:
         self.prepared: dict[str, Remembered] = {}
@@ -76,6 +86,10 @@ class Names:
         self._savepoints: list[tuple[str, int]] = []
         #: when the transaction began whose COMMIT is not answered yet: it may still be refused, and is undone then
         self._committing: int | None = None
+        #: the clock when the pipeline began
+        self._pipeline = 0
+        #: some name is not confirmed
+        self._under_way = False
 
     def note_sent(self, judged: Judged, context: object, *, failed: bool = False) -> None:
         """A statement goes to the server: learn or forget names. `failed`: in a transaction that has failed."""
@@ -91,7 +105,7 @@ class Names:
                 hold = verb == "declare" and is_with_hold(judged.text, name)
                 self._clock += 1
                 held[name] = Remembered(judged, statement, context, hold, before=before, number=self._clock)
-                changed = True
+                changed = self._under_way = True
             elif verb in ("deallocate", "close"):
                 # Forgotten at once, even if the server should refuse: an unknown name is refused, never
                 # trusted.
@@ -109,7 +123,7 @@ class Names:
     def note_transaction(self, verb: TransactionVerb, name: str = "", *, failed: bool = False) -> None:
         """A statement about the transaction goes to the server, the agent's or the driver's own."""
         if verb in ("commit", "rollback"):
-            if verb == "commit":
+            if verb == "commit" and self._committing is None:
                 self._committing = self._began
             self.end_transaction(undone=failed or verb == "rollback")
         elif verb == "savepoint":
@@ -157,7 +171,22 @@ class Names:
                 else:
                     del held[name]
         if pipeline:
-            self._forget_since(self._began)
+            self._forget_since(self._pipeline)
+        self._publish()
+
+    def begin_pipeline(self) -> None:
+        """A pipeline is about to send its first command."""
+        self._pipeline = self._clock
+
+    def settle(self) -> None:
+        """All answers have come: what is not confirmed by now (its wait was cancelled) is not known."""
+        self._committing = None
+        if not self._under_way:
+            return
+        self._under_way = False
+        for held in (self.prepared, self.portals):
+            for name in [name for name, found in held.items() if not found.confirmed]:
+                del held[name]
         self._publish()
 
     def end_transaction(self, *, undone: bool = False) -> None:

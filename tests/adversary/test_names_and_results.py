@@ -598,3 +598,68 @@ async def test_a_result_that_cannot_be_set_up_is_not_there(connect: Connect, pol
     with pytest.raises(psycopg.ProgrammingError):
         await run(cur.fetchall())
     await run(conn.rollback())
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        "SELECT x FROM (SELECT email AS x FROM users WHERE false UNION ALL SELECT 'ada@raw') q",
+        "SELECT q.* FROM (SELECT email AS x FROM users UNION ALL SELECT name || '@raw' FROM users) q",
+        "WITH q(x) AS (SELECT email FROM users UNION ALL SELECT 'ada@raw') SELECT x FROM q",
+        "WITH RECURSIVE q(x) AS (SELECT email FROM users UNION ALL SELECT 'ada@raw' FROM q WHERE false) SELECT x FROM q",
+        "SELECT l.x FROM users u, LATERAL (SELECT u.email AS x UNION ALL SELECT 'ada@raw') l",
+        "SELECT name FROM users UNION ALL SELECT x FROM (SELECT email AS x FROM users UNION ALL SELECT 'bob@raw') q",
+        "SELECT x FROM (SELECT email AS x FROM users UNION ALL (SELECT 'a' UNION ALL SELECT 'ada@raw')) q",
+    ],
+)
+async def test_nothing_hashes_a_guess_further_down(connect: Connect, policy: Any, guess: str) -> None:
+    conn = await connect(policy=policy())
+    hashes = await run((await run(conn.execute("SELECT email FROM users"))).fetchall())
+    rows = await run((await run(conn.execute(guess))).fetchall())
+    shown = [row for row in rows if row != (None,)]
+    assert sorted(shown) == (sorted(hashes) if "WHERE false UNION" not in guess else [])
+    await run(conn.rollback())
+
+
+async def test_values_further_down_are_refused(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    with pytest.raises(guarddb.PolicyViolation) as caught:
+        await run(conn.execute("SELECT x FROM (SELECT email AS x FROM users UNION ALL VALUES ('ada@raw')) q"))
+    assert caught.value.rule == "masked_column_expression"
+
+
+@pytest.mark.parametrize("commits", [1, 2])
+async def test_commits_behind_an_error_in_a_pipeline(connect: Connect, policy: Any, commits: int) -> None:
+    conn = await connect(policy=policy())
+    declare = "DECLARE y CURSOR WITH HOLD FOR SELECT id, name FROM users"
+    slow = "SELECT count(*) FROM generate_series(1, 200000)"
+    with pytest.raises(psycopg.Error):
+        await pipelined(conn, [slow, declare, "SELECT 1 / 0", *["COMMIT"] * commits])
+    await run(conn.rollback())
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(conn.execute("FETCH ALL FROM y"))
+
+
+async def test_a_commit_in_a_pipeline_is_forgotten_when_it_is_answered(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    async with block(conn.pipeline()), block(conn.transaction()):
+        await run(conn.execute("SELECT 1"))
+    async with block(conn.transaction()), block(conn.cursor("k")) as cur:
+        await run(cur.execute("SELECT id FROM users ORDER BY id"))
+        assert await run(cur.fetchone()) == (1,)
+        with suppress(psycopg.DataError):
+            async with block(conn.transaction()):
+                await run(conn.execute("SELECT 1 / 0"))
+        assert await run(cur.fetchone()) == (2,)
+
+
+async def test_a_batch_that_fails_within_a_savepoint_closes_no_cursor(connect: Connect, policy: Any) -> None:
+    conn = await connect(policy=policy())
+    async with block(conn.cursor("k")) as cur:
+        await run(cur.execute("SELECT id FROM users ORDER BY id"))
+        assert await run(cur.fetchone()) == (1,)
+        with suppress(psycopg.DataError):
+            async with block(conn.transaction()):
+                await run(conn.cursor().executemany("SELECT 1 / %s", [(1,), (0,)]))
+        assert await run(cur.fetchone()) == (2,)
+    await run(conn.rollback())
