@@ -26,6 +26,13 @@ def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | Non
         return None
     touched = [r for r in statement.references if governance.rules(r).masks]
     for reference in statement.references:
+        relation = reference.relation
+        if relation is not None and relation.has_rules and reference.mode in _WRITES:
+            return Refusal(
+                "masked_column_expression",
+                f'"{reference.qualified_name}" has rules (CREATE RULE), and what their statements return passes no mask',
+                "Write to a table without rules.",
+            )
         hidden = governance.rules(reference).predicate_masks
         if hidden and reference.mode != "ddl":
             return Refusal(
@@ -53,6 +60,9 @@ def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | Non
             if refusal is not None:
                 return refusal
     return _copy(statement, policy, governance)
+
+
+_WRITES = frozenset(("insert", "update", "delete", "merge"))
 
 
 def _twice(reference: Reference) -> bool:
