@@ -221,11 +221,7 @@ class MaskWriter:
             self._keep_places(output, query, text)
         else:
             form = self._expression(kind, "({})", attribute, output)
-            if id(output) in self.keyed:
-                if "{}" not in form:
-                    # (A CASE does not hand on the length of a varchar.)
-                    form = f"(CASE WHEN false THEN ({{}})::pg_catalog.text END)::pg_catalog.varchar({TO_BE_HASHED})"
-            elif form.startswith("NULL") and attribute is None:
+            if form.startswith("NULL") and attribute is None:
                 form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
             elif "{}" not in form:
                 form = f"CASE WHEN true OR ({{}}) IS NULL THEN {form} END"
@@ -240,9 +236,13 @@ class MaskWriter:
         if id(output) in self.keyed:
             # The key never enters the SQL.
             if self._mask(output) is None:
-                # Of another branch of a set operation. Hashed, it would tell what the hash of a guess is.
-                return f"NULL::pg_catalog.varchar({TO_BE_HASHED})"
-            printed = as_printed(column, attribute.base_type if attribute is not None else "pg_catalog.text")
+                # Of another branch of a set operation. Hashed, it would tell what the hash of a guess is. (A CASE does
+                # not hand on the length of a varchar, so the cast is around it.)
+                printed = f"CASE WHEN false THEN ({column})::pg_catalog.text END"
+            else:
+                printed = as_printed(
+                    column, attribute.base_type if attribute is not None else "pg_catalog.text"
+                )
             return f"({printed})::pg_catalog.varchar({TO_BE_HASHED})"
         if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):
             return "NULL::pg_catalog.text"  # what is not hashed in the process

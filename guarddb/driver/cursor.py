@@ -17,8 +17,7 @@ from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 
 from guarddb import telemetry
-from guarddb.driver.inspection import FetchedRows, cut, inspect_result, inspect_stream, view_stream
-from guarddb.driver.names import server_name
+from guarddb.driver.inspection import inspect_result, inspect_stream, view_stream
 from guarddb.driver.query import COMPOSED, guarded_query
 from guarddb.driver.results import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
@@ -73,6 +72,9 @@ class CursorMixin(_Cursor):
 
     __slots__ = ()
 
+    #: it reads a portal, and its FETCHes are guarded
+    _guard_has_portal = False
+
     if not TYPE_CHECKING:
 
         def __init_subclass__(cls, **options: Any) -> None:
@@ -82,7 +84,7 @@ class CursorMixin(_Cursor):
             before, behind = cls.__mro__[:place], cls.__mro__[place + 1 :]
             if any(base.__module__.partition(".")[0] == "psycopg" for base in before):
                 raise TypeError(f"{cls.__qualname__}: guarddb's class must stand before psycopg's")
-            if issubclass(cls, ServerCursorMixin) and not issubclass(cls, ServerCursorGuard):
+            if issubclass(cls, ServerCursorMixin) and not cls._guard_has_portal:
                 raise TypeError(f"{cls.__qualname__}: a server cursor needs guarddb's server cursor class")
             for name in _OFTEN:
                 for base in behind:
@@ -141,7 +143,7 @@ class CursorMixin(_Cursor):
     def _start_query(self, query: Query | None = None) -> PQGen[None]:
         # psycopg's own, but for the BEGIN, which comes when the statement has been judged.
         if self._closed:
-            raise _psycopg.InterfaceError("the cursor is closed")
+            raise closed_error()
         self._reset()
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
@@ -183,7 +185,7 @@ class CursorMixin(_Cursor):
     def _guard_judge_gen(self, query: Query, params: Params | None, *, copy: bool = False) -> PQGen[bool]:
         """Judge and count a statement that would begin a transaction; whether it would."""
         if self._closed:
-            raise _psycopg.InterfaceError("the cursor is closed")
+            raise closed_error()
         conn = self._conn
         if conn._autocommit or conn.pgconn.transaction_status != IDLE:
             return False
@@ -382,9 +384,7 @@ class CursorMixin(_Cursor):
         try:
             result = yield from super()._stream_fetchone_gen(first)
         except _psycopg.ProgrammingError as ex:
-            if ex._info is None and type(results) is Results and results.judged is not None:
-                # psycopg's own: the statement did what it does, and has no rows.
-                self._guard.names.confirm(results.judged)
+            self._guard_done_all_the_same(ex)
             raise
         if type(results) is not Results:
             return result
@@ -421,139 +421,21 @@ class CursorMixin(_Cursor):
         try:
             yield from super()._start_copy_gen(statement, params)
         except _psycopg.ProgrammingError as ex:
-            results = self._results
-            if ex._info is None and type(results) is Results and results.judged is not None:
-                # Not a COPY, says psycopg when it is done.
-                self._guard.names.confirm(results.judged)
+            self._guard_done_all_the_same(ex)
             raise
+
+    def _guard_done_all_the_same(self, error: _psycopg.ProgrammingError) -> None:
+        """psycopg finds that a statement is not one for stream() or copy() when the server has done it."""
+        results = self._results
+        if error._info is None and type(results) is Results and results.judged is not None:
+            self._guard.names.confirm(results.judged)
+
+
+def closed_error() -> _psycopg.Error:
+    """As psycopg words it."""
+    return _psycopg.InterfaceError("the cursor is closed")
 
 
 def _one_after_the_other(first: PQGen[None], second: PQGen[None]) -> PQGen[None]:
     yield from first
     yield from second
-
-
-class ServerCursorGuard(CursorMixin):
-    """A named cursor. Its FETCH shows no statement: the portal's plan is kept by name."""
-
-    __slots__ = ()
-
-    def _declare_gen(
-        self, query: Query, params: Params | None = None, binary: bool | None = None
-    ) -> PQGen[None]:
-        server = cast("Any", self)
-        begins = yield from self._guard_judge_gen(server._make_declare_statement(query), params)
-        if begins:
-            if server._described and server._withhold:
-                # As psycopg does first of all; behind the BEGIN it would close within the new transaction.
-                yield from self._close_gen()
-            # A portal without hold went with its transaction. psycopg sees that too, but after the BEGIN.
-            server._described = False
-            yield from self._conn._guard_begin_gen()
-        yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
-
-    @property
-    def _guard_name(self) -> str:
-        return server_name(cast("Any", self)._name, self._guard.encoding)
-
-    def _describe_gen(self) -> PQGen[None]:
-        session = self._guard
-        server = cast("Any", self)
-        name = self._guard_name
-        before = self._guard_results()
-        judged = before.judged
-        portal = session.names.portals.get(name)
-        if judged is not None and (portal is None or portal.judged is not judged):
-            session.names.open_portal(name, judged, session.context, hold=server._withhold)
-            portal = session.names.portals.get(name)
-        elif judged is None and portal is not None:
-            judged = portal.judged
-        yield from super()._describe_gen()  # type: ignore[misc]
-        # psycopg put a plain list of the description's result in its place.
-        mine = Results(self._results)
-        self._results = mine
-        before.span.end()
-        mine.portal = portal
-        if judged is not None:
-            mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect
-            session.names.confirm(judged)
-        if mine.inspect:
-            inspect_result(self, mine, 0, server._format)
-
-    def _guard_portal_gen(self) -> PQGen[Remembered | None]:
-        """The portal that FETCH or MOVE is about, judged by the policy of now."""
-        if self._closed:
-            raise _psycopg.InterfaceError("the cursor is closed")
-        conn = self._conn
-        session: Session = conn._guard
-        session.follow()
-        if session.attention or perf_counter() >= session.check_at:
-            yield from conn._guard_refresh_gen()
-        name = self._guard_name
-        portal = session.names.portals.get(name)
-        if session.observe:
-            return portal
-        mine = self._guard_results()
-        if portal is None:
-            if not session.restricts:
-                return None
-            if mine.judged is not None:
-                # This cursor opened it, and it went with its transaction: the server would say the same. It is
-                # not asked, for somebody else may have given the name to another portal since.
-                raise _psycopg.errors.InvalidCursorName(f'cursor "{name}" does not exist')
-            raise session.deny(
-                "statement_not_allowed",
-                f'nothing is known about what the cursor "{name}" reads',
-                "open it with execute() or DECLARE on this connection",
-            )
-        if portal.context != session.context:
-            refused = session.rejudge("fetch", name, portal)
-            if refused is not None:
-                raise session.violation(refused.decision)
-            portal = session.names.portals[name]
-        if mine.portal is not None and mine.portal.opening is not portal.opening:
-            # The name is another portal's by now, of other columns perhaps.
-            cast("Any", self)._described = False
-        if portal.judged.sensitive:
-            session.sensitive = session.met_sensitive = True
-        return portal
-
-    def _fetch_gen(self, num: int | None) -> PQGen[list[Any]]:
-        server = cast("Any", self)
-        portal = yield from self._guard_portal_gen()
-        if not server._described:
-            yield from self._conn._guard_begin_gen()
-            yield from self._start_query()
-            yield from self._describe_gen()
-        if self._guard.observe:
-            rows: list[Any] = yield from super()._fetch_gen(num)  # type: ignore[misc]
-            return rows
-        statement = portal.statement if portal is not None else None
-        cap = statement.row_cap if statement is not None else None
-        left = None
-        if portal is not None and cap is not None:
-            left = max(0, cap - portal.delivered)
-            if not left and self.truncated:
-                return []
-            if num is None or num > left:
-                num = left + 1  # one more than is handed out tells whether there is more
-        transformer = self._tx
-        self._tx = fetched = cast("Any", FetchedRows(self, statement, left))
-        try:
-            rows = yield from super()._fetch_gen(num)  # type: ignore[misc]
-        finally:
-            self._tx = transformer
-        if portal is not None:
-            portal.delivered += len(rows)
-        result = fetched.result
-        if left is not None and result is not None and result.ntuples > left:
-            cut(self, self._guard_results(), result, left, cap, fetched.masks)
-        return rows
-
-    def _scroll_gen(self, value: int, mode: str) -> PQGen[None]:
-        yield from self._guard_portal_gen()
-        yield from super()._scroll_gen(value, mode)  # type: ignore[misc]
-
-    def _close_gen(self) -> PQGen[None]:
-        yield from super()._close_gen()  # type: ignore[misc]
-        self._guard.names.forget(portal=self._guard_name)

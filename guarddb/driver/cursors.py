@@ -12,7 +12,8 @@ from psycopg.client_cursor import ClientCursorMixin
 from psycopg.rows import Row
 
 from guarddb.driver.copy import AsyncCursorMixin, SyncCursorMixin
-from guarddb.driver.cursor import CursorMixin, ServerCursorGuard
+from guarddb.driver.cursor import CursorMixin
+from guarddb.driver.server_cursor import ServerCursorGuard
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, Query

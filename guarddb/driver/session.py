@@ -150,14 +150,10 @@ class Session:
     @property
     def restricts(self) -> bool:
         """Whether it matters where rows come from: the policy closes, masks, filters or caps something."""
-        profile = self.profile
-        return profile is None or bool(
-            profile.masking_rules
-            or profile.row_filters
-            or profile.table_allowlist
-            or profile.table_denylist
-            or profile.max_rows
-        )
+        profile, compiled = self.profile, self.compiled
+        if profile is None or compiled is None:
+            return True
+        return compiled.policy.restricts_data or profile.max_rows > 0
 
     # The policy
 
