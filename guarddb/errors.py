@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     # Under `import guarddb as psycopg` this module is psycopg's `errors` too; guarddb/__init__.py sees to that.
     from psycopg.errors import *  # noqa: F403
 
-    from guarddb.decision.decision import Decision
+    from guarddb.decision.plan import Decision
     from guarddb.vocabulary import Rule
 
 __all__ = [

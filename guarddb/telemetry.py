@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
     from opentelemetry.trace import Span, Tracer
 
-    from guarddb.decision.decision import Decision, Plan
+    from guarddb.decision.plan import Decision, Plan
 
 _SCOPE: Final = "guarddb"
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.34.0"

@@ -20,7 +20,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 import guarddb
 from guarddb import telemetry
-from guarddb.decision.decision import Decision, MaskedColumn, Plan, StatementPlan
+from guarddb.decision.plan import Decision, MaskedColumn, Plan, StatementPlan
 from guarddb.telemetry import ConnectionFacts
 from guarddb.vocabulary import Kind
 

@@ -18,8 +18,8 @@ from guarddb.cli.inputs import (
     read_policy,
     sentence,
 )
-from guarddb.cli.lint import Finding, lint
 from guarddb.cli.render import console, print_json
+from guarddb.lint.profile import Finding, lint
 
 STYLES = {"error": "bold red", "warning": "yellow", "advice": "cyan"}
 

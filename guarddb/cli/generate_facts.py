@@ -1,4 +1,4 @@
-"""Write `guarddb/sql/facts/builtins.json`: what PostgreSQL servers say about their own built-in objects.
+"""Write `guarddb/facts/builtins.json`: what PostgreSQL servers say about their own built-in objects.
 
     python -m guarddb.cli.generate_facts --dsn <PostgreSQL 18> --dsn <PostgreSQL 16>
 
@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from guarddb.sql.functions import Facts, OperatorFact, Overload, SystemRelation, TypeFact
+from guarddb.facts.functions import Facts, OperatorFact, Overload, SystemRelation, TypeFact
 
 #: From harmless to not: i immutable, s stable, v volatile.
 _VOLATILITY = "isv"
@@ -26,7 +26,7 @@ def read_facts(conn: Any) -> Facts:
     """The facts of the one server that `conn` (a psycopg connection) leads to."""
     major: int = conn.info.server_version // 10000
     facts = Facts(majors=(major,))
-    source = resources.files("guarddb.sql") / "facts"
+    source = resources.files("guarddb.facts")
 
     def rows(name: str) -> Any:
         return conn.execute((source / f"{name}.sql").read_text()).fetchall()
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
         with psycopg.connect(dsn, autocommit=True) as conn:
             facts = read_facts(conn)
         found = facts if found is None else merge(found, facts)
-    target = options.output or Path(str(resources.files("guarddb.sql") / "facts" / "builtins.json"))
+    target = options.output or Path(str(resources.files("guarddb.facts") / "builtins.json"))
     # One entry a line keeps the next regeneration readable as a diff.
     document = msgspec.json.encode(found)
     target.write_bytes(document.replace(b']],"', b']],\n"').replace(b'],"', b'],\n"') + b"\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Statement

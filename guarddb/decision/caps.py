@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.sql.names import string_list
-from guarddb.sql.rewrite import Rewriter
+from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node
 

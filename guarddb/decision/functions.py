@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from guarddb.decision.compiled import CompiledPolicy
+from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
-from guarddb.sql import functions as facts
+from guarddb.facts import functions as facts
 from guarddb.sql.catalog import Cast, Catalog, Function
 from guarddb.sql.statement import Call, Statement
 

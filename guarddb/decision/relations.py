@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy, is_system
+from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
-from guarddb.sql import functions as facts
+from guarddb.facts import functions as facts
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement

@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 from weakref import ReferenceType, ref
 
 import psycopg as _psycopg
-from psycopg import ConnectionInfo, pq
-from psycopg import errors as e
+from psycopg import ConnectionInfo, errors as e, pq
 from psycopg._connection_base import BaseConnection
 from psycopg._cursor_base import BaseCursor
 from psycopg.rows import Row
 from psycopg.sql import Composable
 
 from guarddb import telemetry
-from guarddb.driver.attachment import ARGUMENTS, Attachment
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
 from guarddb.driver.faults import cleaned, message_of_the_connection, translated
-from guarddb.driver.freshness import Looks, refresh_gen, set_walls_gen
-from guarddb.driver.results import register_loaders
 from guarddb.driver.session import Session
+from guarddb.driver.settings import ARGUMENTS, Attachment
+from guarddb.driver.views import register_loaders
+from guarddb.driver.watch import Looks, refresh_gen, set_walls_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
 
 if TYPE_CHECKING:
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
     from psycopg.rows import AsyncRowFactory, RowFactory
 
-    from guarddb.decision.decision import TransactionVerb
-    from guarddb.driver.attachment import OnDecision
+    from guarddb.decision.plan import TransactionVerb
     from guarddb.driver.cursors import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
+    from guarddb.driver.settings import OnDecision
     from guarddb.policy.profile import PolicyProfile
     from guarddb.runtime.budgets import BudgetStore, Remaining
     from guarddb.sql.catalog import Catalog

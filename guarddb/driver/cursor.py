@@ -17,9 +17,9 @@ from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 
 from guarddb import telemetry
-from guarddb.driver.inspection import inspect_result, inspect_stream, view_stream
 from guarddb.driver.query import COMPOSED, guarded_query
-from guarddb.driver.results import CommandView, MeteredTransformer, Results
+from guarddb.driver.shown import inspect_result, inspect_stream, view_stream
+from guarddb.driver.views import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
 
-    from guarddb.decision.decision import Decision, StatementPlan
+    from guarddb.decision.plan import Decision, StatementPlan
     from guarddb.driver.names import Remembered
     from guarddb.driver.session import Session
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from psycopg import errors as e
 from psycopg.pq import DiagnosticField as Field
 
-from guarddb.decision.decision import Decision
+from guarddb.decision.plan import Decision
 from guarddb.errors import PolicyViolation, refusal_message
 
 if TYPE_CHECKING:

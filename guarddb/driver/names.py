@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from guarddb.decision.decision import NO_NAMES, SessionNames, StatementPlan
+from guarddb.decision.plan import NO_NAMES, SessionNames, StatementPlan
 from guarddb.tree import SQLSyntaxError, parse
 
 if TYPE_CHECKING:
-    from guarddb.decision.decision import TransactionVerb
+    from guarddb.decision.plan import TransactionVerb
     from guarddb.driver.plans import Judged
 
 #: DeclareCursorStmt.options: CURSOR_OPT_HOLD of nodes/parsenodes.h.

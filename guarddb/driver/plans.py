@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
 
-from guarddb.decision import evaluate as engine
-from guarddb.decision import masking
-from guarddb.decision.decision import Decision, Plan, StatementPlan
+from guarddb.decision import decide as engine
+from guarddb.decision.masks import rule as masking
+from guarddb.decision.plan import Decision, Plan, StatementPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from guarddb.decision.compiled import CompiledPolicy
-    from guarddb.decision.decision import SessionNames
+    from guarddb.decision.on_catalog import CompiledPolicy
+    from guarddb.decision.plan import SessionNames
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
 

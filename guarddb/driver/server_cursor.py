@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, cast
 import psycopg as _psycopg
 
 from guarddb.driver.cursor import CursorMixin, closed_error
-from guarddb.driver.inspection import FetchedRows, cut, inspect_result
 from guarddb.driver.names import server_name
-from guarddb.driver.results import Results
+from guarddb.driver.shown import FetchedRows, cut, inspect_result
+from guarddb.driver.views import Results
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query

@@ -16,15 +16,15 @@ from urllib.parse import quote
 from psycopg import pq
 
 from guarddb import telemetry
-from guarddb.decision.decision import Decision, Plan
+from guarddb.decision.plan import Decision, Plan
 from guarddb.driver import plans
-from guarddb.driver.attachment import Attachment, OnDecision
 from guarddb.driver.names import Names
 from guarddb.driver.plans import SHARED, Compiled, Judged
-from guarddb.driver.results import KeyedHash
+from guarddb.driver.settings import Attachment, OnDecision
+from guarddb.driver.views import KeyedHash
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.runtime.budgets import RULES, Budget, BudgetLimits, Overrun, open_store
-from guarddb.runtime.sources import StaticPolicy
+from guarddb.runtime.policies import StaticPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

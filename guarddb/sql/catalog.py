@@ -4,7 +4,7 @@ casts.
 A name is judged by what it resolves to, so the resolver needs what the server has. The snapshot holds user
 objects only (OID >= 16384, and every extension's); the built-in ones come from the facts in `functions.py`.
 
-The server writes the whole snapshot as one JSON document (`facts/catalog.sql`), which is decoded straight
+The server writes the whole snapshot as one JSON document (`catalog.sql`), which is decoded straight
 into these classes and is also the format of `to_json`. The session's part, what a bare name means to it, is
 apart: sessions share a snapshot.
 """
@@ -19,22 +19,22 @@ from typing import Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from guarddb.sql.functions import SystemRelation, builtin_type, system_relation
+from guarddb.facts.functions import SystemRelation, builtin_type, system_relation
 
-_facts = resources.files("guarddb.sql") / "facts"
+_queries = resources.files("guarddb.sql")
 
 #: One row, one text: changes whenever anything in the snapshot's input does. A millisecond or two; run it
 #: prepared.
-FINGERPRINT_QUERY = (_facts / "fingerprint.sql").read_text()
+FINGERPRINT_QUERY = (_queries / "fingerprint.sql").read_text()
 
 #: Sets what CATALOG_QUERY needs until the transaction or savepoint is rolled back; run it just before.
-CATALOG_SETTINGS_QUERY = (_facts / "catalog_settings.sql").read_text()
+CATALOG_SETTINGS_QUERY = (_queries / "catalog_settings.sql").read_text()
 
 #: One row, one text: the snapshot document.
-CATALOG_QUERY = (_facts / "catalog.sql").read_text().replace("/* fingerprint.sql */", FINGERPRINT_QUERY)
+CATALOG_QUERY = (_queries / "catalog.sql").read_text().replace("/* fingerprint.sql */", FINGERPRINT_QUERY)
 
 #: One row, one text: what names mean to this session. Run it under the session's own search_path.
-SESSION_QUERY = (_facts / "session.sql").read_text()
+SESSION_QUERY = (_queries / "session.sql").read_text()
 
 #: pg_class.relkind: table, partitioned table, view, materialised view, foreign table, sequence, composite
 #: type.

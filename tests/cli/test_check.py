@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from guarddb import Catalog, PolicyProfile, load_policy
-from guarddb.cli.lint import Finding, lint
+from guarddb.lint.profile import Finding, lint
 from guarddb.sql.catalog import Attribute, Relation
 from tests.cli.conftest import Run
 

@@ -16,7 +16,7 @@ from psycopg.conninfo import make_conninfo
 from psycopg.pq import TransactionStatus
 
 import guarddb
-from guarddb.sql.rewrite import Rewriter
+from guarddb.sql.rewriting.rewriter import Rewriter
 from tests.conformance.cases import FILTERS, MASKS, PROFILES
 from tests.conformance.conftest import Guard, attempt
 
@@ -412,7 +412,7 @@ def test_text_that_came_out_wrong_is_not_sent(
 def test_fault_anywhere_in_the_engine_refuses(
     connect: Guard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
 ) -> None:
-    from guarddb.decision import evaluate as engine
+    from guarddb.decision import decide as engine
 
     def broken(*arguments: Any, **more: Any) -> None:
         raise KeyError("the secret of a value")

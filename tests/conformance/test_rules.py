@@ -298,7 +298,7 @@ def test_fault_of_a_rule_refuses_is_logged_and_leaves_the_connection_usable(
     guarded: Guard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An exception inside one rule is a refusal with `internal_error`; nobody sees a traceback but the log."""
-    from guarddb.decision import evaluate as engine
+    from guarddb.decision import decide as engine
 
     def broken(*arguments: Any) -> None:
         raise LookupError("a secret detail")

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from guarddb import tree
-from guarddb.sql import functions
+from guarddb.facts import functions
 from guarddb.sql.catalog import Catalog
 from tests.corpus import Case, load_ordinary
 

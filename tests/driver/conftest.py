@@ -13,8 +13,8 @@ import psycopg
 import pytest
 
 import guarddb
-from guarddb.decision import evaluate as engine
-from guarddb.decision.decision import Decision, Plan, StatementPlan
+from guarddb.decision import decide as engine
+from guarddb.decision.plan import Decision, Plan, StatementPlan
 
 _numbers = count()
 

@@ -8,8 +8,8 @@ import psycopg
 import pytest
 
 import guarddb
-from guarddb.decision.decision import StatementPlan
-from guarddb.driver import freshness, plans
+from guarddb.decision.plan import StatementPlan
+from guarddb.driver import plans, watch as freshness
 from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run
 
 

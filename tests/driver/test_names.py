@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 import guarddb
-from guarddb.decision.decision import NO_NAMES, Decision, Plan, StatementPlan
+from guarddb.decision.plan import NO_NAMES, Decision, Plan, StatementPlan
 from guarddb.driver import names as guard_names
 from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run
 

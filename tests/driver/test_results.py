@@ -13,8 +13,8 @@ import pytest
 from psycopg.types.numeric import IntLoader
 
 import guarddb
-from guarddb.decision.decision import StatementPlan
-from guarddb.decision.mask_writing import TO_BE_HASHED
+from guarddb.decision.masks.writing import TO_BE_HASHED
+from guarddb.decision.plan import StatementPlan
 from guarddb.driver import plans
 from tests.driver.conftest import SELECT, Connect, Engine, block, collect, open_policy, run
 

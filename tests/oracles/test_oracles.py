@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from guarddb.decision.decision import Plan
+from guarddb.decision.plan import Plan
 from tests.oracles import masks, reparse, rls, variants
 from tests.oracles.draws import Draws, Span, shrink
 from tests.oracles.generator import generate

@@ -15,8 +15,7 @@ import psycopg
 from guarddb import Catalog, PolicyProfile, RowFilter
 from tests.fix_server import temporary_database
 from tests.oracles.grammar import Generated, Grammar
-from tests.oracles.masks import grammar_of, without_hashes
-from tests.oracles.masks import profile as masks_of
+from tests.oracles.masks import grammar_of, profile as masks_of, without_hashes
 from tests.oracles.result import Verdict
 from tests.oracles.rls import invalid
 from tests.oracles.schema import (

@@ -17,8 +17,8 @@ from psycopg.conninfo import make_conninfo
 
 import guarddb
 from guarddb import Catalog, PolicyProfile
-from guarddb.decision.decision import Plan
-from guarddb.decision.evaluate import compile_policy, decide
+from guarddb.decision.decide import compile_policy, decide
+from guarddb.decision.plan import Plan
 from tests.oracles.grammar import Generated
 from tests.oracles.server import Outcome, Side
 

@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guarddb.policy import PolicyError, PolicyProfile, load_policy
 from guarddb.policy.load import MAX_FILE_BYTES

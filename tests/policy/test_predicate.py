@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from guarddb.policy import PolicyError, Predicate, RelationPattern, RowFilter, parse_predicate
 from guarddb.tree import nodes, parse

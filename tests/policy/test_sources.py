@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from guarddb.policy import PolicyError, PolicyProfile
-from guarddb.runtime.sources import FilePolicy, PolicySource, StaticPolicy, open_source
+from guarddb.runtime.policies import FilePolicy, PolicySource, StaticPolicy, open_source
 
 
 @pytest.fixture
@@ -100,9 +100,10 @@ def test_an_unchanged_old_file_is_not_read_again(file: Path, monkeypatch: pytest
     age(file)
     source = FilePolicy(file, check_interval=0)
     reads = []
-    monkeypatch.setattr("guarddb.runtime.sources._FRESH_NS", -(10**18))
+    monkeypatch.setattr("guarddb.runtime.policies._FRESH_NS", -(10**18))
     monkeypatch.setattr(
-        "guarddb.runtime.sources.read_policy_file", lambda path: reads.append(path) or Path(path).read_bytes()
+        "guarddb.runtime.policies.read_policy_file",
+        lambda path: reads.append(path) or Path(path).read_bytes(),
     )
     for _ in range(5):
         source.current()

@@ -10,6 +10,7 @@ import pytest
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from guarddb.facts.functions import SystemRelation
 from guarddb.sql.catalog import (
     CATALOG_QUERY,
     FINGERPRINT_QUERY,
@@ -18,7 +19,6 @@ from guarddb.sql.catalog import (
     Function,
     Relation,
 )
-from guarddb.sql.functions import SystemRelation
 from tests.fix_server import temporary_database
 
 SETUP = r"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from guarddb.sql import functions
+from guarddb.facts import functions
 
 SERVERS = ["server_dsn", "server16_dsn"]
 

@@ -13,13 +13,12 @@ What fits none of them is refused: `row_filter_unsafe`.
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy, Governance, RelationRules
-from guarddb.decision.mask_writing import Targets
+from guarddb.decision.filters.rule import unsafe as _unsafe
+from guarddb.decision.masks.writing import Targets
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
 from guarddb.decision.refusal import Refusal
-from guarddb.decision.row_filters import unsafe as _unsafe
-from guarddb.sql.catalog import Catalog, Relation
-from guarddb.sql.classify import read_statement
-from guarddb.sql.hazards import (
+from guarddb.sql.analysis.classify import read_statement
+from guarddb.sql.analysis.hazards import (
     Hazard,
     conjuncts,
     hazards,
@@ -27,8 +26,9 @@ from guarddb.sql.hazards import (
     is_null_extended,
     plain_conjuncts,
 )
+from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import literal, quote
-from guarddb.sql.rewrite import RewriteError, Rewriter
+from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
 from guarddb.sql.statement import Link, Output, Query, Reference, Root, Statement, origins
 from guarddb.tree import Node, parse
 

@@ -5,8 +5,8 @@ How a filter is written into a statement, and where that has no place, is in `fi
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy, Governance, RelationRules
-from guarddb.decision.masking import brings_under_another_name
+from guarddb.decision.masks.rule import brings_under_another_name
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Reference, Statement

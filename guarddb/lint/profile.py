@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from guarddb import Catalog, PolicyProfile
 from guarddb.policy.patterns import NamePart, RelationPattern
-from guarddb.sql.catalog import Relation
+from guarddb.policy.profile import PolicyProfile
+from guarddb.sql.catalog import Catalog, Relation
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 
 Level: TypeAlias = Literal["error", "warning", "advice"]

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from guarddb.sql.expressions import UnknownNode
+from guarddb.sql.analysis.expressions import UnknownNode
+from guarddb.sql.analysis.scope import CTE, Derived, Item, Scope, Source, Table, Unknown
+from guarddb.sql.analysis.selects import Selects
 from guarddb.sql.names import columns_in
-from guarddb.sql.scope import CTE, Derived, Item, Scope, Source, Table, Unknown
-from guarddb.sql.selects import Selects
 from guarddb.sql.statement import Clause, Link, Output, Query, Root
 from guarddb.tree import Node
 

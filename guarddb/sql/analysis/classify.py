@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from guarddb.sql import functions
-from guarddb.sql.analyze import Analysis, UnknownNode
+from guarddb.facts import functions
+from guarddb.sql.analysis.expressions import NotJudged
+from guarddb.sql.analysis.scope import Scope
+from guarddb.sql.analysis.writes import Analysis, UnknownNode
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.expressions import NotJudged
 from guarddb.sql.names import string_list
-from guarddb.sql.scope import Scope
 from guarddb.sql.statement import Call, Query, Root, Statement, TypeUse
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import Kind

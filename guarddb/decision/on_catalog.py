@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 from cachetools import LRUCache
 
-from guarddb.decision.mask_uses import use_kinds
-from guarddb.decision.predicates import BoundPredicate, bind
+from guarddb.decision.filters.predicates import BoundPredicate, bind
+from guarddb.decision.masks.uses import use_kinds
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
+from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Cast, Catalog, Relation
-from guarddb.sql.classify import read_statement
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
 from guarddb.tree import parse
 from guarddb.vocabulary import MaskKind, MaskUseKind, strictest

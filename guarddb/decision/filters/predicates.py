@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from pglast import parser
 
+from guarddb.facts import functions
 from guarddb.policy.patterns import RelationPattern, fold
 from guarddb.policy.predicate import Predicate
-from guarddb.sql import functions
-from guarddb.sql.analyze import Analysis
+from guarddb.sql.analysis.scope import Scope, Table, Unknown
+from guarddb.sql.analysis.writes import Analysis
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import literal, quote, string_list
-from guarddb.sql.scope import Scope, Table, Unknown
 from guarddb.sql.statement import Query, Reference, Statement
 from guarddb.tree import Node, nodes
 

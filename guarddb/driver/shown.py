@@ -7,11 +7,10 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from psycopg import errors as e
-from psycopg import pq
+from psycopg import errors as e, pq
 from psycopg.pq import DiagnosticField as Field
 
-from guarddb.driver.results import (
+from guarddb.driver.views import (
     HASH_OID,
     NULL_OID,
     TO_BE_HASHED_FMOD,
@@ -28,7 +27,7 @@ from guarddb.driver.results import (
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-    from guarddb.decision.decision import StatementPlan
+    from guarddb.decision.plan import StatementPlan
     from guarddb.driver.session import Session
 
 logger = logging.getLogger("guarddb")

@@ -8,8 +8,11 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from guarddb.decision.caps import is_copy_of_table, is_exact, limit_rows, wants_limit
-from guarddb.decision.compiled import CompiledPolicy, Governance
-from guarddb.decision.decision import (
+from guarddb.decision.filters.writing import FilterWriter
+from guarddb.decision.masks.rule import masked_columns, output_kinds
+from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
+from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.decision.plan import (
     Decision,
     MaskedColumn,
     Plan,
@@ -18,14 +21,11 @@ from guarddb.decision.decision import (
     StatementPlan,
     TransactionVerb,
 )
-from guarddb.decision.filter_writing import FilterWriter
-from guarddb.decision.mask_writing import MaskWriter, Targets, Unmappable, Unwritable
-from guarddb.decision.masking import masked_columns, output_kinds
 from guarddb.decision.refusal import Refusal
+from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.classify import read_statement
 from guarddb.sql.names import quote, string_list
-from guarddb.sql.rewrite import RewriteError, Rewriter
+from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, parse
 from guarddb.vocabulary import Kind, MaskKind, Verdict

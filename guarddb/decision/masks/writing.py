@@ -5,12 +5,12 @@ So the raw value does not flow on inside the statement, and what a rule might ov
 
 from __future__ import annotations
 
-from guarddb.decision.compiled import CompiledPolicy, Governance
-from guarddb.decision.masking import demand_raw
+from guarddb.decision.masks.rule import demand_raw
+from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.sql.analysis.hazards import holds_sublink
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.hazards import holds_sublink
 from guarddb.sql.names import quote
-from guarddb.sql.rewrite import Rewriter
+from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Link, Output, Query, Statement, origins
 from guarddb.tree import Node
 from guarddb.vocabulary import MaskKind, strictest

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from guarddb.sql import functions
+from guarddb.facts import functions
+from guarddb.sql.analysis.plain import cannot_raise
 from guarddb.sql.names import columns_in, string_list
-from guarddb.sql.plain import cannot_raise
 from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
 from guarddb.tree import Node
 

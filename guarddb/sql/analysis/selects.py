@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from guarddb.sql.expressions import NotJudged, UnknownNode
-from guarddb.sql.from_clause import FromClause
+from guarddb.sql.analysis.expressions import NotJudged, UnknownNode
+from guarddb.sql.analysis.from_clause import FromClause
+from guarddb.sql.analysis.scope import CTE, Scope
 from guarddb.sql.names import column_name, string_list
-from guarddb.sql.scope import CTE, Scope
 from guarddb.sql.statement import Clause, Output, Query, QueryKind, Root
 from guarddb.tree import Node
 

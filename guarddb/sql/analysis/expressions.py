@@ -10,10 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from guarddb.sql import functions
+from guarddb.facts import functions
+from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list, type_name
-from guarddb.sql.scope import CTE, Scope, Source, Table, Unknown
 from guarddb.sql.statement import Call, Clause, Link, Output, Query, Root, Statement, TypeUse
 from guarddb.tree import Node
 

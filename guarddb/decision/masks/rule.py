@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from guarddb.decision.compiled import CompiledPolicy, Governance
-from guarddb.decision.decision import MaskedColumn
+from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 from psycopg import pq
 from psycopg.adapt import Loader, Transformer
 
-from guarddb.decision.mask_writing import TO_BE_HASHED
+from guarddb.decision.masks.writing import TO_BE_HASHED
 from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from psycopg.rows import RowMaker
 
-    from guarddb.decision.decision import StatementPlan
+    from guarddb.decision.plan import StatementPlan
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import Judged
     from guarddb.driver.session import Session

@@ -10,7 +10,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 
-from guarddb.sql.edits import (
+from guarddb.sql.names import quote
+from guarddb.sql.rewriting.edits import (
     AFTER_WHERE,
     CLOSE,
     COMMA,
@@ -23,9 +24,7 @@ from guarddb.sql.edits import (
     RewriteError,
     TextEdits,
 )
-from guarddb.sql.names import quote
-from guarddb.sql.statement import Query, Reference
-from guarddb.sql.trees import (
+from guarddb.sql.rewriting.trees import (
     columns_below,
     conjunction_of,
     expression_tree,
@@ -36,6 +35,7 @@ from guarddb.sql.trees import (
     same_tree,
     substituted,
 )
+from guarddb.sql.statement import Query, Reference
 from guarddb.tree import Node
 
 __all__ = ["RewriteError", "Rewriter"]

@@ -17,8 +17,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
-from psycopg import BaseConnection, OperationalError, pq
-from psycopg import errors as e
+from psycopg import BaseConnection, OperationalError, errors as e, pq
 from psycopg.generators import fetch_many, send
 
 from guarddb.sql.catalog import (

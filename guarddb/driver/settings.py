@@ -9,10 +9,10 @@ from typing import Any
 
 from psycopg import NotSupportedError
 
-from guarddb.decision.decision import Decision
+from guarddb.decision.plan import Decision
 from guarddb.errors import PolicyUnavailable
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
-from guarddb.runtime.sources import PolicySource, open_source
+from guarddb.runtime.policies import PolicySource, open_source
 
 OnDecision = Callable[[Decision, str], object]
 #: The connect() arguments that are guarddb's own.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from guarddb.sql import functions
+from guarddb.facts import functions
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Link, Output, Root, origins
 from guarddb.tree import Node

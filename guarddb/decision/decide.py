@@ -13,19 +13,19 @@ from functools import lru_cache
 from typing import Any
 
 from guarddb.decision.access import access
-from guarddb.decision.compiled import CompiledPolicy
-from guarddb.decision.decision import NO_NAMES, Decision, Plan, SessionNames, StatementPlan
+from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
-from guarddb.decision.masking import masking
-from guarddb.decision.planning import SessionState, write_plan
+from guarddb.decision.masks.rule import masking
+from guarddb.decision.on_catalog import CompiledPolicy
+from guarddb.decision.plan import NO_NAMES, Decision, Plan, SessionNames, StatementPlan
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.relations import relations
-from guarddb.decision.row_filters import row_filters
+from guarddb.decision.writing import SessionState, write_plan
 from guarddb.policy.load import load_policy
 from guarddb.policy.profile import PolicyProfile
+from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 from guarddb.vocabulary import Rule

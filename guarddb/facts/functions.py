@@ -1,7 +1,7 @@
 """Facts about PostgreSQL's built-in functions, operators, types and relations, and what the floor makes of
 them.
 
-The facts come from the catalogs of real servers (`facts/builtins.json`, written by
+The facts come from the catalogs of real servers (`builtins.json`, written by
 `guarddb.cli.generate_facts`); what is decided from them is here, each decision with its reason. Nobody typed
 a list of dangerous functions: a function is refused because the server says that it is VOLATILE, and only
 what the server cannot say (that a STABLE function runs SQL text, or reads what it should not) is written down
@@ -90,7 +90,7 @@ class SystemRelation(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Facts(msgspec.Struct):
-    """The document in `facts/builtins.json`. The keys of `relations` are `schema.name`."""
+    """The document in `builtins.json`. The keys of `relations` are `schema.name`."""
 
     majors: tuple[int, ...]
     functions: dict[str, list[Overload]] = {}
@@ -102,7 +102,7 @@ class Facts(msgspec.Struct):
 @cache
 def facts() -> Facts:
     """Everything, read once (some milliseconds) when the first question is asked."""
-    document = (resources.files("guarddb.sql") / "facts" / "builtins.json").read_bytes()
+    document = (resources.files("guarddb.facts") / "builtins.json").read_bytes()
     return msgspec.json.decode(document, type=Facts)
 
 

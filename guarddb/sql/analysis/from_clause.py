@@ -6,11 +6,9 @@ from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any
 
-from guarddb.sql import functions
-from guarddb.sql.catalog import Relation
-from guarddb.sql.expressions import Expressions, UnknownNode
-from guarddb.sql.names import column_name, string_list
-from guarddb.sql.scope import (
+from guarddb.facts import functions
+from guarddb.sql.analysis.expressions import Expressions, UnknownNode
+from guarddb.sql.analysis.scope import (
     CTE,
     AliasedUsing,
     Derived,
@@ -23,6 +21,8 @@ from guarddb.sql.scope import (
     Table,
     Unknown,
 )
+from guarddb.sql.catalog import Relation
+from guarddb.sql.names import column_name, string_list
 from guarddb.sql.statement import Call, Link, Mode, Output, Query, Reference, Root
 from guarddb.tree import Node
 
