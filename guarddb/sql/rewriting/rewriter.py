@@ -347,7 +347,7 @@ class Rewriter(TextEdits):
             self._before(first, before, outermost=True)
             self._after(last, after[0] + label)
         else:
-            self._edit(self.starts[first], self._end(last), form.format(text) + label)
+            self._edit(self.starts[first], self._end(last), text.join((before, *after)) + label)
         target["val"] = substituted(form, target["val"])
         put(target, "name", target.get("name", name))
 
