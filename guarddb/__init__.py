@@ -7,8 +7,6 @@ adapter copies a driver module's dict over its own attributes, and would then co
 
 from __future__ import annotations
 
-from typing import Any
-
 from psycopg import (
     BINARY as BINARY,
     DATETIME as DATETIME,
@@ -65,7 +63,6 @@ from psycopg import (
 )
 
 from guarddb import errors as errors, sql as sql
-from guarddb.decision import decide as _engine
 from guarddb.decision.plan import Decision as Decision
 from guarddb.driver.connection import (
     AsyncConnection as AsyncConnection,
@@ -93,6 +90,7 @@ from guarddb.errors import (
     PolicyUnavailable as PolicyUnavailable,
     PolicyViolation as PolicyViolation,
 )
+from guarddb.evaluation import evaluate as evaluate
 from guarddb.policy.load import load_policy as load_policy
 from guarddb.policy.profile import (
     MaskingRule as MaskingRule,
@@ -109,6 +107,3 @@ for _ours, _theirs in ((errors, _psycopg_errors), (sql, _psycopg_sql)):
         if not _name.startswith("_") and not hasattr(_ours, _name):
             setattr(_ours, _name, _value)
 del _ours, _theirs, _name, _value
-
-if hasattr(_engine, "evaluate"):
-    evaluate: Any = _engine.evaluate

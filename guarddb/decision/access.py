@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Statement
 from guarddb.vocabulary import KINDS, Kind
 
@@ -16,8 +16,9 @@ _OF_PREPARED = frozenset(("prepare", "execute", "deallocate"))
 _WRITES: frozenset[Kind] = frozenset(("insert", "update", "delete", "ddl", "copy"))
 
 
-def access(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def access(case: Case) -> Refusal | None:
     """The ceiling first, then what the profile denies, then what it admits."""
+    statement, policy = case.statement, case.policy
     profile = policy.profile
     rules = profile.statement_rules
     kinds = statement.kinds

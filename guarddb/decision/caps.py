@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
+from guarddb.decision.refusal import Refusal
 from guarddb.sql.names import string_list
-from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node
+
+if TYPE_CHECKING:
+    from guarddb.decision.writing import Draft
 
 #: parsenodes.h, CURSOR_OPT_SCROLL
 _SCROLL = 0x0002
@@ -91,16 +97,24 @@ def is_exact(statement: Statement) -> bool:
     return statement.command == "CopyStmt"
 
 
-def limit_rows(
-    statement: Statement, policy: CompiledPolicy, rewriter: Rewriter, *, exact: bool = False
-) -> bool:
+def row_cap(case: Case, draft: Draft) -> Refusal | None:
     """Ask for one row more than may be handed out, so that the driver knows whether there are more.
 
-    `exact`: for no more than may be handed out. False when the text cannot ask for fewer rows.
+    Where nobody counts the rows that are handed out, for no more than may be.
     """
+    statement, policy = case.statement, case.policy
+    if not wants_limit(statement, policy):
+        return None
     top = statement.top
     assert top is not None
-    rows = policy.profile.max_rows + (0 if exact or is_exact(statement) else 1)
-    first = rewriter.first_token(statement.location, statement.command)
-    whole = len(rewriter.statements) == 1 and statement.command != "CopyStmt"
-    return rewriter.limit(top.fields, first, rows, whole=whole)
+    rows = policy.profile.max_rows + (0 if draft.exact or is_exact(statement) else 1)
+    first = draft.rewriter.first_token(statement.location, statement.command)
+    whole = len(draft.rewriter.statements) == 1 and statement.command != "CopyStmt"
+    if not draft.rewriter.limit(top.fields, first, rows, whole=whole) and statement.command == "CopyStmt":
+        return Refusal(
+            "statement_not_allowed",
+            "COPY of a query that FETCHes WITH TIES has no bound on its rows, and this policy sets max_rows",
+            "Use LIMIT, or leave out WITH TIES.",
+            "max_rows",
+        )
+    return None

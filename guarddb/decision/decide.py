@@ -1,41 +1,40 @@
 """The decision: policy × statement, in the order of the rules.
 
-`RULES` is the policy's order; what is refused is reported by the first rule that refuses. `decide` is the one function behind
-the dry evaluation and the live session.
+`RULES`, `SCRIPT_RULES` and `WRITERS` are the whole policy: what is asked of each statement, of a text of several, and what is
+written into a text that has passed. What is refused is reported by the first rule that refuses. `decide` is the one function
+behind the dry evaluation and the live session; it does no I/O.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Mapping
-from functools import lru_cache
-from typing import Any
+from collections.abc import Mapping
 
+from guarddb.decision import scripts, writing
 from guarddb.decision.access import access
+from guarddb.decision.caps import row_cap
+from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
 from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
 from guarddb.decision.masks.rule import masking
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import NO_NAMES, Decision, Plan, SessionNames, StatementPlan
-from guarddb.decision.refusal import Refusal
+from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.relations import relations
 from guarddb.decision.writing import SessionState, write_plan
-from guarddb.policy.load import load_policy
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 from guarddb.vocabulary import Rule
 
-__all__ = ["RULES", "CompiledPolicy", "compile_policy", "decide", "evaluate"]
+__all__ = ["RULES", "SCRIPT_RULES", "WRITERS", "CompiledPolicy", "compile_policy", "decide"]
 
 logger = logging.getLogger("guarddb")
 
-#: Every rule of this engine, in the order of the policy. Budgets and approvals come after it, in the session.
-RULES: tuple[Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | None], ...] = (
+#: The rules about one statement, in the order of the policy. Budgets and approvals come after it, in the session.
+RULES: tuple[StatementRule, ...] = (
     floor,
     access,
     functions,
@@ -43,41 +42,24 @@ RULES: tuple[Callable[[Statement, CompiledPolicy, Catalog | None], Refusal | Non
     masking,
     row_filters,
 )
+#: The rules about how the statements of one text go together.
+SCRIPT_RULES: tuple[ScriptRule, ...] = (
+    scripts.transaction_control,
+    scripts.reads_what_it_changed,
+)
+#: What puts the policy into a text that has passed, in the order in which it is written.
+WRITERS: tuple[Writer, ...] = (
+    writing.masks,
+    writing.filters,
+    writing.targets,
+    row_cap,
+)
 
 #: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.
 _PASSED_ON: frozenset[Rule] = frozenset(("parse_error", "statement_not_allowed", "table_not_allowed"))
 #: Nothing is known about such a text, so afterwards everything is looked at again.
 _UNREAD = StatementPlan("other", frozenset(("other",)), "", returns_rows=True, changes_catalog=True)
-
-
-def evaluate(
-    sql: str,
-    policy: PolicyProfile | Mapping[str, Any] | str | os.PathLike[str],
-    catalog: Catalog | None = None,
-) -> Decision:
-    """What would happen to a statement under a policy. Nothing is sent anywhere.
-
-    The live session asks the very same engine, so that with the same catalog this is the live answer. Without a catalog
-    it may only be stricter. One difference: a session lets a truly empty text through as the no-op that it is.
-
-    Args:
-        sql: one or more statements.
-        policy: a profile, the document of one (its `name` may be missing), or a path to one.
-        catalog: what the database holds, see `Catalog.from_connection`.
-
-    Raises:
-        PolicyError: the policy cannot be read.
-    """
-    if isinstance(policy, Mapping):
-        policy = PolicyProfile.draft(policy)
-    profile = load_policy(policy)
-    return decide(sql, _compiled(profile), catalog).decision
-
-
-@lru_cache(maxsize=64)
-def _compiled(profile: PolicyProfile) -> CompiledPolicy:
-    return compile_policy(profile)
 
 
 def compile_policy(
@@ -148,42 +130,31 @@ def _decide(
         )
     if not raws:
         return Refusal("empty", "the text holds no statement", "Send a statement.")
-    statements: list[Statement] = []
+    judged: list[Case] = []
+    findings: list[Finding] = []
     for raw in raws:
-        found = _judge(raw, policy, catalog, session)
+        found = _judge(raw, policy, catalog, session, findings)
         if isinstance(found, Refusal):
             return found
-        statements.append(found)
-    if len(statements) > 1 and len({s.kind == "transaction" for s in statements}) > 1:
-        return Refusal(
-            "statement_not_allowed",
-            "a text that mixes transaction control with other statements is refused",
-            "Send BEGIN, COMMIT and the like by themselves.",
-        )
-    if policy.restricts_data and len(statements) > 1:
-        refusal = _changes_what_it_reads(statements)
-        if refusal is not None:
-            return refusal
-    return write_plan(sql, raws, statements, policy, catalog, session)
-
-
-def _changes_what_it_reads(statements: list[Statement]) -> Refusal | None:
-    """A definition followed by a statement that may read what it made: that one would be judged by a catalog of before."""
-    changed = False
-    for statement in statements:
-        if changed and any(r.mode != "ddl" for r in statement.references):
-            return Refusal(
-                "statement_not_allowed",
-                "a text that changes the catalog and then reads is refused: the second part cannot be judged yet",
-                "Send the statements one by one.",
-            )
-        changed = changed or not statement.kinds.isdisjoint(("ddl", "other"))
-    return None
+        judged.append(found)
+    cases = tuple(judged)
+    if len(cases) > 1:
+        for rule in SCRIPT_RULES:
+            answer = rule(cases)
+            if isinstance(answer, Refusal):
+                return answer
+            if answer is not None:
+                findings.append(answer)
+    return write_plan(sql, raws, cases, WRITERS, policy, catalog, session, tuple(findings))
 
 
 def _judge(
-    raw: Node, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState
-) -> Statement | Refusal:
+    raw: Node,
+    policy: CompiledPolicy,
+    catalog: Catalog | None,
+    session: SessionState,
+    findings: list[Finding],
+) -> Case | Refusal:
     try:
         statement = read_statement(raw, catalog, session.as_mapping())
     except UnknownNode as ex:
@@ -203,9 +174,12 @@ def _judge(
             f'{what} "{name}" is not one that this session has made, so what it does cannot be judged',
             f"{verb} it first, in this session.",
         )
+    case = Case(statement, policy, catalog, policy.governance(catalog))
     for rule in RULES:
-        refusal = rule(statement, policy, catalog)
-        if refusal is not None:
-            return refusal
+        answer = rule(case)
+        if isinstance(answer, Refusal):
+            return answer
+        if answer is not None:
+            findings.append(answer)
     session.announce(statement)
-    return statement
+    return case

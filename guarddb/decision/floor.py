@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, nodes
 
@@ -278,8 +278,9 @@ FLOOR: tuple[Callable[[Statement, CompiledPolicy], Iterator[Refusal]], ...] = (
 )
 
 
-def floor(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def floor(case: Case) -> Refusal | None:
     """The first rule of the floor that refuses the statement and that the profile does not lift."""
+    statement, policy = case.statement, case.policy
     for rule in FLOOR:
         # All of a rule's, for what the profile lifts may stand in front of what it does not.
         for refusal in rule(statement, policy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
@@ -15,9 +16,10 @@ _BOTH = ("public", "pg_catalog")
 _JUDGED_BY_ARGUMENT = facts.INPUT_BY_TYPE_NAME | {"set_config"}
 
 
-def functions(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def functions(case: Case) -> Refusal | None:
     """The first call that the profile does not admit."""
-    admitted_before = policy.governance(catalog).admitted
+    statement, policy, catalog = case.statement, case.policy, case.catalog
+    admitted_before = case.governance.admitted
     for call in statement.calls:
         key = (call.schema, call.name, call.arguments, call.how)
         if key in admitted_before:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from guarddb.decision.filters.predicates import BoundPredicate, bind
+from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
@@ -138,6 +139,8 @@ class Governance:
         #: functions of domain CHECKs and casts that are not admitted; None until somebody asks
         self.type_hazards: tuple[list[str], list[Cast]] | None = None
         self._rules: dict[tuple[str, str], RelationRules] = {}
+        #: the facts of views' definitions, by the view's OID; None for one that cannot be read
+        self._definitions: dict[int, Statement | None] = {}
         #: views whose definitions are being read, to notice one that refers to itself
         self._open: list[tuple[str, str]] = []
         self._lock = RLock()
@@ -295,31 +298,30 @@ class Governance:
     def _definition(self, view: Relation) -> Statement | None:
         """The facts of a view's definition, worked out once a catalog; None when it cannot be read."""
         assert self.catalog is not None
-        memo: dict[int, Statement | None] = self.catalog.__dict__.setdefault("_definitions", {})
-        if view.oid not in memo:
+        if view.oid not in self._definitions:
             try:
                 raw = parse(view.definition or "", checked=False)
-                memo[view.oid] = read_statement(
+                self._definitions[view.oid] = read_statement(
                     raw[0], self.catalog.for_definitions(), {"prepared": {}, "portals": {}}
                 )
             except Exception:  # whatever it is, a definition that is not understood is not seen through
-                memo[view.oid] = None
-        return memo[view.oid]
+                self._definitions[view.oid] = None
+        return self._definitions[view.oid]
 
     # ------------------------------------------------------------------ masks
 
-    def mask_of(self, link: Link, memo: dict[int, MaskKind | None] | None = None) -> MaskKind | None:
+    def mask_of(self, link: Link, marks: Marks | None = None) -> MaskKind | None:
         """The mask on what a link carries: the rule's kind for a bare column, `null` through anything else.
 
-        `memo` remembers outputs by id, for as long as the statement they belong to is judged.
+        `marks` remembers outputs, for as long as the statement they belong to is judged.
         """
         if type(link) is tuple:
             return self._base_mask(link)
-        if memo is not None:
-            if (key := id(link)) not in memo:
-                memo[key] = self._follow(link)
-            return memo[key]
-        return self._follow(link)
+        if marks is None:
+            return self._follow(link)
+        if (key := id(link)) not in marks.kinds:
+            marks.kinds[key] = self._follow(link)
+        return marks.kinds[key]
 
     def _follow(self, link: Link) -> MaskKind | None:
         kind: MaskKind | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
@@ -30,8 +31,9 @@ _OUTSIDE = frozenset(
 _ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
 
 
-def relations(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def relations(case: Case) -> Refusal | None:
     """The first relation that the profile does not open, seen through views and from partitions up to their parents."""
+    statement, policy, catalog = case.statement, case.policy, case.catalog
     profile = policy.profile
     refusal = _moves_a_schema(statement, policy)
     if refusal is not None:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
-from guarddb.decision.caps import is_copy_of_table, is_exact, limit_rows, wants_limit
+from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
+from guarddb.decision.case import Case, Writer
 from guarddb.decision.filters.writing import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
 from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
@@ -21,7 +22,7 @@ from guarddb.decision.plan import (
     StatementPlan,
     TransactionVerb,
 )
-from guarddb.decision.refusal import Refusal
+from guarddb.decision.refusal import Finding, Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
@@ -81,13 +82,40 @@ class SessionState:
         return found
 
 
+class Draft:
+    """The text of one statement in the making, and what its writers have to tell of it.
+
+    Attributes:
+        rewriter: the edits of the whole text.
+        targets: what is to stand in place of targets; it goes into the text once masks and filters have had their say.
+        governed: the statement refers to a relation with masks or filters.
+        exact: nobody counts the rows that are handed out, so the text must not ask for one more than the cap.
+        keyed: indexes of the outputs that leave the server as text, to be hashed with the key.
+        hidden_returning: a RETURNING of our own was added.
+        shown: the predicates that were put in, for the decision.
+    """
+
+    __slots__ = ("exact", "governed", "hidden_returning", "keyed", "rewriter", "shown", "targets")
+
+    def __init__(self, rewriter: Rewriter, *, governed: bool, exact: bool = False) -> None:
+        self.rewriter = rewriter
+        self.targets = Targets(rewriter)
+        self.governed = governed
+        self.exact = exact
+        self.keyed: tuple[int, ...] = ()
+        self.hidden_returning = False
+        self.shown: list[str] = []
+
+
 def write_plan(
     sql: str,
     raws: list[Node],
-    statements: list[Statement],
+    cases: tuple[Case, ...],
+    writers: tuple[Writer, ...],
     policy: CompiledPolicy,
     catalog: Catalog | None,
     session: SessionState,
+    findings: tuple[Finding, ...],
 ) -> Plan | Refusal:
     """The plan of a text whose every statement passed the rules. A filter that finds no safe place is still a refusal.
 
@@ -95,23 +123,25 @@ def write_plan(
         RewriteError: the written text does not mean what was meant.
     """
     governance = policy.governance(catalog)
-    notes: list[str] = []
+    notes: list[str] = list(dict.fromkeys(finding.note for finding in findings))
     columns: dict[MaskedColumn, None] = {}
     predicates: list[str] = []
     plans: list[StatementPlan] = []
     rewriter: Rewriter | None = None
     text: str | None = sql
-    for statement in statements:
+    for case in cases:
+        statement = case.statement
         governed = governance.restricts and any(governance.rules(r).governed for r in statement.references)
-        masked = masked_columns(statement, governance) if governed else ()
-        kinds = output_kinds(statement, governance) if masked else _NO_KINDS
+        masked = masked_columns(case) if governed else ()
+        kinds = output_kinds(case) if masked else _NO_KINDS
         keyed: tuple[int, ...] = ()
         hidden = False
         shown: list[str] = []
         if governed or wants_limit(statement, policy):
             rewriter = rewriter or Rewriter(sql, raws)
+            draft = Draft(rewriter, governed=governed)
             try:
-                written = _rewrite(statement, policy, governance, catalog, rewriter, governed=governed)
+                refusal = _write(case, draft, writers)
             except Unwritable as ex:
                 return Refusal("masked_column_expression", *ex.args)
             except Unmappable as ex:
@@ -122,10 +152,12 @@ def write_plan(
                         "List the columns by name instead of *.",
                     )
                 text = None
-                written = ((), False, _filters_of(statement, governance))
-            if isinstance(written, Refusal):
-                return written
-            keyed, hidden, shown = written
+                draft = Draft(rewriter, governed=governed)
+                draft.shown = _filters_of(statement, governance)
+                refusal = None
+            if refusal is not None:
+                return refusal
+            keyed, hidden, shown = draft.keyed, draft.hidden_returning, draft.shown
             predicates += [p for p in shown if p not in predicates]
         of_name = session.plan_of(statement)
         if of_name is not None:
@@ -173,53 +205,53 @@ def write_plan(
     return Plan(decision, text or "", tuple(plans), uses_session=session.used)
 
 
-def _rewrite(
-    statement: Statement,
-    policy: CompiledPolicy,
-    governance: Governance,
-    catalog: Catalog | None,
-    rewriter: Rewriter,
-    *,
-    governed: bool,
-    exact: bool = False,
-) -> tuple[tuple[int, ...], bool, list[str]] | Refusal:
-    """Write masks, filters and caps of one statement; (keyed outputs, RETURNING was added, predicates)."""
-    keyed: tuple[int, ...] = ()
-    hidden = False
-    shown: list[str] = []
-    if is_copy_of_table(statement):
-        return _copy_of_table(statement, policy, governance, catalog, rewriter)
-    if governed and not _stores_text(statement):
-        targets = Targets(rewriter)
-        keyed = MaskWriter(statement, policy, governance, targets).write()
-        writer = FilterWriter(statement, policy, governance, rewriter, targets, catalog)
-        try:
-            refusal = writer.write()
-        except RewriteError as ex:
-            refusal = Refusal(
-                "row_filter_unsafe",
-                f"the row filter found no place in this statement: {ex}",
-                "Write the statement in a simpler way.",
-            )
+def _write(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | None:
+    """Let each writer have its turn, in order."""
+    if is_copy_of_table(case.statement):
+        return _copy_of_table(case, draft, writers)
+    for writer in writers:
+        refusal = writer(case, draft)
         if refusal is not None:
             return refusal
-        try:
-            targets.write()
-        except RewriteError as ex:
-            raise Unwritable(
-                f"the mask found no place in this statement: {ex}",
-                "Write SELECT with the columns by name, in place of TABLE or *.",
-            ) from None
-        hidden, shown = writer.hidden_returning, writer.shown
-    if wants_limit(statement, policy):
-        lowered = limit_rows(statement, policy, rewriter, exact=exact)
-        if not lowered and statement.command == "CopyStmt":
-            return Refusal(
-                "statement_not_allowed",
-                "COPY of a query that FETCHes WITH TIES has no bound on its rows, and this policy sets max_rows",
-                "Use LIMIT, or leave out WITH TIES.",
-            )
-    return keyed, hidden, shown
+    return None
+
+
+def filters(case: Case, draft: Draft) -> Refusal | None:
+    """Filters of every mention of a filtered relation."""
+    if not draft.governed or _stores_text(case.statement):
+        return None
+    writer = FilterWriter(
+        case.statement, case.policy, case.governance, draft.rewriter, draft.targets, case.catalog
+    )
+    try:
+        refusal = writer.write()
+    except RewriteError as ex:
+        refusal = Refusal(
+            "row_filter_unsafe",
+            f"the row filter found no place in this statement: {ex}",
+            "Write the statement in a simpler way.",
+        )
+    draft.hidden_returning, draft.shown = writer.hidden_returning, writer.shown
+    return refusal
+
+
+def masks(case: Case, draft: Draft) -> Refusal | None:
+    """What stands in place of each target that carries a masked column."""
+    if draft.governed and not _stores_text(case.statement):
+        draft.keyed = MaskWriter(case, draft.targets).write()
+    return None
+
+
+def targets(case: Case, draft: Draft) -> Refusal | None:
+    """The targets, once masks and filters have had their say about them."""
+    try:
+        draft.targets.write()
+    except RewriteError as ex:
+        raise Unwritable(
+            f"the mask found no place in this statement: {ex}",
+            "Write SELECT with the columns by name, in place of TABLE or *.",
+        ) from None
+    return None
 
 
 def _stores_text(statement: Statement) -> bool:
@@ -227,14 +259,9 @@ def _stores_text(statement: Statement) -> bool:
     return statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
 
 
-def _copy_of_table(
-    statement: Statement,
-    policy: CompiledPolicy,
-    governance: Governance,
-    catalog: Catalog | None,
-    rewriter: Rewriter,
-) -> tuple[tuple[int, ...], bool, list[str]] | Refusal:
+def _copy_of_table(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | None:
     """COPY table TO: the same rows by COPY (SELECT …) TO, masked and filtered like any SELECT."""
+    statement, catalog, rewriter = case.statement, case.catalog, draft.rewriter
     fields = statement.fields
     reference = next(r for r in statement.references if r.mode == "copy")
     columns = [quote(column) for column in string_list(fields.get("attlist", ()))]
@@ -252,12 +279,13 @@ def _copy_of_table(
     query = f"SELECT {', '.join(columns)} FROM {only}{name}"
     raws = parse(query, checked=False)
     inner = read_statement(raws[0], catalog, {"prepared": {}, "portals": {}})
-    inner_rewriter = Rewriter(query, raws)
-    written = _rewrite(inner, policy, governance, catalog, inner_rewriter, governed=True, exact=True)
-    if isinstance(written, Refusal):
-        return written
-    rewriter.copy_of_query(fields, inner_rewriter.finish() if inner_rewriter.edited else query)
-    return (), False, written[2]
+    copied = Draft(Rewriter(query, raws), governed=True, exact=True)
+    refusal = _write(Case(inner, case.policy, catalog, case.governance), copied, writers)
+    if refusal is not None:
+        return refusal
+    rewriter.copy_of_query(fields, copied.rewriter.finish() if copied.rewriter.edited else query)
+    draft.shown = copied.shown
+    return None
 
 
 def _filters_of(statement: Statement, governance: Governance) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 
 from guarddb.sql.catalog import Relation
 from guarddb.tree import Node
-from guarddb.vocabulary import Kind, MaskKind
+from guarddb.vocabulary import Kind
 
 Mode: TypeAlias = Literal["read", "insert", "update", "delete", "merge", "ddl", "copy"]
 Clause: TypeAlias = Literal[
@@ -157,8 +157,6 @@ class Output:
         "open",
         "qualifier",
         "query",
-        "raw",
-        "required",
         "root",
         "star",
         "target",
@@ -177,9 +175,6 @@ class Output:
         self.guessed = False
         self.qualifier: str | None = None
         self.open: Open | None = None
-        # What the masking rules write down: the value must flow on as it is; the kind a set operation above asks for.
-        self.raw = False
-        self.required: MaskKind | None = None
 
     def __repr__(self) -> str:
         return f"<Output {self.name}>"
@@ -305,7 +300,6 @@ class Statement:
         "kinds",
         "location",
         "locks_rows",
-        "memo",
         "operation",
         "operators",
         "queries",
@@ -345,8 +339,6 @@ class Statement:
         self.ddl: tuple[str, Node] | None = None
         #: the statement that really runs, looked at through EXPLAIN, PREPARE, DECLARE, COPY, CREATE TABLE AS
         self.inner: list[str] = []
-        #: Output -> its mask under one policy, by id; filled while the statement is judged
-        self.memo: dict[int, MaskKind | None] = {}
         self.transaction: str | None = None
         self.session_verb: str | None = None
         self.session_name: str | None = None

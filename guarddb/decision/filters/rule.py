@@ -5,10 +5,10 @@ How a filter is written into a statement, and where that has no place, is in `fi
 
 from __future__ import annotations
 
+from guarddb.decision.case import Case
 from guarddb.decision.masks.rule import brings_under_another_name
-from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+from guarddb.decision.on_catalog import Governance, RelationRules
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.catalog import Catalog
 from guarddb.sql.statement import Reference, Statement
 from guarddb.tree import Node
 
@@ -16,9 +16,9 @@ from guarddb.tree import Node
 _MANY_REFERENCES = 256
 
 
-def row_filters(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def row_filters(case: Case) -> Refusal | None:
     """Whether every filter of the statement can be written into it."""
-    governance = policy.governance(catalog)
+    statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.restricts:
         return None
     if policy.profile.row_filters and statement.ddl is not None and statement.ddl[0] == "VacuumStmt":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Refusal
@@ -19,9 +20,9 @@ from guarddb.vocabulary import MaskKind
 # ---------------------------------------------------------------------- what is refused
 
 
-def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def masking(case: Case) -> Refusal | None:
     """The first use of a masked column that is more than being selected."""
-    governance = policy.governance(catalog)
+    statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.masks:
         return None
     touched = [r for r in statement.references if governance.rules(r).masks]
@@ -54,9 +55,9 @@ def masking(statement: Statement, policy: CompiledPolicy, catalog: Catalog | Non
         return refusal
     for root in statement.roots:
         for link, _ in root.uses:
-            if governance.mask_of(link, statement.memo) is None:
+            if governance.mask_of(link, case.marks) is None:
                 continue
-            refusal = _judge(root, link, governance)
+            refusal = _judge(root, link, case)
             if refusal is not None:
                 return refusal
     return _copy(statement, policy, governance)
@@ -74,7 +75,8 @@ def _twice(reference: Reference) -> bool:
     return len(set(seen)) < len(seen)
 
 
-def _judge(root: Root, link: Link, governance: Governance) -> Refusal | None:
+def _judge(root: Root, link: Link, case: Case) -> Refusal | None:
+    governance, marks = case.governance, case.marks
     shown = governance.shown(link)
     clause = root.clause
     if clause in PREDICATE_CLAUSES:
@@ -82,9 +84,9 @@ def _judge(root: Root, link: Link, governance: Governance) -> Refusal | None:
             if isinstance(link, Output) and link.query is root.query:
                 # The clause names an output of its own query: the value below stays raw, the output itself is masked.
                 for below in link.links:
-                    demand_raw(below)
+                    marks.demand_raw(below)
             else:
-                demand_raw(link)
+                marks.demand_raw(link)
             return None
         return Refusal(
             "masked_column_predicate",
@@ -200,21 +202,12 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
     return None
 
 
-def demand_raw(link: Link) -> None:
-    """A use further out needs the value itself: nothing on the way down masks it."""
-    stack: list[Link] = [link]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, Output) and not item.raw:
-            item.raw = True
-            stack.extend(item.links)
-
-
 # ---------------------------------------------------------------------- what is reported
 
 
-def masked_columns(statement: Statement, governance: Governance) -> tuple[MaskedColumn, ...]:
+def masked_columns(case: Case) -> tuple[MaskedColumn, ...]:
     """Every masked column of every touched relation, and every output that carries one."""
+    statement, governance = case.statement, case.governance
     found: dict[tuple[str, MaskKind], MaskedColumn] = {}
     if not governance.masks:
         return ()
@@ -223,19 +216,20 @@ def masked_columns(statement: Statement, governance: Governance) -> tuple[Masked
             found[column, kind] = MaskedColumn(column, kind)
     if found and statement.top is not None:
         for output in statement.top.outputs:
-            if output.open is None and (carried := governance.mask_of(output, statement.memo)) is not None:
+            if output.open is None and (carried := governance.mask_of(output, case.marks)) is not None:
                 found[output.name, carried] = MaskedColumn(output.name, carried)
     return tuple(found.values())
 
 
-def output_kinds(statement: Statement, governance: Governance) -> dict[int, MaskKind]:
+def output_kinds(case: Case) -> dict[int, MaskKind]:
     """Index of each output of the statement's own result that carries a mask -> its kind."""
+    statement, governance = case.statement, case.governance
     if statement.top is None or not governance.masks:
         return {}
     return {
         i: kind
         for i, output in enumerate(statement.top.outputs)
-        if (kind := governance.mask_of(output, statement.memo)) is not None
+        if (kind := governance.mask_of(output, case.marks)) is not None
     }
 
 

@@ -5,13 +5,12 @@ So the raw value does not flow on inside the statement, and what a rule might ov
 
 from __future__ import annotations
 
-from guarddb.decision.masks.rule import demand_raw
-from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.decision.case import Case
 from guarddb.sql.analysis.hazards import holds_sublink
 from guarddb.sql.catalog import Attribute
 from guarddb.sql.names import quote
 from guarddb.sql.rewriting.rewriter import Rewriter
-from guarddb.sql.statement import Link, Output, Query, Statement, origins
+from guarddb.sql.statement import Link, Output, Query, origins
 from guarddb.tree import Node
 from guarddb.vocabulary import MaskKind, strictest
 
@@ -64,15 +63,12 @@ class Targets:
 class MaskWriter:
     """Decides for every target of one statement what stands in its place."""
 
-    def __init__(
-        self, statement: Statement, policy: CompiledPolicy, governance: Governance, targets: Targets
-    ) -> None:
-        self.statement = statement
-        self.policy = policy
-        self.governance = governance
+    def __init__(self, case: Case, targets: Targets) -> None:
+        self.statement = case.statement
+        self.governance = case.governance
+        self.marks = case.marks
         self.targets = targets
-        self.memo = statement.memo
-        self.has_key = policy.profile.guarddb.hash_key_env is not None
+        self.has_key = case.policy.profile.guarddb.hash_key_env is not None
         #: of a branch's output, by id: an attribute of the type that the set operation has there
         self.types: dict[int, Attribute | None] = {}
         #: outputs, by id, that leave the server as text to be hashed with the key
@@ -106,7 +102,7 @@ class MaskWriter:
         return keyed
 
     def _mask(self, link: Link) -> MaskKind | None:
-        return self.governance.mask_of(link, self.memo)
+        return self.governance.mask_of(link, self.marks)
 
     def _keyed(self) -> tuple[int, ...]:
         top = self.statement.top
@@ -120,7 +116,7 @@ class MaskWriter:
             if attribute is not None and attribute.base_type == _BYTEA:
                 continue
             keyed.append(i)
-            demand_raw(output)
+            self.marks.demand_raw(output)
             self._find_guesses(output)
             for leaf in top.leaves():
                 if i < len(leaf.outputs):
@@ -160,20 +156,20 @@ class MaskWriter:
         for query in self.statement.queries:
             for output in query.outputs:
                 if output.opaque and output.target is not None and "SubLink" in output.target["val"]:
-                    required = "null" if self._mask(output) is not None else output.required
-                    for inner in output.opaque if required is not None else ():
-                        if isinstance(inner, Output):
-                            inner.required = strictest(required, inner.required)
+                    required = "null" if self._mask(output) is not None else self.marks.required_of(output)
+                    for inner in output.opaque:
+                        if isinstance(inner, Output) and required is not None:
+                            self.marks.require(inner, required)
                             self.types.setdefault(id(inner), self.types.get(id(output)))
             if query.branches is None:
                 continue
             for i, output in enumerate(query.outputs):
-                kind = strictest(self._mask(output), output.required)
-                if kind is None or output.raw:
+                kind = strictest(self._mask(output), self.marks.required_of(output))
+                if kind is None or self.marks.is_raw(output):
                     continue
                 for branch in query.branches:
                     if i < len(branch.outputs):
-                        branch.outputs[i].required = strictest(kind, branch.outputs[i].required)
+                        self.marks.require(branch.outputs[i], kind)
                         self.types[id(branch.outputs[i])] = self.types.get(id(output)) or attribute_of(output)
 
     def _wanted(self, output: Output) -> MaskKind | None:
@@ -182,18 +178,19 @@ class MaskWriter:
             return "null"
         if id(output) in self.keyed:
             return "hash"  # every branch of a set operation, for the mark on the type must be on all of them
-        if output.raw:
+        marks = self.marks
+        if marks.is_raw(output):
             return None
-        kind = strictest(self._mask(output), output.required)
+        kind = strictest(self._mask(output), marks.required_of(output))
         if kind is None:
             return None
         raw = False
         delivered: MaskKind | None = None
         for link in output.links:
-            if isinstance(link, tuple) or link.raw:
+            if isinstance(link, tuple) or marks.is_raw(link):
                 raw = raw or self._mask(link) is not None
             else:
-                delivered = strictest(delivered, strictest(self._mask(link), link.required))
+                delivered = strictest(delivered, strictest(self._mask(link), marks.required_of(link)))
         return None if not raw and delivered == kind else kind
 
     def _target(self, output: Output) -> None:

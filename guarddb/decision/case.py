@@ -1,0 +1,55 @@
+"""What every rule is asked about, and the three shapes that a part of the policy can have.
+
+A new rule is a function of one of these shapes and a line in its tuple in `decide.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from guarddb.decision.masks.marks import Marks
+from guarddb.decision.refusal import Finding, Refusal
+
+if TYPE_CHECKING:
+    from guarddb.decision.on_catalog import CompiledPolicy, Governance
+    from guarddb.decision.writing import Draft
+    from guarddb.sql.catalog import Catalog
+    from guarddb.sql.statement import Statement
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One statement of a text, before one policy.
+
+    Attributes:
+        statement: the facts of the statement.
+        policy: the profile, with the settings of its row filters.
+        catalog: what the database holds, or None for a decision without one.
+        governance: what the policy makes of the catalog's relations.
+        marks: what the masking rules note for those that write the masks.
+    """
+
+    statement: Statement
+    policy: CompiledPolicy
+    catalog: Catalog | None
+    governance: Governance
+    marks: Marks = field(default_factory=Marks)
+
+
+class StatementRule(Protocol):
+    """A rule about one statement. The first refusal ends the judgement; findings are collected; None is "nothing to say"."""
+
+    def __call__(self, case: Case, /) -> Refusal | Finding | None: ...
+
+
+class ScriptRule(Protocol):
+    """A rule about how the statements of one text go together. Asked when each of them has passed by itself."""
+
+    def __call__(self, cases: tuple[Case, ...], /) -> Refusal | Finding | None: ...
+
+
+class Writer(Protocol):
+    """Writes its part of the policy into the text of one statement that has passed. Where that has no place it refuses."""
+
+    def __call__(self, case: Case, draft: Draft, /) -> Refusal | None: ...
