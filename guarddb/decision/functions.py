@@ -7,13 +7,20 @@ from collections.abc import Iterable, Iterator
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relations import HIDDEN_SHOWN, user_relation
 from guarddb.facts import functions as facts
-from guarddb.sql.catalog import Cast, Catalog, Function
-from guarddb.sql.statement import Call, Statement
+from guarddb.facts.groups import GROUPS
+from guarddb.sql.catalog import Cast, Catalog, Function, Relation
+from guarddb.sql.statement import Call, Reference, Statement
+from guarddb.tree import Node, SQLSyntaxError, parse
 
 _BOTH = ("public", "pg_catalog")
 #: What they do depends on the text of an argument, so that one call says nothing about the next.
-_JUDGED_BY_ARGUMENT = facts.INPUT_BY_TYPE_NAME | {"set_config"}
+_JUDGED_BY_ARGUMENT = (
+    facts.INPUT_BY_TYPE_NAME
+    | {"set_config"}
+    | {name for group in GROUPS if group.named_relation for name in group.members}
+)
 
 
 def functions(case: Case) -> Refusal | None:
@@ -57,10 +64,7 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
         if facts.needs_allowlist(name):
             refusal = _stateful(call, policy)
         else:
-            reason = facts.forbidden(name, call.arguments)
-            if reason is not None and _sets_a_setting(call, policy):
-                reason = None
-            refusal = _forbidden(call, reason) if reason is not None else _argument(call)
+            refusal = _of_its_group(call, policy, catalog) or _argument(call)
         if refusal is not None:
             yield refusal
         if name == "set_config" and not _names_a_setting(call):
@@ -69,8 +73,8 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
                 "set_config() of a name that does not stand in the statement could be about a protected setting",
                 "Write the name of the setting as a plain text, or use SET.",
             )
-    if schema == "pg_catalog":
-        if not builtin:
+    if schema == "pg_catalog" or (schema == "information_schema" and name in facts.INFORMATION_SCHEMA):
+        if not builtin and schema == "pg_catalog":
             yield _forbidden(call, "PostgreSQL has no built-in function of that name")
         return
     mine: tuple[Function, ...] = ()
@@ -95,6 +99,54 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
         )
     else:
         yield _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
+
+
+def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+    """What the policy makes of a built-in function that does more than compute; see docs/functions.md."""
+    group = facts.group_for(call.name, call.arguments)
+    if group is None:
+        reason = facts.not_for_queries(call.name, call.arguments)
+        return None if reason is None else _forbidden(call, reason)
+    if group.standing == "passes" or group.name in policy.profile.guarddb.function_groups:
+        return None
+    if group.standing == "refused":
+        if call.name == "set_config" and _sets_a_setting(call, policy):
+            return None
+        return _forbidden(call, f"it {group.what}")
+    hidden = group.tells & policy.hides
+    if not hidden or (group.named_relation and _about_an_open_relation(call, policy, catalog)):
+        return None
+    why = " and ".join(HIDDEN_SHOWN[what] for what in sorted(hidden))
+    return _forbidden(call, f"it {group.what}, and this policy hides {why}")
+
+
+def _about_an_open_relation(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> bool:
+    """The relation is named by a constant, no list closes it and no filter hides rows of it."""
+    if catalog is None or call.node is None or not call.node.get("args"):
+        return False
+    argument: Node = call.node["args"][0]
+    while "TypeCast" in argument:
+        argument = argument["TypeCast"]["arg"]
+    text = argument.get("A_Const", {}).get("sval", {}).get("sval")
+    if text is None:
+        return False
+    try:
+        ((_, select),) = parse(f"TABLE {text}")[0]["stmt"].items()
+        ((kind, fields),) = select["fromClause"][0].items()
+    except (SQLSyntaxError, KeyError, ValueError, IndexError):
+        return False
+    if kind != "RangeVar" or len(select["fromClause"]) != 1:
+        return False
+    found = catalog.lookup(fields.get("schemaname"), fields["relname"])
+    if found is None:
+        return False
+    if not isinstance(found, Relation):
+        return True
+    reference = Reference(found.schema, found.name, found, fields, "read", None, found.name)
+    rules = policy.governance(catalog).rules(reference)
+    if rules.filters or rules.needs_inlining or rules.unsafe:
+        return False
+    return user_relation(reference, policy, catalog) is None
 
 
 def _takes(function: Function, call: Call) -> bool:
@@ -137,10 +189,10 @@ def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
 
 def _sets_a_setting(call: Call, policy: CompiledPolicy) -> bool:
     """set_config() of a constant name is a SET, where the policy lets SET through by name. The floor has seen the name."""
-    rules = policy.profile.statement_rules
-    if call.name != "set_config" or "set" not in rules.allow or "set" in rules.deny:
-        return False
-    return _names_a_setting(call)
+    profile = policy.profile
+    allowed = profile.statement_rules.allow
+    by_name = "set" in allowed or (profile.access_mode == "read_write" and not allowed)
+    return by_name and "set" not in profile.statement_rules.deny and _names_a_setting(call)
 
 
 def _names_a_setting(call: Call) -> bool:

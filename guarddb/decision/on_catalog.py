@@ -12,6 +12,7 @@ from cachetools import LRUCache
 from guarddb.decision.filters.predicates import BoundPredicate, bind
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
+from guarddb.facts.groups import Hidden
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
@@ -51,6 +52,19 @@ class CompiledPolicy:
         return bool(
             profile.masking_rules or profile.row_filters or profile.table_allowlist or profile.table_denylist
         )
+
+    @cached_property
+    def hides(self) -> frozenset[Hidden]:
+        """What functions that look beyond their arguments could tell of although the policy hides it."""
+        profile = self.profile
+        hidden: list[Hidden] = []
+        if profile.row_filters:
+            hidden.append("filter")
+        if profile.masking_rules:
+            hidden.append("mask")
+        if profile.table_allowlist or profile.table_denylist:
+            hidden.append("list")
+        return frozenset(hidden)
 
     @cached_property
     def floor_exceptions(self) -> frozenset[str]:

@@ -6,9 +6,11 @@ from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
+from guarddb.facts.system_relations import closed_columns, is_restricted_relation
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement
+from guarddb.tree import Node
 
 #: Foreign servers (a loop back to this very database brings its rows under other names), replication, copies of a database.
 _OUTSIDE = frozenset(
@@ -38,13 +40,12 @@ def relations(case: Case) -> Refusal | None:
     refusal = _moves_a_schema(statement, policy)
     if refusal is not None:
         return refusal
-    filtered = bool(profile.row_filters)
     for reference in statement.references:
         if is_system(reference.schema):
-            refusal = _system(reference, statement, policy, filtered=filtered)
+            refusal = _system(reference, statement, policy)
         elif profile.table_allowlist or profile.table_denylist or policy.restricts_data:
-            refusal = _user(reference, policy, catalog)
-        elif facts.is_restricted_relation(reference.schema, reference.name):
+            refusal = user_relation(reference, policy, catalog)
+        elif is_restricted_relation(reference.schema, reference.name):
             refusal = _restricted(reference)
         else:
             refusal = None
@@ -107,7 +108,7 @@ def _shadows_a_type(statement: Statement) -> bool:
     return any(name.startswith("pg_temp") for name in string_list(named))
 
 
-def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
+def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
     profile = policy.profile
     rules = policy.governance(catalog).rules(reference)
     shown = f'table "{reference.qualified_name}"'
@@ -131,10 +132,10 @@ def _user(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None)
                         f'{shown} includes its child "{child.schema}.{child.name}", which is denied by this policy',
                         _hint(policy),
                     )
-    if facts.is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+    if is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
         return _restricted(reference)
     for identity in rules.seen_through:
-        if is_system(identity[0]) and facts.is_restricted_relation(*identity):
+        if is_system(identity[0]) and is_restricted_relation(*identity):
             return _restricted(reference)
     if not profile.allow_patterns:
         return None
@@ -189,9 +190,7 @@ def _restricted(reference: Reference) -> Refusal:
     )
 
 
-def _system(
-    reference: Reference, statement: Statement, policy: CompiledPolicy, *, filtered: bool
-) -> Refusal | None:
+def _system(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
     shown = f'"{reference.qualified_name}"'
     if _denied((reference.schema, reference.name), policy):
         return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy))
@@ -209,29 +208,105 @@ def _system(
             f"{shown} holds raw column data that no rule covers",
             "Read the table it belongs to.",
         )
-    if facts.is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+    if is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
         return _restricted(reference)
-    if filtered and _counts_rows(reference, statement):
+    return _closed_columns(reference, statement, policy)
+
+
+def _closed_columns(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
+    """A column of a system relation that shows others' SQL, or counts what this policy hides."""
+    for closed in closed_columns(reference.schema, reference.name):
+        if closed.tells:
+            if closed.tells.isdisjoint(policy.hides):
+                continue
+        elif _explicit(reference, policy):
+            continue
+        used = _uses_of(reference, statement, closed.columns)
+        if used is None or (closed.own_row and _only_of_this_session(reference, statement, closed.columns)):
+            continue
+        shown = f'"{reference.qualified_name}"'
+        if not closed.tells:
+            return Refusal(
+                "table_not_allowed",
+                f"{used} of {shown} {closed.what}; it needs an explicit schema-qualified entry in this credential's allowlist",
+                _other_columns(reference, policy)
+                + (" Your own session's is open: WHERE pid = pg_backend_pid()." if closed.own_row else ""),
+            )
+        why = " and ".join(HIDDEN_SHOWN[what] for what in sorted(closed.tells & policy.hides))
         return Refusal(
-            "row_filter_unsafe",
-            f"{shown} counts the rows of tables, and a row filter of this policy hides some of them",
-            "Count the rows with SELECT count(*), or leave out reltuples and relpages.",
+            "row_filter_unsafe" if "filter" in closed.tells & policy.hides else "masked_column_predicate",
+            f"{used or 'all'} of {shown} {closed.what}, and this policy hides {why}",
+            _other_columns(reference, policy) if closed.columns else "Leave this relation out.",
         )
     return None
 
 
-def _counts_rows(reference: Reference, statement: Statement) -> bool:
-    """Whether the statement may see how many rows some table has."""
-    if reference.qualified_name in facts.ROW_COUNTERS:
-        return True
-    counters = facts.ROW_COUNTER_COLUMNS.get(reference.qualified_name)
-    if counters is None:
-        return False
+#: How a refusal speaks of what a policy hides.
+HIDDEN_SHOWN = {
+    "filter": "rows behind filters",
+    "mask": "values behind masks",
+    "list": "relations that its lists close",
+}
+
+
+def _other_columns(reference: Reference, policy: CompiledPolicy) -> str:
+    system = facts.system_relation(reference.schema, reference.name)
+    shut: set[str] = set()
+    for closed in closed_columns(reference.schema, reference.name):
+        if not closed.tells or closed.tells & policy.hides:
+            shut |= closed.columns or set()
+    if system is None:
+        return f"Leave out {', '.join(sorted(shut))}."
+    return f"Select the other columns by name: {', '.join(c for c in system.columns if c not in shut)}."
+
+
+def _uses_of(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> str | None:
+    """The first of these columns that a statement may see, as text for a person; None when it sees none."""
+    if columns is None:
+        return "every row"
     if reference.unmapped_alias:
-        return True
+        return "a column under another name"
     links = [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
     links += [link for root in statement.roots for link, _ in root.uses]
-    return any(
-        isinstance(link, tuple) and link[0] is reference and (link[1] == "*" or link[1] in counters)
-        for link in links
-    )
+    for link in links:
+        if isinstance(link, tuple) and link[0] is reference:
+            if link[1] == "*":
+                return "the whole row"
+            if link[1] in columns:
+                return f'column "{link[1]}"'
+    return None
+
+
+def _only_of_this_session(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> bool:
+    """`WHERE pid = pg_backend_pid()`, and the closed columns only selected: no condition runs on others' rows."""
+    if columns is None or reference.query is None:
+        return False
+    for root in statement.roots:
+        for link, _ in root.uses:
+            if isinstance(link, tuple) and link[0] is reference and (link[1] in columns or link[1] == "*"):
+                return False
+    pids = {
+        id(node)
+        for root in statement.roots
+        if root.query is reference.query and root.clause == "where"
+        for link, node in root.uses
+        if link == (reference, "pid") and node is not None
+    }
+    condition: Node = reference.query.fields.get("whereClause", {})
+    conjuncts = [condition]
+    if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
+        conjuncts = condition["BoolExpr"]["args"]
+    for each in conjuncts:
+        fields = each.get("A_Expr", {})
+        if fields.get("kind") != "AEXPR_OP" or string_list(fields.get("name", ())) != ["="]:
+            continue
+        sides = [fields.get("lexpr", {}), fields.get("rexpr", {})]
+        for one, other in (sides, sides[::-1]):
+            call = other.get("FuncCall", {})
+            if (
+                id(one.get("ColumnRef")) in pids
+                and string_list(call.get("funcname", ()))[-1:] == ["pg_backend_pid"]
+                and not call.get("args")
+            ):
+                return True
+    return False

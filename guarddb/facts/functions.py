@@ -2,10 +2,8 @@
 them.
 
 The facts come from the catalogs of real servers (`builtins.json`, written by
-`guarddb.cli.generate_facts`); what is decided from them is here, each decision with its reason. Nobody typed
-a list of dangerous functions: a function is refused because the server says that it is VOLATILE, and only
-what the server cannot say (that a STABLE function runs SQL text, or reads what it should not) is written down
-by hand.
+`guarddb.cli.generate_facts`). What a function does beyond computing no catalog says: that is in `groups.py`, which
+names every VOLATILE built-in, and here for the functions of extensions.
 
 All names are without schema and as PostgreSQL stores them. A function that users made is not among these
 facts; it comes from the catalog snapshot.
@@ -19,6 +17,8 @@ from importlib import resources
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from guarddb.facts.groups import Group, group_of
 
 FunctionKind: TypeAlias = Literal["f", "a", "w", "p"]
 Volatility: TypeAlias = Literal["i", "s", "v"]
@@ -166,25 +166,8 @@ def is_sampling_method(name: str) -> bool:
 
 # --- what is refused ----------------------------------------------------------------------------------------
 
-#: VOLATILE, and yet harmless: they only read the clock or a random source. setseed is not here: it changes
-#: the session.
-HARMLESS_VOLATILE = frozenset(
-    {
-        "random",
-        "random_normal",
-        "clock_timestamp",
-        "timeofday",
-        "gen_random_uuid",
-        "uuidv4",
-        "uuidv7",
-        "array_sample",
-        "array_shuffle",
-    }
-)
-
 _RUNS_SQL = "it runs SQL text, or a query made from a name, that this policy never sees"
-_ACTIVITY = "it shows what other sessions do and counts rows whatever the row filters say"
-_BY_HAND = "it runs the input function of a type chosen at run time, and with it a domain's CHECK functions"
+_ACTIVITY = "it shows the statements of other sessions, with the values in them"
 _OUTSIDE = "it reaches outside the database"
 
 #: What facts cannot tell, decided by hand: (pattern of the whole name, why it is refused). Applies whatever
@@ -195,13 +178,7 @@ REFUSED_BY_NAME: tuple[tuple[str, str], ...] = (
     (r"(query|table|schema|database|cursor)_to_xml(schema|_and_xmlschema)?", _RUNS_SQL),
     # Runs its text argument as a query: the lexeme statistics of any column.
     (r"ts_stat", _RUNS_SQL),
-    # pg_stat_get_activity shows other sessions' statements; the others are the row counters behind the
-    # pg_stat views.
-    (r"pg_stat_get_.*", _ACTIVITY),
     (r"pg_stat_statements.*|pg_stat_monitor.*|pg_store_plans.*|pg_qualstats.*", _ACTIVITY),
-    # The functions behind pg_prepared_statements and pg_cursors: SQL text of others that share a pooled
-    # session.
-    (r"pg_prepared_statement|pg_cursor", "it shows the text of statements prepared in this session"),
     # Unpacks the most common values of pg_statistic_ext_data: sampled column values.
     (r"pg_mcv_list_items", "it shows sampled column values"),
     # Look at a function's body or load its library; made for CREATE FUNCTION alone.
@@ -275,27 +252,73 @@ def refused_by_name(name: str) -> str | None:
     return REFUSED_BY_NAME[int(found.lastgroup[1:])][1]
 
 
+#: What may run SQL by the types that it is given as values, or is part of the machinery below SQL.
+_NOT_FOR_QUERIES: tuple[tuple[frozenset[str], str], ...] = (
+    (
+        frozenset(("array_in", "domain_in", "record_in", "array_recv", "domain_recv", "record_recv")),
+        "it runs the input function of a type chosen at run time, and with it a domain's CHECK functions",
+    ),
+    (
+        frozenset(("range_in", "range_recv", "multirange_in", "multirange_recv", "enum_in", "enum_recv")),
+        "it reads a value of a type chosen at run time; a cast does the same for a type that can be judged",
+    ),
+)
+#: A built-in function that is VOLATILE and in no group: of a version that nobody has looked at.
+_UNKNOWN = Group(
+    "unknown",
+    (),
+    "is VOLATILE and not known to this version of guarddb: it may change data or read anything",
+    "refused",
+)
+
+
+@cache
+def group_for(name: str, nargs: int | None = None) -> Group | None:
+    """The group that decides about a call of a built-in function with `nargs` arguments (None: any number).
+
+    None: it only computes. Where several overloads take that many arguments, one that looks further is enough, because
+    the types of the arguments decide and nobody knows those for certain.
+    """
+    overloads = builtin(name)
+    candidates = [each for each in overloads if nargs is None or each.takes(nargs)] or overloads
+    volatile = any(each.volatility == "v" for each in candidates)
+    group = group_of(name)
+    if group is None:
+        return _UNKNOWN if volatile else None
+    if not volatile and any(each.volatility == "v" for each in overloads):
+        # ts_rewrite(query, target, substitute) computes; ts_rewrite(query, text) runs the text.
+        return None
+    return group
+
+
+@cache
+def not_for_queries(name: str, nargs: int | None = None) -> str | None:
+    """Why a built-in function is no function for queries at all (input functions, parts of aggregates), or None."""
+    overloads = builtin(name)
+    candidates = [each for each in overloads if nargs is None or each.takes(nargs)] or overloads
+    for names, reason in _NOT_FOR_QUERIES:
+        if name in names:
+            return reason
+    if any("internal" in each.arguments for each in candidates):
+        return "it is a part of the server that only the server itself calls"
+    if any("cstring" in each.arguments for each in candidates):
+        return "it is the input function of a type, which only the server itself calls; a cast does the same"
+    return None
+
+
 @cache
 def forbidden(name: str, nargs: int | None = None) -> str | None:
-    """Why the floor refuses a call of `name` with `nargs` arguments (None: any number), or None when it does
-    not.
+    """Why some policy or every policy refuses a call of `name` with `nargs` arguments, or None when none does.
 
     The reason completes "function f is refused: …". None is no permission: a name that is not a built-in one
-    (`builtin(name)` is empty) is for the catalog to judge. Where several overloads take that many arguments
-    one VOLATILE among them is enough, because the types of the arguments decide and nobody knows those for
-    certain; where none does, all of them count.
+    (`builtin(name)` is empty) is for the catalog to judge.
     """
     if reason := refused_by_name(name):
         return reason
-    overloads = builtin(name)
-    candidates = [each for each in overloads if nargs is None or each.takes(nargs)] or overloads
-    if name not in HARMLESS_VOLATILE and any(each.volatility == "v" for each in candidates):
-        return "it is VOLATILE: it may change data, the session or the server, or read what no rule can cover"
-    if any("cstring" in each.arguments or "internal" in each.arguments for each in candidates):
-        # array_in, domain_in and record_in take the type as an OID, a value; none of these is meant for
-        # queries.
-        return _BY_HAND
-    return None
+    group = group_for(name, nargs)
+    if group is not None and group.standing != "passes":
+        return f"it {group.what}"
+    return not_for_queries(name, nargs)
 
 
 def reads_setting(name: str) -> bool:
@@ -303,6 +326,23 @@ def reads_setting(name: str) -> bool:
     protects."""
     return name in {"current_setting", "pg_show_all_settings"}
 
+
+#: What the views of information_schema are made with: IMMUTABLE or STABLE SQL functions over their arguments.
+INFORMATION_SCHEMA = frozenset(
+    {
+        "_pg_char_max_length",
+        "_pg_char_octet_length",
+        "_pg_datetime_precision",
+        "_pg_expandarray",
+        "_pg_index_position",
+        "_pg_interval_type",
+        "_pg_numeric_precision",
+        "_pg_numeric_precision_radix",
+        "_pg_numeric_scale",
+        "_pg_truetypid",
+        "_pg_truetypmod",
+    }
+)
 
 #: They run the input function of the type that their second argument names: harmless for a built-in type, but
 #: a domain's CHECK may call any function. Refuse them when that argument is not a constant, or names a domain
@@ -394,80 +434,3 @@ def _signature_type(name: str) -> str:
     if known is not None and known.kind == "m":
         return "anymultirange"
     return "anyarray" if known is not None and known.element is not None else name
-
-
-# --- system relations that are not for everybody ------------------------------------------------------------
-
-#: They show other sessions' SQL, secrets or sampled data: only with an explicit schema-qualified allowlist
-#: entry.
-RESTRICTED_SYSTEM_RELATIONS = frozenset(
-    {
-        "pg_catalog.pg_stat_activity",
-        "pg_catalog.pg_stat_statements",
-        "pg_catalog.pg_prepared_statements",
-        "pg_catalog.pg_cursors",
-        "pg_catalog.pg_authid",
-        "pg_catalog.pg_shadow",
-        "pg_catalog.pg_subscription",
-        "pg_catalog.pg_user_mapping",
-        "pg_catalog.pg_user_mappings",
-        "pg_catalog.pg_largeobject",
-        "pg_catalog.pg_stats",
-        "pg_catalog.pg_statistic",
-        "pg_catalog.pg_stats_ext",
-        "pg_catalog.pg_stats_ext_exprs",
-        "pg_catalog.pg_statistic_ext_data",
-        "information_schema.user_mapping_options",
-        # The tables below the two above that name options; their views are built on them.
-        "information_schema._pg_user_mappings",
-        # Configuration files: LDAP bind passwords, primary_conninfo with its password. Superusers alone see
-        # them.
-        "pg_catalog.pg_hba_file_rules",
-        "pg_catalog.pg_ident_file_mappings",
-        "pg_catalog.pg_file_settings",
-    }
-)
-
-#: The same by name in whatever schema: extensions' views of other sessions' statements and their constants.
-RESTRICTED_EXTENSION_RELATIONS = frozenset(
-    {"pg_stat_statements", "pg_stat_monitor", "pg_store_plans", "pg_qualstats", "pg_qualstats_all"}
-)
-
-
-def is_restricted_relation(schema: str, name: str) -> bool:
-    """Whether reading this relation takes an explicit schema-qualified entry in the allowlist."""
-    return f"{schema}.{name}" in RESTRICTED_SYSTEM_RELATIONS or name in RESTRICTED_EXTENSION_RELATIONS
-
-
-#: Views that count a table's rows, or the rows that a query went through, whatever a row filter says.
-ROW_COUNTERS = frozenset(
-    f"pg_catalog.{name}"
-    for name in (
-        *(
-            f"pg_{family}_{scope}_{what}"
-            for scope in ("all", "sys", "user")
-            for family, what in (
-                ("stat", "tables"),
-                ("stat", "indexes"),
-                ("stat_xact", "tables"),
-                ("statio", "tables"),
-                ("statio", "indexes"),
-                ("statio", "sequences"),
-            )
-        ),
-        # Rows fetched in the whole database: read it before and after, and the difference is the table.
-        "pg_stat_database",
-        "pg_stat_progress_analyze",
-        "pg_stat_progress_cluster",
-        "pg_stat_progress_copy",
-        "pg_stat_progress_create_index",
-        "pg_stat_progress_vacuum",
-        # The next value of an identity column tells how many rows were ever inserted.
-        "pg_sequences",
-    )
-)
-
-#: In these relations only some columns count rows; the rest is ordinary catalog.
-ROW_COUNTER_COLUMNS: dict[str, frozenset[str]] = {
-    "pg_catalog.pg_class": frozenset({"reltuples", "relpages", "relallvisible", "relallfrozen"}),
-}

@@ -28,6 +28,7 @@ from pydantic import (
     model_validator,
 )
 
+from guarddb.facts.groups import OPENABLE
 from guarddb.policy.errors import PolicyError, from_validation, join_path, one_of, quoted
 from guarddb.policy.patterns import FunctionPattern, NamePart, RelationPattern, parse_column
 from guarddb.policy.predicate import SETTING_NAME, Predicate, parse_predicate
@@ -88,6 +89,12 @@ def _null_kind(kind: object) -> object:
     return "null" if kind is None else kind
 
 
+def _function_group(name: str) -> str:
+    if name not in OPENABLE:
+        raise PolicyError(f"is not a group that can be opened; groups: {', '.join(OPENABLE)}")
+    return name
+
+
 def _floor_rule(rule: object) -> object:
     if rule not in FLOOR_RULES:
         raise PolicyError(f"must be one of {one_of(FLOOR_RULES)}; it is {quoted(rule)}")
@@ -101,6 +108,9 @@ ColumnName = Annotated[Text, AfterValidator(_column)]
 Count = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
 FloorRule = Annotated[
     Rule, BeforeValidator(_floor_rule), WithJsonSchema({"type": "string", "enum": list(FLOOR_RULES)})
+]
+FunctionGroup = Annotated[
+    str, AfterValidator(_function_group), WithJsonSchema({"type": "string", "enum": list(OPENABLE)})
 ]
 MaskKindField = Annotated[MaskKind, BeforeValidator(_null_kind)]
 
@@ -303,6 +313,10 @@ class GuarddbExtension(_Model):
     )
     floor_exceptions: tuple[FloorRule, ...] = Field(
         (), description="Rules of the floor that this profile lifts, each by its tag."
+    )
+    function_groups: tuple[FunctionGroup, ...] = Field(
+        (),
+        description="Groups of built-in functions (docs/functions.md) that may be called although what they tell is hidden.",
     )
     mask_uses: tuple[MaskUse, ...] = Field(
         (), description="What else than being selected a masked column may be used for."

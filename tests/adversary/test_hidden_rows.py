@@ -366,9 +366,16 @@ def test_counters_of_hidden_rows_are_refused(ground: Ground) -> None:
         "SELECT n_live_tup FROM pg_stat_user_tables",
         "SELECT * FROM pg_stats",
         "SELECT pg_relation_size('orders')",
-        "SELECT count(*) FROM pg_stat_all_tables",
+        "SELECT * FROM pg_stat_all_tables",
+        "SELECT last_value FROM pg_sequences",
+        "SELECT count(*) FROM pg_locks",
+        "SELECT reads, hits FROM pg_stat_io",
     ]
-    allowed = ["SELECT relname FROM pg_class WHERE relname = 'orders'", "SELECT count(*) FROM pg_attribute"]
+    allowed = [
+        "SELECT relname, last_autovacuum FROM pg_stat_user_tables",
+        "SELECT relname FROM pg_class WHERE relname = 'orders'",
+        "SELECT count(*) FROM pg_attribute",
+    ]
     profile = filters("tenant_id = 1")
     assert [sql for sql in refused if not ground.attempt(sql, profile).blocked] == []
     assert [sql for sql in allowed if ground.attempt(sql, profile).blocked] == []

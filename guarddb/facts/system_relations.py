@@ -1,0 +1,177 @@
+"""System relations that are not for everybody, as a whole or in single columns, each with what it would tell.
+
+Everything else of pg_catalog and information_schema may be read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from guarddb.facts.groups import Hidden
+
+#: They show secrets, sampled data or prepared SQL as a whole: only with an explicit schema-qualified allowlist entry.
+RESTRICTED = frozenset(
+    {
+        "pg_catalog.pg_stat_statements",
+        "pg_catalog.pg_prepared_statements",
+        "pg_catalog.pg_cursors",
+        "pg_catalog.pg_authid",
+        "pg_catalog.pg_shadow",
+        "pg_catalog.pg_user_mapping",
+        "pg_catalog.pg_user_mappings",
+        "pg_catalog.pg_largeobject",
+        "pg_catalog.pg_stats",
+        "pg_catalog.pg_statistic",
+        "pg_catalog.pg_stats_ext",
+        "pg_catalog.pg_stats_ext_exprs",
+        "pg_catalog.pg_statistic_ext_data",
+        "information_schema.user_mapping_options",
+        # The tables below the two above that name options; their views are built on them.
+        "information_schema._pg_user_mappings",
+        # Configuration files: LDAP bind passwords, primary_conninfo with its password. Superusers alone see
+        # them.
+        "pg_catalog.pg_hba_file_rules",
+        "pg_catalog.pg_ident_file_mappings",
+        "pg_catalog.pg_file_settings",
+    }
+)
+
+#: The same by name in whatever schema: extensions' views of other sessions' statements and their constants.
+RESTRICTED_OF_EXTENSIONS = frozenset(
+    {"pg_stat_statements", "pg_stat_monitor", "pg_store_plans", "pg_qualstats", "pg_qualstats_all"}
+)
+
+
+def is_restricted_relation(schema: str, name: str) -> bool:
+    """Whether reading this relation takes an explicit schema-qualified entry in the allowlist."""
+    return f"{schema}.{name}" in RESTRICTED or name in RESTRICTED_OF_EXTENSIONS
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedColumns:
+    """Columns of a system relation that are not for everybody.
+
+    Attributes:
+        columns: their names; None: every one, and how many rows there are.
+        what: what they show; completes "it …".
+        tells: closed while the policy hides one of these; empty: closed under every policy, as a restricted relation
+            is.
+        own_row: a column that is the caller's own where another function says so: the rows of this very session.
+    """
+
+    columns: frozenset[str] | None
+    what: str
+    tells: frozenset[Hidden] = frozenset()
+    own_row: bool = False
+
+
+_ROWS: frozenset[Hidden] = frozenset(("filter",))
+_COUNTS = "counts rows and pages that were read or written"
+
+
+def _columns(names: str, what: str, *tells: Hidden, own_row: bool = False) -> tuple[ClosedColumns, ...]:
+    return (ClosedColumns(frozenset(names.split()), what, frozenset(tells), own_row),)
+
+
+_HOT = _columns(
+    "n_tup_hot_upd n_tup_newpage_upd",
+    "counts updates that left every indexed value as it was, which tells whether a guess equals a value",
+    "filter",
+    "mask",
+)
+_OF_TABLES = _columns(
+    """seq_scan seq_tup_read idx_scan idx_tup_fetch n_tup_ins n_tup_upd n_tup_del n_live_tup n_dead_tup
+    n_mod_since_analyze n_ins_since_vacuum""",
+    _COUNTS,
+    "filter",
+)
+_OF_INDEXES = _columns("idx_scan idx_tup_read idx_tup_fetch", _COUNTS, "filter")
+#: Of all the pg_statio views; each has some of them.
+OF_PAGES = frozenset(
+    f"{of}blks_{what}" for of in ("", "heap_", "idx_", "toast_", "tidx_") for what in ("read", "hit")
+)
+_OF_PAGES = ClosedColumns(OF_PAGES, _COUNTS, _ROWS)
+
+
+_PROGRESS = "counts the rows and pages that a running command has gone through"
+
+#: What of a relation of pg_catalog is closed, by its name.
+CLOSED: dict[str, tuple[ClosedColumns, ...]] = {
+    "pg_stat_activity": _columns("query", "shows the SQL text of other sessions", own_row=True),
+    "pg_subscription": _columns("subconninfo", "shows how to connect to another server, password and all"),
+    "pg_attribute": _columns(
+        "attmissingval", "keeps a value of the column's old rows", "filter", "mask", "list"
+    ),
+    "pg_class": _columns(
+        "reltuples relpages relallvisible relallfrozen",
+        "counts the rows of tables",
+        "filter",
+    ),
+    **{f"pg_stat_{scope}_tables": (*_OF_TABLES, *_HOT) for scope in ("all", "sys", "user")},
+    **{f"pg_stat_xact_{scope}_tables": (*_OF_TABLES, *_HOT) for scope in ("all", "sys", "user")},
+    **{f"pg_stat_{scope}_indexes": _OF_INDEXES for scope in ("all", "sys", "user")},
+    **{
+        f"pg_statio_{scope}_{what}": (_OF_PAGES,)
+        for scope in ("all", "sys", "user")
+        for what in ("tables", "indexes", "sequences")
+    },
+    "pg_stat_user_functions": _columns(
+        "calls total_time self_time", "counts how often a function ran", "filter"
+    ),
+    "pg_stat_xact_user_functions": _columns(
+        "calls total_time self_time", "counts how often a function ran", "filter"
+    ),
+    # Read it before and after a query, and the difference is the table.
+    "pg_stat_database": _columns(
+        """blks_read blks_hit tup_returned tup_fetched tup_inserted tup_updated tup_deleted temp_files temp_bytes
+        blk_read_time blk_write_time active_time""",
+        _COUNTS,
+        "filter",
+    ),
+    "pg_stat_io": _columns(
+        """reads read_bytes read_time writes write_bytes write_time writebacks writeback_time extends extend_bytes
+        extend_time hits evictions reuses fsyncs fsync_time""",
+        _COUNTS,
+        "filter",
+    ),
+    "pg_stat_progress_analyze": _columns(
+        "sample_blks_total sample_blks_scanned ext_stats_total ext_stats_computed", _PROGRESS, "filter"
+    ),
+    "pg_stat_progress_cluster": _columns(
+        "heap_tuples_scanned heap_tuples_written heap_blks_total heap_blks_scanned", _PROGRESS, "filter"
+    ),
+    "pg_stat_progress_copy": _columns(
+        "bytes_processed bytes_total tuples_processed tuples_excluded tuples_skipped", _PROGRESS, "filter"
+    ),
+    "pg_stat_progress_create_index": _columns(
+        "blocks_total blocks_done tuples_total tuples_done", _PROGRESS, "filter"
+    ),
+    "pg_stat_progress_vacuum": _columns(
+        """heap_blks_total heap_blks_scanned heap_blks_vacuumed max_dead_tuple_bytes dead_tuple_bytes
+        num_dead_item_ids max_dead_tuples num_dead_tuples""",
+        _PROGRESS,
+        "filter",
+    ),
+    # The next value of an identity column tells how many rows were ever inserted.
+    "pg_sequences": _columns("last_value", "tells how many rows were ever made", "filter", "mask"),
+    # A serializable transaction holds one for each row that it has read: their number is enough.
+    "pg_locks": (
+        ClosedColumns(None, "shows which rows and pages serializable transactions have read", _ROWS),
+    ),
+}
+#: An extension's view of which pages of which table are in memory.
+_OF_EXTENSIONS: dict[str, tuple[ClosedColumns, ...]] = {
+    "pg_buffercache": (ClosedColumns(None, "shows which pages of a table were read", _ROWS),),
+}
+
+
+@cache
+def closed_columns(schema: str, name: str) -> tuple[ClosedColumns, ...]:
+    """What is closed in a relation; empty for one that may be read whole (or is restricted whole).
+
+    >>> [sorted(closed.columns) for closed in closed_columns("pg_catalog", "pg_subscription")]
+    [['subconninfo']]
+    """
+    found = _OF_EXTENSIONS.get(name, ())
+    return CLOSED.get(name, ()) if schema == "pg_catalog" else found
