@@ -11,7 +11,6 @@ from guarddb.facts import functions
 from guarddb.facts.groups import GROUPS
 from guarddb.facts.system_relations import (
     CLOSED,
-    OF_PAGES,
     RESTRICTED,
     closed_columns,
     is_restricted_relation,
