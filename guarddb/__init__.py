@@ -62,7 +62,7 @@ from psycopg import (
     types as types,
 )
 
-from guarddb import errors as errors, sql as sql
+from guarddb import errors as errors, risk as risk, sql as sql
 from guarddb.decision.plan import Decision as Decision
 from guarddb.driver.connection import (
     AsyncConnection as AsyncConnection,

@@ -17,6 +17,7 @@ from guarddb.cli.check import check
 from guarddb.cli.demo import demo
 from guarddb.cli.evaluate import evaluate
 from guarddb.cli.inputs import Problem, sentence
+from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
 from guarddb.cli.shell import shell
 
@@ -37,6 +38,7 @@ for name, command in (
     ("snapshot", snapshot),
 ):
     app.command(name)(command)
+app.add_typer(risk, name="risk")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

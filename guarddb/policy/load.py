@@ -104,12 +104,18 @@ def parse_policy(data: bytes, path: str) -> PolicyProfile:
         PolicyError: see `load_policy`.
     """
     try:
-        return PolicyProfile.model_validate(_document(data, Path(path).suffix.lower()))
+        return PolicyProfile.model_validate(parse_document(data, path))
     except PolicyError as ex:
         raise ex.in_file(path) from None
 
 
-def _document(data: bytes, suffix: str) -> dict[str, Any]:
+def parse_document(data: bytes, path: str) -> dict[str, Any]:
+    """The mapping in the bytes of the YAML, JSON or TOML file at `path`.
+
+    Raises:
+        PolicyError: they hold none. The message does not name the file; `PolicyError.in_file` does.
+    """
+    suffix = Path(path).suffix.lower()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as ex:
