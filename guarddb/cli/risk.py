@@ -17,7 +17,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERDICT_STYLES = {"allow": "bold white on green", "flag": "bold black on yellow", "refuse": "bold white on red"}
+VERDICT_STYLES = {
+    "allow": "bold white on green",
+    "flag": "bold black on yellow",
+    "refuse": "bold white on red",
+}
 
 
 @app.callback()
@@ -27,7 +31,9 @@ def group() -> None:
 
 @app.command("score")
 def score(
-    event: Annotated[Path, typer.Argument(help="The event as JSON; - is standard input.", metavar="EVENT.json")],
+    event: Annotated[
+        Path, typer.Argument(help="The event as JSON; - is standard input.", metavar="EVENT.json")
+    ],
     policy: Annotated[
         str, typer.Option("--policy", "-p", help="Action policy: YAML, JSON or TOML.", metavar="FILE")
     ],
@@ -42,8 +48,7 @@ def score(
     Example: guarddb risk score event.json --policy actions.yaml
     """
     from guarddb.policy.errors import PolicyError
-    from guarddb.risk import EventError
-    from guarddb.risk import score as judge
+    from guarddb.risk import EventError, score as judge
 
     try:
         result = judge(_event(event), policy, flag_at=flag_at, refuse_at=refuse_at, explain=as_json)

@@ -63,7 +63,9 @@ def test_the_thresholds_may_be_given(run: Run, actions: Path) -> None:
         ("[" * 100_000, "not JSON"),
     ],
 )
-def test_bad_input_ends_with_two_and_a_sentence(run: Run, actions: Path, stdin: str | bytes, told: str) -> None:
+def test_bad_input_ends_with_two_and_a_sentence(
+    run: Run, actions: Path, stdin: str | bytes, told: str
+) -> None:
     answer = run("risk", "score", "-", "-p", actions, stdin=stdin)
     assert (answer.code, answer.out) == (2, "")
     assert told in answer.err

@@ -6,8 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guarddb.policy.errors import PolicyError
 from guarddb.risk.conditions import parse_condition
@@ -272,7 +271,9 @@ number_leaf = st.one_of(
 )
 numbers = st.recursive(
     number_leaf,
-    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*"]), inner).map(lambda p: f"({p[0]} {p[1]} {p[2]})"),
+    lambda inner: st.tuples(inner, st.sampled_from(["+", "-", "*"]), inner).map(
+        lambda p: f"({p[0]} {p[1]} {p[2]})"
+    ),
     max_leaves=4,
 )
 text_leaf = st.one_of(

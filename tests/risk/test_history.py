@@ -12,7 +12,9 @@ from guarddb.risk import History, score
 NOON = "2026-03-02T12:00:00Z"
 
 
-def event(agent: str = "a", size: float | None = None, table: str | None = None, at: str = NOON) -> dict[str, Any]:
+def event(
+    agent: str = "a", size: float | None = None, table: str | None = None, at: str = NOON
+) -> dict[str, Any]:
     made: dict[str, Any] = {"action": "database:table:select", "timestamp": at, "agent": {"agent_id": agent}}
     if size is not None:
         made["parameters"] = {"batch_size": size}
@@ -65,7 +67,9 @@ def test_a_table_that_was_not_touched_before() -> None:
     assert fired(history, event(table="public.salaries")) == []
 
 
-@pytest.mark.parametrize(("hour", "off"), [("05:59", True), ("06:00", False), ("22:59", False), ("23:00", True)])
+@pytest.mark.parametrize(
+    ("hour", "off"), [("05:59", True), ("06:00", False), ("22:59", False), ("23:00", True)]
+)
 def test_off_hours(hour: str, off: bool) -> None:
     history = History({"off_hours": 5})
     assert fired(history, event(at=f"2026-03-02T{hour}:00Z")) == (["off_hours"] if off else [])
@@ -91,10 +95,17 @@ def test_only_so_many_agents_are_remembered() -> None:
     history = History({"off_hours": 1}, agents=3)
     for number in range(10):
         history.remember(event(str(number)), refused=False)
-    assert [bool(history.preceding_actions({"agent_id": str(n)})) for n in (6, 7, 8, 9)] == [False, True, True, True]
+    assert [bool(history.preceding_actions({"agent_id": str(n)})) for n in (6, 7, 8, 9)] == [
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
-@pytest.mark.parametrize("rules", [{"volume": 1}, {"volume_spike": "x"}, {"volume_spike": 1.5}, {"off_hours": True}])
+@pytest.mark.parametrize(
+    "rules", [{"volume": 1}, {"volume_spike": "x"}, {"volume_spike": 1.5}, {"off_hours": True}]
+)
 def test_a_rule_that_there_is_not_is_an_error(rules: dict[str, Any]) -> None:
     with pytest.raises(PolicyError):
         History(rules)

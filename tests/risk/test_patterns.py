@@ -55,9 +55,11 @@ def test_a_pattern_that_can_mean_nothing_is_an_error(text: str) -> None:
         ActionPattern(text)
 
 
-@pytest.mark.parametrize("text", ["", "delete", "database:delete", "a::c", ":b:c", "a:b:", "a:b:c\u200b", "a:b:" + "x" * 1000])
+@pytest.mark.parametrize(
+    "text", ["", "delete", "database:delete", "a::c", ":b:c", "a:b:", "a:b:c\u200b", "a:b:" + "x" * 1000]
+)
 def test_what_is_no_action_is_an_error(text: str) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         Action(text)
 
 

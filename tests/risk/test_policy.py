@@ -77,9 +77,21 @@ def test_an_error_in_a_file_names_the_file_and_the_place(tmp_path: Path) -> None
         ({"custom_rules": []}, "custom_rules", "mapping"),
         ({"custom_rules": {"r": {"score_impact": 1}}}, "custom_rules.r.condition", "is required"),
         ({"custom_rules": {"r": {"condition": "true"}}}, "custom_rules.r.score_impact", "is required"),
-        ({"custom_rules": {"r": {"condition": "true", "score_impact": 1.5}}}, "custom_rules.r.score_impact", "whole"),
-        ({"custom_rules": {"r": {"condition": "true", "score_impact": 1, "x": 1}}}, "custom_rules.r.x", "not a key"),
-        ({"custom_rules": {"r": {"condition": "f(1)", "score_impact": 1}}}, "custom_rules.r.condition", '"f"'),
+        (
+            {"custom_rules": {"r": {"condition": "true", "score_impact": 1.5}}},
+            "custom_rules.r.score_impact",
+            "whole",
+        ),
+        (
+            {"custom_rules": {"r": {"condition": "true", "score_impact": 1, "x": 1}}},
+            "custom_rules.r.x",
+            "not a key",
+        ),
+        (
+            {"custom_rules": {"r": {"condition": "f(1)", "score_impact": 1}}},
+            "custom_rules.r.condition",
+            '"f"',
+        ),
         ({"policies": DOCUMENTED, "blocked_actions": []}, "blocked_actions", "beside policies"),
         ({"policies": []}, "policies", "mapping"),
         ({"customer_id": "acme"}, "customer_id", "not a key"),
@@ -97,7 +109,9 @@ def test_a_bad_policy_is_an_error_that_names_the_place(policy: dict[str, Any], p
 
 def test_every_problem_is_told_at_once() -> None:
     with pytest.raises(PolicyError) as caught:
-        ActionPolicy(blocked_actions="x", allowed_tools=[1], custom_rules={"r": {"condition": "", "score_impact": "a"}})
+        ActionPolicy(
+            blocked_actions="x", allowed_tools=[1], custom_rules={"r": {"condition": "", "score_impact": "a"}}
+        )
     assert len(caught.value.problems) == 4
 
 

@@ -10,10 +10,31 @@ from guarddb.risk import ActionPolicy, RiskResult, score
 DOMAINS = ["database", "mcp", "github"]
 SCOPES = ["table", "view", "schema", "s3", "pull_request"]
 VERBS = ["select", "update", "delete", "object.delete", "grant", "send", "dance", "a.b.read"]
-CLASSES = ["public", "internal", "pii", "PII", "pii_sensitive", "PHI", "health", "auth", "secret", "restricted", "", None]
+CLASSES = [
+    "public",
+    "internal",
+    "pii",
+    "PII",
+    "pii_sensitive",
+    "PHI",
+    "health",
+    "auth",
+    "secret",
+    "restricted",
+    "",
+    None,
+]
 FIELDS = ["ssn", "email", "users.email", "public.users.password", "note", "straße"]
 TOOLS = ["slack", "Postgres", "e-mail", "ﬁle"]
-PATTERNS = ["*:*:delete", "database:*", "*:*:*.delete", "mcp:s3:object.delete", "github:pull_request:*", "delete", "*"]
+PATTERNS = [
+    "*:*:delete",
+    "database:*",
+    "*:*:*.delete",
+    "mcp:s3:object.delete",
+    "github:pull_request:*",
+    "delete",
+    "*",
+]
 CONDITIONS = [
     "batch_size > 100",
     "batch_size > 100 AND target.sensitivity_level >= 3",
@@ -61,9 +82,15 @@ def an_event(draw: random.Random) -> dict[str, Any]:
             for name in some(draw, FIELDS)
         ]
     if draw.random() < 0.7:
-        event["parameters"] = {"batch_size": draw.choice([0, 1, 50, 101, 5000, None]), "amount": draw.randint(0, 99)}
+        event["parameters"] = {
+            "batch_size": draw.choice([0, 1, 50, 101, 5000, None]),
+            "amount": draw.randint(0, 99),
+        }
     if draw.random() < 0.5:
-        event["target"] = {"resource_id": "public.users", "sensitivity_level": draw.choice([0, 2, 3, 4, None])}
+        event["target"] = {
+            "resource_id": "public.users",
+            "sensitivity_level": draw.choice([0, 2, 3, 4, None]),
+        }
     if draw.random() < 0.5:
         event["preceding_actions"] = ["database:table:select"] * draw.randint(0, 4)
     if draw.random() < 0.3:
@@ -130,8 +157,10 @@ def test_what_holds_for_ten_thousand_events() -> None:
             assert isinstance(result.score, int), place
             assert sum(c.contribution for c in result.score_components) == result.score, place
             blocked = any(pattern.matches(_action(event)) for _, pattern in policy.compiled.blocked)
-            outside = bool(policy.allowed_tools) and event.get("tool_name") is not None and (
-                event["tool_name"].casefold() not in {tool.casefold() for tool in policy.allowed_tools}
+            outside = (
+                bool(policy.allowed_tools)
+                and event.get("tool_name") is not None
+                and (event["tool_name"].casefold() not in {tool.casefold() for tool in policy.allowed_tools})
             )
             assert (result.rule == "action_blocked") == (blocked or outside), place
             assert (result.verdict == "refuse") == (blocked or outside or result.score >= 85), place

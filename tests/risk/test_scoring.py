@@ -162,7 +162,9 @@ def test_a_bare_sensitive_field_counts_as_pii() -> None:
 def test_the_sensitivity_level_is_the_highest_class_touched(labels: list[str | None], level: int) -> None:
     rule = {"level": {"condition": f"target.sensitivity_level = {level}", "score_impact": 1}}
     assert "level" in rules(ask({"custom_rules": rule}, data_fields_accessed=of_class(*labels)))
-    given = ask({"custom_rules": rule}, data_fields_accessed=of_class(*labels), target={"sensitivity_level": 0})
+    given = ask(
+        {"custom_rules": rule}, data_fields_accessed=of_class(*labels), target={"sensitivity_level": 0}
+    )
     assert "level" not in rules(given)
 
 
@@ -198,7 +200,9 @@ def test_what_is_blocked_is_refused_whatever_the_score(section: str) -> None:
     result = ask(policy)
     assert (result.verdict, result.rule, result.score) == ("refuse", "action_blocked", 70)
     assert rules(result) == ["base", "calm", "blocked_floor"]
-    assert result.violations == (f'action_blocked: the action x:y:read is blocked by "x:y:READ" ({section}[0])',)
+    assert result.violations == (
+        f'action_blocked: the action x:y:read is blocked by "x:y:READ" ({section}[0])',
+    )
     assert ask(policy, "mcp:s3:object.delete").violations[0].endswith(f'"*:*:delete" ({section}[1])')
     assert ask(policy, "x:y:write").verdict == "allow"
 
@@ -297,9 +301,14 @@ def test_the_result_on_the_wire() -> None:
         "score": 70,
         "risk_level": "high",
         "verdict": "refuse",
-        "violations": ['action_blocked: the action x:y:delete is blocked by "x:y:delete" (blocked_actions[0])'],
-        "score_components": [{"rule": "base", "contribution": 35}, {"rule": "blocked_floor", "contribution": 35}],
-        "reasoning": 'x:y:delete is refused: score 70 (high) = base +35, blocked_floor +35; action_blocked: the action '
+        "violations": [
+            'action_blocked: the action x:y:delete is blocked by "x:y:delete" (blocked_actions[0])'
+        ],
+        "score_components": [
+            {"rule": "base", "contribution": 35},
+            {"rule": "blocked_floor", "contribution": 35},
+        ],
+        "reasoning": "x:y:delete is refused: score 70 (high) = base +35, blocked_floor +35; action_blocked: the action "
         'x:y:delete is blocked by "x:y:delete" (blocked_actions[0])',
         "notes": [],
     }
@@ -333,13 +342,25 @@ def test_explain_gives_the_table() -> None:
         ({"action": "x:y:read", "timestamp": 7}, "timestamp"),
         ({"action": "x:y:read", "timestamp": NOON, "parameters": []}, "parameters"),
         ({"action": "x:y:read", "timestamp": NOON, "target": "users"}, "target"),
-        ({"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": 5}}, "target.sensitivity_level"),
-        ({"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": "high"}}, "target.sensitivity_level"),
-        ({"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": True}}, "target.sensitivity_level"),
+        (
+            {"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": 5}},
+            "target.sensitivity_level",
+        ),
+        (
+            {"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": "high"}},
+            "target.sensitivity_level",
+        ),
+        (
+            {"action": "x:y:read", "timestamp": NOON, "target": {"sensitivity_level": True}},
+            "target.sensitivity_level",
+        ),
         ({"action": "x:y:read", "timestamp": NOON, "tool_name": 7}, "tool_name"),
         ({"action": "x:y:read", "timestamp": NOON, "data_fields_accessed": "ssn"}, "data_fields_accessed"),
         ({"action": "x:y:read", "timestamp": NOON, "data_fields_accessed": [7]}, "data_fields_accessed[0]"),
-        ({"action": "x:y:read", "timestamp": NOON, "data_fields_accessed": [{}]}, "data_fields_accessed[0].field"),
+        (
+            {"action": "x:y:read", "timestamp": NOON, "data_fields_accessed": [{}]},
+            "data_fields_accessed[0].field",
+        ),
         ({"action": "x:y:read", "timestamp": NOON, "preceding_actions": "x"}, "preceding_actions"),
         ({"action": "x:y:read", "timestamp": NOON, "parameters": {"Size": 1, "size": 2}}, "parameters.size"),
         ({"action": "x:y:read", "timestamp": NOON, 7: 1}, ""),

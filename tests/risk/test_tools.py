@@ -94,7 +94,11 @@ async def test_the_context_manager_in_a_coroutine() -> None:
 
 
 def test_the_calls_arguments_are_the_events_parameters() -> None:
-    policy = {"custom_rules": {"bulk": {"condition": "batch_size > 100 AND repo = 'x' AND extra = 1", "score_impact": 90}}}
+    policy = {
+        "custom_rules": {
+            "bulk": {"condition": "batch_size > 100 AND repo = 'x' AND extra = 1", "score_impact": 90}
+        }
+    }
 
     class Tools:
         @guard_tool(ACTION, policy=policy, parameters={"repo": "unset"})
