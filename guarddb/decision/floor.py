@@ -8,26 +8,28 @@ from typing import Any
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
+from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, nodes
 
 #: Objects whose DROP takes data with it. A type or an extension takes the columns of it, a schema all that is in it.
 _HOLDS_DATA = frozenset(
     [
-        "OBJECT_TABLE",
-        "OBJECT_MATVIEW",
-        "OBJECT_FOREIGN_TABLE",
-        "OBJECT_SEQUENCE",
-        "OBJECT_SCHEMA",
-        "OBJECT_TYPE",
-        "OBJECT_DOMAIN",
-        "OBJECT_EXTENSION",
-        "OBJECT_DATABASE",
-        "OBJECT_TABLESPACE",
-        "OBJECT_FOREIGN_SERVER",
-        "OBJECT_FDW",
-        "OBJECT_COLUMN",
-        "OBJECT_ATTRIBUTE",
+        "table",
+        "materialized view",
+        "foreign table",
+        "sequence",
+        "schema",
+        "type",
+        "domain",
+        "extension",
+        "database",
+        "tablespace",
+        "foreign server",
+        "foreign data wrapper",
+        "column",
+        "attribute",
+        "owned",
     ]
 )
 #: Settings a session may never change, besides those the profile's own row filters read.
@@ -45,27 +47,36 @@ _PROTECTED = frozenset(
 _READING = frozenset(("standard_conforming_strings", "backslash_quote"))
 _ENCODING = frozenset(("client_encoding", "names"))
 _ROLE = frozenset(("role", "session_authorization"))
-_CODE = {
-    "CreateFunctionStmt": "CREATE FUNCTION or PROCEDURE",
-    "RuleStmt": "CREATE RULE",
-    "CreateTrigStmt": "CREATE TRIGGER",
-    "CreateEventTrigStmt": "CREATE EVENT TRIGGER",
-    "AlterEventTrigStmt": "ALTER EVENT TRIGGER",
-    "CreatePLangStmt": "CREATE LANGUAGE",
-    "CreateTransformStmt": "CREATE TRANSFORM",
-    "CreateCastStmt": "CREATE CAST",
-    "CreateOpClassStmt": "CREATE OPERATOR CLASS",
-    "AlterFunctionStmt": "ALTER FUNCTION",
-    "CreateAmStmt": "CREATE ACCESS METHOD",
-    "CreateExtensionStmt": "CREATE EXTENSION",
-    "LoadStmt": "LOAD",
-}
+#: What stores code for later, or says which code is run.
+_STORES_CODE = frozenset(
+    (
+        ("alter", "event trigger"),
+        ("alter", "function"),
+        ("create", "access method"),
+        ("create", "aggregate"),
+        ("create", "cast"),
+        ("create", "event trigger"),
+        ("create", "extension"),
+        ("create", "function"),
+        ("create", "language"),
+        ("create", "operator"),
+        ("create", "operator class"),
+        ("create", "rule"),
+        ("create", "transform"),
+        ("create", "trigger"),
+        ("load", "library"),
+    )
+)
+_CODE_SHOWN = {"create function": "CREATE FUNCTION or PROCEDURE", "load library": "LOAD"}
 
 
 def destructive_ddl(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
-    """DROP of anything that holds data, DROP COLUMN, TRUNCATE."""
-    for command, fields in _utilities(statement):
-        what = _destroys(command, fields)
+    """DROP of anything that holds data, DROP COLUMN, TRUNCATE.
+
+    `DROP TABLE IF EXISTS t` -> refused; `DROP VIEW v` -> passes; `DROP VIEW v CASCADE` -> refused
+    """
+    for definition in statement.definitions:
+        what = _destroys(definition)
         if what is not None:
             yield Refusal(
                 "destructive_ddl",
@@ -74,26 +85,18 @@ def destructive_ddl(statement: Statement, policy: CompiledPolicy) -> Iterator[Re
             )
 
 
-def _destroys(command: str, fields: Node) -> str | None:
-    if command == "TruncateStmt":
+def _destroys(definition: Definition) -> str | None:
+    if definition.verb == "truncate":
         return "TRUNCATE"
-    if command in ("DropdbStmt", "DropTableSpaceStmt", "DropOwnedStmt"):
-        return {"DropdbStmt": "DROP DATABASE", "DropTableSpaceStmt": "DROP TABLESPACE"}.get(
-            command, "DROP OWNED"
-        )
-    if command == "DropStmt":
-        kind = fields.get("removeType", "")
-        name = kind.removeprefix("OBJECT_").replace("_", " ").replace("MATVIEW", "MATERIALIZED VIEW")
-        if kind in _HOLDS_DATA:
+    if definition.verb == "drop":
+        name = definition.object.upper()
+        if definition.object in _HOLDS_DATA:
             return f"DROP {name}"
-        if fields.get("behavior") == "DROP_CASCADE":
+        if definition.fields.get("behavior") == "DROP_CASCADE":
             return f"DROP {name} … CASCADE"
-    if command == "AlterTableStmt":
-        for wrapped in fields.get("cmds", ()):
-            subtype = wrapped["AlterTableCmd"].get("subtype", "")
-            if subtype in ("AT_DropColumn", "AT_DropColumnRecurse"):
-                return "DROP COLUMN" if fields.get("objtype") != "OBJECT_TYPE" else "DROP ATTRIBUTE"
-    if command == "DiscardStmt" and fields.get("target") == "DISCARD_TEMP":
+    if any(part.verb == "drop column" for part in definition.parts):
+        return "DROP COLUMN" if definition.object != "type" else "DROP ATTRIBUTE"
+    if definition.verb == "discard" and definition.fields.get("target") == "DISCARD_TEMP":
         return "DISCARD TEMP"
     return None
 
@@ -130,36 +133,35 @@ def whereless_write(statement: Statement, policy: CompiledPolicy) -> Iterator[Re
 
 def anonymous_code(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """DO blocks; and, when the profile restricts data, everything that stores code for later."""
-    for command, fields in _utilities(statement):
-        if command == "DoStmt":
+    for definition in statement.definitions:
+        if definition.verb == "do":
             yield Refusal(
                 "anonymous_code",
                 "DO runs code that cannot be judged",
                 "Write the statements of the block one by one.",
             )
-        stored = _CODE.get(command)
-        if command == "DefineStmt" and fields.get("kind") in (
-            "OBJECT_OPERATOR",
-            "OBJECT_AGGREGATE",
-            "OBJECT_TYPE",
-        ):
-            stored = "CREATE " + fields["kind"].removeprefix("OBJECT_")
-        if stored is not None and policy.restricts_data:
+        if not policy.restricts_data:
+            continue
+        key = (definition.verb, definition.object)
+        # (A type by DEFINE is a base type, made of C functions.)
+        if key in _STORES_CODE or (key == ("create", "type") and definition.command == "DefineStmt"):
+            shown = _CODE_SHOWN.get(" ".join(key), definition.shown)
             yield Refusal(
                 "anonymous_code",
-                f"{stored} stores code that would run outside this policy",
+                f"{shown} stores code that would run outside this policy",
                 "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
             )
 
 
 def session_settings(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
     """search_path, role and the settings that hold the guard's walls up, by SET, RESET, DISCARD, ALTER or set_config()."""
-    for command, fields in _utilities(statement):
+    for definition in statement.definitions:
+        command, fields = definition.command, definition.fields
         if command == "VariableSetStmt":
             yield from _variable(fields, policy)
         elif command in ("AlterRoleSetStmt", "AlterDatabaseSetStmt", "AlterSystemStmt"):
             yield from _variable(fields.get("setstmt", {}), policy)
-        elif command == "AlterFunctionStmt":
+        elif command in ("AlterFunctionStmt", "CreateFunctionStmt"):
             for _, node in nodes(fields):
                 if "kind" in node and str(node.get("kind", "")).startswith("VAR_"):
                     yield from _variable(node, policy)
@@ -231,8 +233,9 @@ def _setting(name: str, policy: CompiledPolicy) -> Iterator[Refusal]:
 
 def copy_files(statement: Statement) -> Refusal | None:
     """COPY to or from a file or a program of the server. No profile lifts this one."""
-    for command, fields in _utilities(statement):
-        if command == "CopyStmt" and (fields.get("is_program") or "filename" in fields):
+    for definition in statement.definitions:
+        fields = definition.fields
+        if definition.verb == "copy" and (fields.get("is_program") or "filename" in fields):
             what = "a program" if fields.get("is_program") else "a file"
             return Refusal(
                 "forbidden_function",
@@ -240,17 +243,6 @@ def copy_files(statement: Statement) -> Refusal | None:
                 "Use COPY … TO STDOUT or COPY … FROM STDIN.",
             )
     return None
-
-
-def _utilities(statement: Statement) -> list[tuple[str, Node]]:
-    """The utility statement, and those inside CREATE SCHEMA and CREATE RULE."""
-    if statement.ddl is None:
-        return []
-    command, fields = statement.ddl
-    found = [(command, fields)]
-    if command in ("CreateSchemaStmt", "RuleStmt"):
-        found += [(name, node) for name, node in nodes(fields) if name.endswith("Stmt") and name[0].isupper()]
-    return found
 
 
 def _constant_argument(call: Node | None) -> str | None:

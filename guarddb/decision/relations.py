@@ -7,30 +7,24 @@ from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import closed_columns, is_restricted_relation
+from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement
 from guarddb.tree import Node
 
 #: Foreign servers (a loop back to this very database brings its rows under other names), replication, copies of a database.
 _OUTSIDE = frozenset(
     (
-        "CreateForeignServerStmt",
-        "AlterForeignServerStmt",
-        "CreateForeignTableStmt",
-        "ImportForeignSchemaStmt",
-        "CreateUserMappingStmt",
-        "AlterUserMappingStmt",
-        "CreateFdwStmt",
-        "AlterFdwStmt",
-        "CreatePublicationStmt",
-        "AlterPublicationStmt",
-        "CreateSubscriptionStmt",
-        "AlterSubscriptionStmt",
-        "CreatedbStmt",
+        "foreign server",
+        "foreign table",
+        "foreign schema",
+        "user mapping",
+        "foreign data wrapper",
+        "publication",
+        "subscription",
+        "database",
     )
 )
-_ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
 
 
 def relations(case: Case) -> Refusal | None:
@@ -56,33 +50,30 @@ def relations(case: Case) -> Refusal | None:
 
 def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | None:
     """ALTER SCHEMA … RENAME: rules are about names, and every table of the schema would get another."""
-    if statement.ddl is None or not policy.restricts_data:
+    if not statement.definitions or not policy.restricts_data:
         return None
-    command, fields = statement.ddl
-    if _shadows_a_type(statement):
+    definition = statement.definitions[0]
+    if _shadows_a_type(statement, definition):
         return Refusal(
             "table_denied",
             "a temporary relation or type with the name of a built-in type would stand in for it",
             "Give it another name.",
         )
-    if command in _OUTSIDE:
+    command, what = definition.command, definition.object
+    if what in _OUTSIDE and definition.verb in ("create", "alter", "import") and command not in _SETTINGS:
         return Refusal(
             "table_denied",
             f"{statement.operation} would bring rows past this policy, from outside or to the outside",
             "Work with the tables of this database.",
         )
-    owner = command == "AlterTableStmt" and any(
-        w["AlterTableCmd"].get("subtype") == "AT_ChangeOwner" for w in fields.get("cmds", ())
-    )
-    if command in _ROLES or owner:
+    if command in _ROLES or any(part.verb == "change owner" for part in definition.parts):
         return Refusal(
             "role_change",
             f"{statement.operation} would change whose rights apply",
             "Work with the role you are connected as.",
         )
-    renames = command == "RenameStmt" and fields.get("renameType") == "OBJECT_SCHEMA"
-    moves = command in ("AlterObjectSchemaStmt", "AlterExtensionContentsStmt") and "relation" not in fields
-    if not renames and not (moves and fields.get("objectType") == "OBJECT_EXTENSION"):
+    renames = definition.verb == "rename" and what == "schema"
+    if not renames and not (what == "extension" and _moves_members(definition)):
         return None
     return Refusal(
         "table_denied",
@@ -91,21 +82,25 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
     )
 
 
-def _shadows_a_type(statement: Statement) -> bool:
+_ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
+#: ALTER DATABASE, which is about the database's own settings.
+_SETTINGS = frozenset(("AlterDatabaseStmt", "AlterDatabaseSetStmt", "AlterDatabaseRefreshCollStmt"))
+
+
+def _moves_members(definition: Definition) -> bool:
+    return definition.verb == "move" or definition.command == "AlterExtensionContentsStmt"
+
+
+def _shadows_a_type(statement: Statement, definition: Definition) -> bool:
     """The temporary schema is searched for types first, and every relation is a type as well."""
     for reference in statement.references:
         if reference.mode == "ddl" and facts.builtin_type(reference.node.get("relname", "")) is not None:
             temporary = reference.node.get("relpersistence") == "t"
             if temporary or str(reference.node.get("schemaname", "")).startswith("pg_temp"):
                 return True
-    if statement.ddl is None or statement.ddl[0] not in (
-        "CreateEnumStmt",
-        "CreateDomainStmt",
-        "CreateRangeStmt",
-    ):
+    if definition.verb != "create" or definition.object not in ("type", "domain"):
         return False
-    named = statement.ddl[1].get("typeName") or statement.ddl[1].get("domainname") or []
-    return any(name.startswith("pg_temp") for name in string_list(named))
+    return any(schema is not None and schema.startswith("pg_temp") for schema, _ in definition.names)
 
 
 def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal, TypeAlias
 
+from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Relation
 from guarddb.tree import Node
 from guarddb.vocabulary import Kind
@@ -293,6 +294,7 @@ class Statement:
         "calls",
         "command",
         "ddl",
+        "definitions",
         "end",
         "fields",
         "inner",
@@ -337,6 +339,8 @@ class Statement:
         self.analyzes = False
         #: the utility statement's (name, fields), through EXPLAIN and the like, when there is one to judge
         self.ddl: tuple[str, Node] | None = None
+        #: the same as facts, with what stands inside CREATE SCHEMA and CREATE RULE
+        self.definitions: tuple[Definition, ...] = ()
         #: the statement that really runs, looked at through EXPLAIN, PREPARE, DECLARE, COPY, CREATE TABLE AS
         self.inner: list[str] = []
         self.transaction: str | None = None

@@ -64,7 +64,7 @@ def _possible(
             )
     if reference.mode == "ddl":
         command, fields = statement.ddl or ("", {})
-        if brings_under_another_name(command, fields):
+        if statement.definitions and brings_under_another_name(statement.definitions[0]):
             return unsafe(reference, "its rows would come under another name")
         if rules.filters and (what := _evaluates(command, fields)) is not None:
             return unsafe(

@@ -11,6 +11,7 @@ from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Refusal
+from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement
@@ -131,12 +132,16 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
     """Definitions that would bring a masked column, or its relation, under another name."""
     if statement.ddl is None or "ddl" not in statement.kinds:
         return None
-    command, fields = statement.ddl
-    if command in ("CreateTableAsStmt", "ViewStmt", "GrantStmt", "CommentStmt", "SecLabelStmt"):
+    definition = statement.definitions[0]
+    fields = definition.fields
+    stores_a_query = definition.command in ("CreateTableAsStmt", "ViewStmt")
+    if stores_a_query or definition.verb in ("grant", "revoke", "comment", "label"):
         return None
     named = _names_in(fields)
     for reference in touched:
-        if reference.mode != "ddl" or (command == "CreateStmt" and reference.node is fields.get("relation")):
+        if reference.mode != "ddl" or (
+            definition.command == "CreateStmt" and reference.node is fields.get("relation")
+        ):
             continue  # (A table that is about to be holds nothing; what its expressions do is judged by their columns.)
         masks = governance.rules(reference).masks
         for column in masks:
@@ -146,7 +151,7 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
                     f'masked column "{reference.qualified_name}.{column}" may not be named in a definition',
                     "Leave the masked column out of the definition.",
                 )
-        if brings_under_another_name(command, fields):
+        if brings_under_another_name(definition):
             return Refusal(
                 "masked_column_rename",
                 f'this would bring the rows of "{reference.qualified_name}", which has masked columns, under another name',
@@ -155,18 +160,15 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
     return None
 
 
-def brings_under_another_name(command: str, fields: Node) -> bool:
+def brings_under_another_name(definition: Definition) -> bool:
     """RENAME of a relation, SET SCHEMA, ATTACH PARTITION, INHERIT."""
-    if command == "RenameStmt":
-        return (
-            fields.get("renameType") != "OBJECT_COLUMN" and fields.get("renameType") != "OBJECT_TABCONSTRAINT"
-        )
-    if command == "AlterObjectSchemaStmt":
-        return True
-    if command == "AlterTableStmt":
-        moves = ("AT_AttachPartition", "AT_DetachPartition", "AT_AddInherit", "AT_DropInherit", "AT_AddOf")
-        return any(w["AlterTableCmd"].get("subtype") in moves for w in fields.get("cmds", ()))
-    return False
+    if definition.verb == "rename":
+        return definition.object not in ("column", "table constraint")
+    return definition.verb == "move" or any(part.verb in _MOVES for part in definition.parts)
+
+
+#: Parts of ALTER TABLE that change which rows a name means.
+_MOVES = frozenset(("attach partition", "detach partition", "add inherit", "drop inherit", "add of"))
 
 
 def _names_in(tree: Node) -> set[str]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guarddb.facts import functions
+from guarddb.sql.analysis.definitions import definitions
 from guarddb.sql.analysis.expressions import NotJudged
 from guarddb.sql.analysis.scope import Scope
 from guarddb.sql.analysis.writes import Analysis, UnknownNode
@@ -103,6 +104,8 @@ def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mappi
     statement.end = statement.location + raw.get("stmt_len", 0)
     reader = _Reader(statement, Analysis(statement, catalog), names)
     reader.read(wrapper, top=True)
+    if statement.ddl is not None:
+        statement.definitions = definitions(*statement.ddl)
     return statement
 
 
