@@ -9,6 +9,7 @@ from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import closed_columns, is_restricted_relation
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement
 from guarddb.tree import Node
 
