@@ -19,6 +19,7 @@ from guarddb.cli.evaluate import evaluate
 from guarddb.cli.inputs import Problem, sentence
 from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
+from guarddb.cli.serve import serve
 from guarddb.cli.shell import shell
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ for name, command in (
     ("shell", shell),
     ("schema", schema),
     ("snapshot", snapshot),
+    ("serve", serve),
 ):
     app.command(name)(command)
 app.add_typer(risk, name="risk")

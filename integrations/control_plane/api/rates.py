@@ -1,0 +1,82 @@
+"""How many requests a key may send, and how fast wrong keys may be tried."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from limits import RateLimitItem
+from sqlalchemy import delete, text
+
+from ..errors import TooManyRequests
+from ..settings import rate
+from ..store.database import Database
+from ..store.tables import RateCounter
+
+#: Wrong keys that one address may show in a minute before it is asked to wait.
+_WRONG_KEYS = rate("20/minute")
+
+_COUNT = text(
+    'INSERT INTO rate_counters (bucket, "window", count) VALUES (:bucket, :window, 1) '
+    'ON CONFLICT (bucket, "window") DO UPDATE SET count = rate_counters.count + 1 RETURNING count'
+)
+
+
+class Rates:
+    """Counts requests in windows. The servers of one PostgreSQL database count together."""
+
+    def __init__(self, database: Database, limit: str) -> None:
+        self._database = database
+        self._limit = rate(limit)
+        self._lock = threading.Lock()
+        self._counts: dict[tuple[str, int], int] = {}
+        self._swept = 0.0
+
+    def request(self, key_id: str) -> None:
+        """Count a request. Raises TooManyRequests, with Retry-After."""
+        window, wait = self._window(self._limit)
+        count = self._count_shared if self._database.shared else self._count_here
+        if count(key_id, window) > self._limit.amount:
+            _refuse(f"this key may send {self._limit.amount} requests per {_unit(self._limit)}", wait)
+
+    def wrong_key(self, address: str) -> None:
+        """Count a wrong key. Raises TooManyRequests once the address has shown too many."""
+        window, wait = self._window(_WRONG_KEYS)
+        if self._count_here(f"wrong:{address}", window) > _WRONG_KEYS.amount:
+            _refuse("too many wrong keys from this address", wait)
+
+    def _window(self, limit: RateLimitItem) -> tuple[int, int]:
+        """The number of the window that is now, and the whole seconds until it ends."""
+        length = limit.get_expiry()
+        now = time.time()
+        number = int(now // length)
+        return number, max(1, int((number + 1) * length - now) + 1)
+
+    def _count_here(self, bucket: str, window: int) -> int:
+        with self._lock:
+            now = time.monotonic()
+            if now - self._swept > 60:
+                self._swept = now
+                # Windows of other lengths have other numbers; those of the last minute are all that is asked for.
+                self._counts = {key: count for key, count in self._counts.items() if key[1] >= window - 1}
+            count = self._counts[bucket, window] = self._counts.get((bucket, window), 0) + 1
+            return count
+
+    def _count_shared(self, bucket: str, window: int) -> int:
+        with self._database.engine.begin() as connection:
+            # A count that a crash loses costs nobody anything; waiting for the disk would cost every request.
+            connection.execute(text("SET LOCAL synchronous_commit = off"))
+            count: int = connection.execute(_COUNT, {"bucket": bucket, "window": window}).scalar_one()
+            if count == 1:
+                stale = (RateCounter.bucket == bucket) & (RateCounter.window < window)
+                connection.execute(delete(RateCounter).where(stale))
+        return count
+
+
+def _unit(limit: RateLimitItem) -> str:
+    length = limit.get_expiry()
+    return {1: "second", 60: "minute", 3600: "hour", 86400: "day"}.get(length, f"{length} seconds")
+
+
+def _refuse(message: str, wait: int) -> None:
+    raise TooManyRequests(f"{message}; try again in {wait} s", headers={"Retry-After": str(wait)})

@@ -1,0 +1,364 @@
+"""The bodies of requests and answers, beside the profile itself, which is guarddb's own model."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeVar
+
+from fastapi import Query
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+
+from ..errors import InvalidRequest
+
+Row = TypeVar("Row")
+
+#: Refers to the profile's schema, which `openapi.py` puts into the document.
+ProfileBody = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/PolicyProfileInput"})]
+
+
+def _label(text: str) -> str:
+    if any(ord(each) < 32 or ord(each) == 127 for each in text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+Label = Annotated[
+    str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(_label)
+]
+PageSize = Annotated[int, Query(ge=1, le=100, description="How many items to return.")]
+PageToken = Annotated[str | None, Query(max_length=200, description="`next_page_token` of the page before.")]
+
+
+class Body(BaseModel):
+    """What requests send: no unknown fields, no types bent into others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(BaseModel):
+    code: str
+    message: str
+
+
+class ErrorBody(BaseModel):
+    """What every failed request answers."""
+
+    error: ErrorDetail
+
+
+class EvaluationRequest(Body):
+    """A statement, and exactly one of `policy_id` (a stored profile) and `policy` (a draft, whose name may be missing)."""
+
+    sql: Annotated[str, Field(min_length=1, max_length=100_000, strict=True)]
+    policy_id: str | None = None
+    policy: Annotated[
+        dict[str, Any] | None,
+        WithJsonSchema({"anyOf": [{"$ref": "#/components/schemas/PolicyProfileDraft"}, {"type": "null"}]}),
+    ] = None
+
+
+class MaskedColumn(BaseModel):
+    column: str
+    kind: Literal["redact", "null", "hash"]
+
+
+class DecisionBody(BaseModel):
+    """What would happen to the statement, and why."""
+
+    model_config = ConfigDict(extra="allow")
+    verdict: Literal["allow", "block", "mask", "row-filter"]
+    rule: str
+    reason: str
+    hint: str = ""
+    masked_columns: list[MaskedColumn]
+    row_filter_predicate: str = ""
+    rewritten_sql: str = ""
+    notes: list[str] = []
+
+
+class LintRequest(Body):
+    """A migration script; `database_id` is accepted and changes nothing."""
+
+    sql: Annotated[str, Field(min_length=1, max_length=100_000, strict=True)]
+    database_id: str | None = None
+
+
+class Finding(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    severity: str
+    rule: str
+    message: str
+    statement: str = ""
+    hint: str | None = None
+
+
+class LintBody(BaseModel):
+    safe: bool
+    findings: list[Finding]
+
+
+class AgentInput(Body):
+    """An agent and the profile it is bound to. `policy_profile_id` is another spelling of `policy_id`."""
+
+    name: Label
+    policy_id: str | None = None
+    policy_profile_id: str | None = None
+    expires_at: AwareDatetime | None = Field(None, description="When its key stops to work.")
+
+    @property
+    def bound_to(self) -> str:
+        """The profile's identifier. Raises InvalidRequest unless there is exactly one."""
+        if (self.policy_id is None) == (self.policy_profile_id is None):
+            raise InvalidRequest("policy_id: is required; it names the profile that the agent is bound to")
+        return self.policy_id or self.policy_profile_id or ""
+
+
+class AgentChange(Body):
+    """What is to change; what is left out stays."""
+
+    name: Label | None = None
+    policy_id: str | None = None
+    status: Literal["active", "disabled"] | None = None
+
+
+class AgentBody(BaseModel):
+    id: str
+    project_id: str
+    name: str
+    policy_id: str
+    status: Literal["active", "disabled"]
+    created_at: datetime
+    updated_at: datetime
+
+
+class AgentList(BaseModel):
+    agents: list[AgentBody]
+    next_page_token: str = ""
+
+
+class AgentWithKey(AgentBody):
+    """An agent and its key, which is shown this once."""
+
+    key_id: str
+    key: str
+
+
+class RotateRequest(Body):
+    """How long the old key stays valid beside the new one."""
+
+    overlap_seconds: Annotated[int, Field(ge=0, le=30 * 86_400, strict=True)] = 0
+
+
+class KeyInput(Body):
+    """A key for people and programs; agents get theirs with the agent."""
+
+    name: Label
+    role: Literal["admin", "approver", "viewer"]
+    expires_at: AwareDatetime | None = None
+
+
+class KeyBody(BaseModel):
+    id: str
+    project_id: str
+    name: str
+    role: Literal["admin", "approver", "viewer", "agent"]
+    agent_id: str | None
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyList(BaseModel):
+    keys: list[KeyBody]
+
+
+class KeyWithText(KeyBody):
+    """A key and its text, which is shown this once."""
+
+    key: str
+
+
+class ApprovalInput(Body):
+    """A statement that shall wait for a person. What it holds is shown to that person and kept as it is."""
+
+    id: Annotated[str, Field(pattern=r"^apr_[A-Za-z0-9_-]{1,64}$")] | None = None
+    sql: Annotated[str, Field(min_length=1, max_length=1_000_000)]
+    kind: Annotated[str, Field(max_length=64)] = "other"
+    tables: Annotated[list[str], Field(max_length=1_000)] = []
+    rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    rows_are: Literal["counted", "estimated"] | None = None
+    parameters: Any = None
+    findings: Annotated[list[Any], Field(max_length=1_000)] = []
+    sample: Any = None
+    agent: Annotated[str, Field(max_length=256)] | None = None
+    policy_id: Annotated[str, Field(max_length=80)] | None = None
+    policy_version: Annotated[str, Field(max_length=80)] | None = None
+    policy_name: Annotated[str, Field(max_length=200)] | None = None
+    requested_at: AwareDatetime | None = Field(
+        None, description="The session's clock; the server uses its own."
+    )
+    expires_at: AwareDatetime | None = Field(
+        None, description="The session's clock; the server uses its own."
+    )
+    timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 300
+
+
+class ApprovalDecision(Body):
+    """Why."""
+
+    reason: Annotated[str, Field(max_length=2_000)] | None = None
+
+
+class ApprovalReport(Body):
+    """What became of the statement; `expired`: the session no longer waits."""
+
+    status: Literal["executed", "failed", "expired"]
+    rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    error: Annotated[str, Field(max_length=2_000)] | None = None
+
+
+class ApprovalBody(BaseModel):
+    model_config = ConfigDict(extra="allow")
+    id: str
+    project_id: str
+    agent_id: str | None
+    sql: str
+    kind: str
+    tables: list[str]
+    rows: int | None
+    findings: list[Any]
+    status: Literal["pending", "approved", "rejected", "expired", "executed", "failed"]
+    requested_at: datetime
+    expires_at: datetime
+    decided_at: datetime | None
+    decided_by: str | None
+    reason: str | None
+    outcome: Any
+
+
+class ApprovalList(BaseModel):
+    approvals: list[ApprovalBody]
+    next_page_token: str = ""
+
+
+class ProjectInput(Body):
+    name: Label
+    id: Annotated[str, Field(pattern=r"^prj_[A-Za-z0-9_-]{1,64}$")] | None = None
+
+
+class ProjectBody(BaseModel):
+    id: str
+    name: str
+    created_at: datetime
+
+
+class ProjectWithKey(ProjectBody):
+    """A project and its first admin key, which is shown this once."""
+
+    key_id: str
+    key: str
+
+
+class CatalogState(BaseModel):
+    digest: str
+    pushed_at: datetime
+    pushed_by: str
+
+
+class DecisionEntry(Body):
+    """One decision of a session. Further fields are kept."""
+
+    model_config = ConfigDict(extra="allow")
+    at: AwareDatetime
+    verdict: Annotated[str, Field(max_length=16)]
+    rule: Annotated[str, Field(max_length=64)]
+
+
+class DecisionUpload(Body):
+    """Decisions of one agent's sessions, oldest first."""
+
+    entries: Annotated[list[DecisionEntry], Field(min_length=1, max_length=1_000)]
+    dropped: Annotated[int, Field(ge=0)] = Field(0, description="Entries that were lost before these.")
+
+
+class WebhookInput(Body):
+    url: Annotated[str, Field(min_length=1, max_length=2_000)]
+    events: Annotated[list[str], Field(max_length=20)] = []
+    format: Literal["json", "slack"] = "json"
+
+
+class WebhookBody(BaseModel):
+    id: str
+    project_id: str
+    url: str
+    events: list[str]
+    format: Literal["json", "slack"]
+    created_at: datetime
+
+
+class WebhookList(BaseModel):
+    webhooks: list[WebhookBody]
+
+
+class WebhookWithSecret(WebhookBody):
+    """A webhook and the secret that its deliveries are signed with, which is shown this once."""
+
+    secret: str
+
+
+#: The documented failures of a route, by status.
+_FAILURES = {
+    400: "The request is not valid; the message names the field.",
+    401: "There is no key, or it is not valid.",
+    403: "The key's role does not allow it, its agent is disabled, or a limit of the server is used up.",
+    404: "There is no such thing in this project.",
+    409: "It contradicts what is there.",
+    412: "It was changed in the meantime.",
+    413: "The body is too large.",
+    422: "The request is not valid; the message names the field.",
+    429: "Too many requests; Retry-After says when to come back.",
+}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What a route may answer instead, for the OpenAPI document; 401, 403 and 429 may come from every one."""
+    return {
+        status: {"model": ErrorBody, "description": _FAILURES[status]}
+        for status in sorted({401, 403, 429, *statuses})
+    }
+
+
+def token_of(identifier: str) -> str:
+    """The page token that continues after an item."""
+    return base64.urlsafe_b64encode(identifier.encode()).decode().rstrip("=")
+
+
+def after(token: str | None) -> str | None:
+    """The identifier that a page token stands for. Raises InvalidRequest."""
+    if token is None:
+        return None
+    try:
+        padded = token.encode() + b"=" * (-len(token) % 4)
+        text = base64.b64decode(padded, altchars=b"-_", validate=True).decode()
+        if not text.isprintable() or not text.isascii() or len(text) > 80:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise InvalidRequest("page_token: is not one that this server gave") from None
+    return text
+
+
+def listed(
+    name: str,
+    rows: Sequence[Row],
+    size: int,
+    wire: Callable[[Row], dict[str, Any]],
+    identifier: Callable[[Row], str],
+) -> dict[str, Any]:
+    """A page of a list: `rows` are one more than were asked for where there is a next page."""
+    answer: dict[str, Any] = {name: [wire(row) for row in rows[:size]]}
+    if len(rows) > size:
+        answer["next_page_token"] = token_of(identifier(rows[size - 1]))
+    return answer

@@ -1,0 +1,146 @@
+"""Server-sent events: a changed profile, a disabled agent, a decided approval, within a second."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import StreamingResponse
+
+from ..broker import Broker, Told
+from ..errors import Forbidden
+from ..store import approvals, policies
+from ..store.keys import Principal
+from .access import ReaderOrAgent, ServerDep
+from .shapes import failures
+
+router = APIRouter(tags=["events"])
+
+#: Seconds between two comments on a stream where nothing happens, so that both ends notice a dead connection.
+HEARTBEAT = 15.0
+LastEventId = Annotated[str | None, Header(description="The last event that the client has had.")]
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}, "description": "The stream."}
+}
+
+
+def _message(event: Told) -> bytes:
+    return f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n".encode()
+
+
+async def _events(
+    broker: Broker, project_id: str, wants: Callable[[Told], bool], last: str | None
+) -> AsyncIterator[bytes]:
+    subscription = broker.subscribe(project_id, wants)
+    try:
+        yield b"retry: 1000\n: guarddb\n\n"
+        seen = int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
+        if seen is not None:
+            for event in await asyncio.to_thread(broker.since, project_id, seen):
+                seen = event.seq
+                if wants(event):
+                    yield _message(event)
+        while True:
+            try:
+                told = await asyncio.wait_for(subscription.queue.get(), HEARTBEAT)
+            except TimeoutError:
+                yield b": still here\n\n"
+                continue
+            if told is None:
+                return
+            if seen is None or told.seq > seen:
+                yield _message(told)
+            if told.kind == "agent_disabled" and told.topic == getattr(wants, "agent_id", None):
+                return
+    finally:
+        broker.unsubscribe(subscription)
+
+
+def _stream(
+    broker: Broker, caller: Principal, wants: Callable[[Told], bool], last: str | None
+) -> StreamingResponse:
+    if caller.agent_id is not None:
+        wants.agent_id = caller.agent_id  # type: ignore[attr-defined]
+    return StreamingResponse(
+        _events(broker, caller.project_id, wants, last),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+@router.get(
+    "/v1/projects/{project_id}/policies/{policy_id}/events",
+    operation_id="streamPolicyEvents",
+    response_class=StreamingResponse,
+    responses={**_STREAM, **failures(404)},
+)
+def policy_events(
+    project_id: str,
+    policy_id: str,
+    caller: ReaderOrAgent,
+    server: ServerDep,
+    last_event_id: LastEventId = None,
+) -> StreamingResponse:
+    """`policy_updated`, `policy_deleted`, and to an agent its own `agent_disabled`, `agent_enabled`, `agent_updated`."""
+    with server.database.read() as session:
+        policies.find(session, project_id, policy_id)
+    if caller.role == "agent" and caller.agent_policy_id != policy_id:
+        raise Forbidden("an agent follows the profile that it is bound to, and no other")
+    topics = {policy_id, caller.agent_id}
+
+    def wants(event: Told) -> bool:
+        return event.topic in topics
+
+    return _stream(server.broker, caller, wants, last_event_id)
+
+
+@router.get(
+    "/v1/projects/{project_id}/events",
+    operation_id="streamProjectEvents",
+    response_class=StreamingResponse,
+    responses={**_STREAM, **failures(404)},
+)
+def project_events(
+    project_id: str, caller: ReaderOrAgent, server: ServerDep, last_event_id: LastEventId = None
+) -> StreamingResponse:
+    """Everything that happens in the project; to an agent what concerns it: its profile, itself, its approvals."""
+    agent_id = caller.agent_id
+    bound = caller.agent_policy_id
+
+    def wants(event: Told) -> bool:
+        nonlocal bound
+        if agent_id is None:
+            return True
+        if event.topic == agent_id:
+            bound = event.data.get("policy", bound)  # it was bound to another profile
+            return True
+        return event.topic == bound or event.data.get("agent_id") == agent_id
+
+    return _stream(server.broker, caller, wants, last_event_id)
+
+
+@router.get(
+    "/v1/projects/{project_id}/approvals/{approval_id}/events",
+    operation_id="streamApprovalEvents",
+    response_class=StreamingResponse,
+    responses={**_STREAM, **failures(404)},
+)
+def approval_events(
+    project_id: str,
+    approval_id: str,
+    request: Request,
+    caller: ReaderOrAgent,
+    server: ServerDep,
+    last_event_id: LastEventId = None,
+) -> StreamingResponse:
+    """What becomes of one approval. Read the approval itself after the stream is open: nothing is missed then."""
+    with server.database.read() as session:
+        approvals.find(session, project_id, approval_id, caller.agent_id)
+
+    def wants(event: Told) -> bool:
+        return event.topic == approval_id
+
+    return _stream(server.broker, caller, wants, last_event_id)

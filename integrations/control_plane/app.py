@@ -1,0 +1,216 @@
+"""The application: routes, what surrounds them, and what runs beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from sqlalchemy import func, select
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from . import pages
+from .api import (
+    action_policies,
+    agents,
+    approvals,
+    audit,
+    catalogs,
+    decisions,
+    evaluations,
+    health,
+    keys,
+    openapi,
+    policies,
+    streams,
+    webhooks,
+)
+from .api.metrics import Metrics
+from .api.middleware import AccessLog, BodyLimit
+from .api.rates import Rates
+from .broker import Broker
+from .errors import ApiError
+from .settings import Settings
+from .signing import Signer
+from .state import Server
+from .store.approvals import expire_all
+from .store.columns import now
+from .store.database import Database
+from .store.keys import create_key, create_project, server_secret
+from .store.tables import Approval, Key, Project
+from .store.upgrade import upgrade
+from .webhooks import Courier
+
+logger = logging.getLogger("guarddb.control_plane")
+
+#: Seconds between two looks for approvals whose time is over, and between two prunings of old events.
+_EXPIRY_SECONDS = 1.0
+_PRUNE_SECONDS = 3600.0
+_ROUTERS = (
+    policies.router,
+    evaluations.router,
+    streams.router,
+    agents.router,
+    approvals.router,
+    keys.router,
+    catalogs.router,
+    decisions.router,
+    audit.router,
+    webhooks.router,
+    action_policies.router,
+    health.router,
+)
+
+
+class FirstKey:
+    """What a new database was given: its project and the text of the first admin key, which is kept nowhere."""
+
+    def __init__(self, project_id: str, key: str) -> None:
+        self.project_id = project_id
+        self.key = key
+
+
+def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
+    """Bring the database up to date; and give a new one its project and its first key."""
+    database = Database(settings.database)
+    upgrade(database)
+    first = None
+    with database.write() as session:
+        secret = settings.secret or server_secret(session)
+        if session.scalar(select(Key.id).limit(1)) is None:
+            if session.get(Project, settings.project) is None:
+                create_project(session, settings.project, "default", actor="guarddb serve")
+            _, text = create_key(
+                session,
+                secret,
+                settings.project,
+                "first admin key",
+                "admin",
+                actor="guarddb serve",
+                owner=True,
+            )
+            first = FirstKey(settings.project, text)
+    broker = Broker(database)
+
+    def pending() -> int:
+        query = select(func.count()).where(Approval.status == "pending", Approval.expires_at > now())
+        with database.read() as session:
+            return session.scalar(query) or 0
+
+    server = Server(
+        settings=settings,
+        database=database,
+        secret=secret,
+        rates=Rates(database, settings.rate_limit),
+        broker=broker,
+        courier=Courier(database, private=settings.private_webhooks),
+        metrics=Metrics(lambda: broker.streams, pending),
+        signer=Signer(settings.signing_key) if settings.signing_key else None,
+    )
+    return server, first
+
+
+def create_app(server: Server) -> FastAPI:
+    """The ASGI application of a server that `open_server` gave."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await server.broker.start()
+        await server.courier.start()
+        chores = asyncio.create_task(_chores(server))
+        try:
+            yield
+        finally:
+            chores.cancel()
+            with suppress(asyncio.CancelledError):
+                await chores
+            await server.courier.stop()
+            await server.broker.stop()
+            server.database.close()
+
+    app = FastAPI(
+        title="guarddb control plane", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.server = server
+    for router in _ROUTERS:
+        app.include_router(router)
+    pages.install(app)
+    openapi.install(app)
+    app.add_exception_handler(ApiError, _api_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_error)
+    app.add_middleware(BodyLimit, max_body=server.settings.max_body)
+    app.add_middleware(AccessLog, secure=server.settings.secure_cookies)
+    return app
+
+
+async def _chores(server: Server) -> None:
+    """What has to happen though nobody asks: approvals expire, old events go."""
+    pruned = asyncio.get_running_loop().time()
+    while True:
+        await asyncio.sleep(_EXPIRY_SECONDS)
+        try:
+            if await asyncio.to_thread(_anything_late, server):
+                with server.database.write() as session:
+                    expire_all(session)
+            if asyncio.get_running_loop().time() - pruned > _PRUNE_SECONDS:
+                pruned = asyncio.get_running_loop().time()
+                await asyncio.to_thread(server.broker.prune)
+        except Exception:
+            logger.exception("a chore failed; it is tried again")
+
+
+def _anything_late(server: Server) -> bool:
+    late = select(Approval.id).where(Approval.status == "pending", Approval.expires_at <= now())
+    with server.database.read() as session:
+        return session.scalar(late.limit(1)) is not None
+
+
+def _error(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+async def _api_error(_: Request, ex: Exception) -> Response:
+    assert isinstance(ex, ApiError)
+    return _error(ex.status, ex.code, ex.message, ex.headers)
+
+
+async def _invalid(request: Request, ex: Exception) -> Response:
+    assert isinstance(ex, RequestValidationError)
+    problems = []
+    for each in ex.errors()[:20]:
+        place = ""
+        for step in each["loc"]:
+            if step in {"body", "query", "path", "header"} and not place:
+                continue
+            place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
+        message = each["msg"][:1].lower() + each["msg"][1:]
+        if each["type"] == "extra_forbidden":
+            message = "is not a field here"
+        elif each["type"] == "missing":
+            message = "is required and missing"
+        problems.append(f"{place or 'the body'}: {message}")
+    v1 = request.url.path.startswith("/v1/")
+    return _error(400 if v1 else 422, "invalid_request" if v1 else "unprocessable", ". ".join(problems) + ".")
+
+
+_CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_request"}
+
+
+async def _http_error(_: Request, ex: Exception) -> Response:
+    assert isinstance(ex, HTTPException)
+    headers = dict(ex.headers or {})
+    return _error(ex.status_code, _CODES.get(ex.status_code, "error"), str(ex.detail).lower(), headers)
+
+
+async def _database_error(request: Request, ex: Exception) -> Response:
+    logger.error(
+        "%s %s: the database does not answer (%s)", request.method, request.url.path, type(ex).__name__
+    )
+    return _error(503, "unavailable", "the database does not answer", {"Retry-After": "5"})

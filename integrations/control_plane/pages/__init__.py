@@ -1,0 +1,6 @@
+"""Pages."""
+
+from fastapi import FastAPI
+
+
+def install(app: FastAPI) -> None: ...

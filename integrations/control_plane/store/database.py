@@ -1,0 +1,119 @@
+"""Connections and transactions: one writer at a time, and readers that never wait for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError
+from sqlalchemy.orm import Session
+
+#: The lock that writers of one PostgreSQL database take: events and audit entries then have one order, which is
+#: the order in which they become visible.
+_WRITERS = 0x67_75_61_72_64_64_62
+#: The channel on which the servers of one PostgreSQL database wake each other.
+CHANNEL = "guarddb_control_plane"
+
+
+class DatabaseError(ValueError):
+    """The database that was named cannot be used; its text says why."""
+
+
+def database_url(database: str) -> URL:
+    """The SQLAlchemy URL of a path of a SQLite file, or of a PostgreSQL URL.
+
+    Raises:
+        DatabaseError: it is neither.
+    """
+    if "://" not in database:
+        if not database or database == ":memory:":
+            raise DatabaseError("--database is the path of a file or the URL of a PostgreSQL database")
+        return URL.create("sqlite", database=str(Path(database).absolute()))
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):
+        raise DatabaseError("the URL of the database cannot be read") from None
+    if url.drivername in {"postgres", "postgresql", "postgresql+psycopg"}:
+        return url.set(drivername="postgresql+psycopg")
+    if url.drivername in {"sqlite", "sqlite+pysqlite"} and url.database:
+        return url.set(drivername="sqlite")
+    raise DatabaseError(
+        f"{url.drivername} databases are not supported; name a SQLite file or a postgresql:// URL"
+    )
+
+
+class Database:
+    """The engine and its transactions.
+
+    Attributes:
+        shared: whether several servers may run on it (PostgreSQL), or one only (SQLite).
+        after_write: called after each commit that wrote; the event streams look for news then.
+    """
+
+    def __init__(self, database: str) -> None:
+        self.url = database_url(database)
+        self.shared = self.url.get_backend_name() == "postgresql"
+        self.after_write: Callable[[], None] = lambda: None
+        self._writing = threading.Lock()
+        self.engine = self._connect()
+
+    def _connect(self) -> Engine:
+        if self.shared:
+            return create_engine(
+                self.url,
+                pool_size=20,
+                max_overflow=30,
+                pool_pre_ping=True,
+                connect_args={"connect_timeout": 10, "application_name": "guarddb control plane"},
+            )
+        # As many connections as there are threads to ask for one: a wait here would be a wait of a request.
+        engine = create_engine(self.url, pool_size=20, max_overflow=60, connect_args={"timeout": 30})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+        return engine
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A transaction that only looks."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """A transaction that changes something, alone among writers; committed when the block ends well."""
+        if self.shared:
+            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+                session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITERS})
+                yield session
+                session.flush()
+                session.execute(text(f"NOTIFY {CHANNEL}"))
+        else:
+            writer = self.engine.execution_options(guarddb_writes=True)
+            with self._writing, Session(writer, expire_on_commit=False) as session, session.begin():
+                yield session
+        self.after_write()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+
+    def libpq_dsn(self) -> str:
+        """The database as psycopg takes it, for LISTEN."""
+        return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _prepare_sqlite(connection: Any, record: object) -> None:
+    # The module would begin transactions by itself, late and never IMMEDIATE.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    writes = connection.get_execution_options().get("guarddb_writes")
+    # IMMEDIATE takes the write lock now: a transaction that reads first and writes later could not get it then.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

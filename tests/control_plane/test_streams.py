@@ -1,0 +1,156 @@
+"""Event streams: what changes is told at once, nothing is lost over a reconnect, and servers wake each other."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.control_plane.conftest import Plane, running
+from tests.control_plane.test_approvals import HELD
+
+
+@contextmanager
+def listening(
+    plane: Plane, path: str, key: str | None = None, last: str | None = None
+) -> Iterator[queue.Queue[dict[str, Any]]]:
+    """The events of a stream, as they come; {"kind": None} when it ends."""
+    events: queue.Queue[dict[str, Any]] = queue.Queue()
+    opened = threading.Event()
+    client = plane.client(key)
+
+    def read() -> None:
+        headers = {"Last-Event-ID": last} if last else {}
+        try:
+            with client.stream("GET", path, headers=headers) as answer:
+                assert answer.status_code == 200
+                fields: dict[str, str] = {}
+                for line in answer.iter_lines():
+                    opened.set()
+                    if line:
+                        name, _, value = line.partition(": ")
+                        fields[name] = value
+                    elif "data" in fields:
+                        events.put(
+                            {"id": fields["id"], "kind": fields["event"], **json.loads(fields["data"])}
+                        )
+                        fields = {}
+        except httpx.HTTPError:
+            pass
+        events.put({"kind": None})
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    assert opened.wait(10)
+    try:
+        yield events
+    finally:
+        client.close()
+
+
+def test_a_put_is_told_to_those_who_follow_the_policy(plane: Plane) -> None:
+    stored, other = plane.policy("followed"), plane.policy("other")
+    with listening(plane, f"/policies/{stored['id']}/events") as events:
+        plane.request("PUT", f"/policies/{other['id']}", json={"name": "other"})
+        put = plane.request("PUT", f"/policies/{stored['id']}", json={"name": "followed", "max_rows": 1})
+        event = events.get(timeout=5)
+        assert event["kind"] == "policy_updated"
+        assert (event["policy_id"], event["version"]) == (stored["id"], 2)
+        assert event["etag"] == put.headers["etag"]
+        assert events.empty()
+
+
+def test_what_was_missed_comes_after_a_reconnect(plane: Plane) -> None:
+    stored = plane.policy("missed")
+    path = f"/policies/{stored['id']}/events"
+    with listening(plane, path) as events:
+        plane.request("PUT", f"/policies/{stored['id']}", json={"name": "missed", "max_rows": 1})
+        last = events.get(timeout=5)["id"]
+    for rows in (2, 3):
+        plane.request("PUT", f"/policies/{stored['id']}", json={"name": "missed", "max_rows": rows})
+    with listening(plane, path, last=last) as events:
+        assert [events.get(timeout=5)["version"] for _ in range(2)] == [3, 4]
+        plane.request("PUT", f"/policies/{stored['id']}", json={"name": "missed", "max_rows": 4})
+        assert events.get(timeout=5)["version"] == 5
+    with listening(plane, path, last="not a number") as events:
+        assert events.empty()
+
+
+def test_an_agent_hears_of_itself_and_its_stream_ends_when_it_is_disabled(plane: Plane) -> None:
+    stored = plane.policy("bound")
+    agent, other = plane.agent(stored["id"]), plane.agent(stored["id"], "other")
+    with listening(plane, f"/policies/{stored['id']}/events", agent["key"]) as events:
+        plane.request("PATCH", f"/agents/{other['id']}", json={"status": "disabled"})
+        plane.request("PATCH", f"/agents/{agent['id']}", json={"status": "disabled"})
+        event = events.get(timeout=5)
+        assert (event["kind"], event["agent_id"]) == ("agent_disabled", agent["id"])
+        assert events.get(timeout=5)["kind"] is None
+
+
+def test_a_rebound_agent_follows_its_new_profile(plane: Plane) -> None:
+    first, second = plane.policy("first"), plane.policy("second")
+    agent = plane.agent(first["id"])
+    with listening(plane, "/events", agent["key"]) as events:
+        plane.request("PUT", f"/policies/{second['id']}", json={"name": "second", "max_rows": 1})
+        plane.request("PATCH", f"/agents/{agent['id']}", json={"policy_id": second["id"]})
+        plane.request("PUT", f"/policies/{second['id']}", json={"name": "second", "max_rows": 2})
+        assert events.get(timeout=5)["kind"] == "agent_updated"
+        event = events.get(timeout=5)
+        assert (event["kind"], event["policy_id"]) == ("policy_updated", second["id"])
+
+
+def test_a_decision_reaches_the_session_that_waits(plane: Plane) -> None:
+    agent = plane.agent(plane.policy("held")["id"])
+    made = plane.request("POST", "/approvals", agent["key"], json=HELD).json()
+    with listening(plane, f"/approvals/{made['id']}/events", agent["key"]) as events:
+        plane.request("POST", f"/approvals/{made['id']}/approve")
+        event = events.get(timeout=5)
+        assert (event["kind"], event["status"]) == ("approval_decided", "approved")
+
+
+def test_the_queue_hears_of_every_request(plane: Plane) -> None:
+    agent = plane.agent(plane.policy("queued")["id"])
+    with listening(plane, "/events") as events:
+        made = plane.request("POST", "/approvals", agent["key"], json=HELD).json()
+        event = events.get(timeout=5)
+        assert (event["kind"], event["approval_id"]) == ("approval_requested", made["id"])
+
+
+def test_a_put_to_one_server_reaches_the_streams_of_another(plane: Plane) -> None:
+    if not plane.server.database.shared:
+        pytest.skip("SQLite has one server")
+    stored = plane.policy("shared")
+    with running(plane.settings.database, first_key=(plane.project, plane.key)) as second:
+        with listening(second, f"/policies/{stored['id']}/events") as events:
+            plane.request("PUT", f"/policies/{stored['id']}", json={"name": "shared", "max_rows": 1})
+            assert events.get(timeout=5)["version"] == 2
+        assert second.request("GET", f"/policies/{stored['id']}").json()["max_rows"] == 1
+
+
+def test_servers_of_one_database_count_requests_together(plane: Plane) -> None:
+    if not plane.server.database.shared:
+        pytest.skip("SQLite has one server")
+    key = plane.new_key("viewer")
+    options: dict[str, Any] = {"first_key": (plane.project, key), "rate_limit": "6/hour"}
+    with (
+        running(plane.settings.database, **options) as first,
+        running(plane.settings.database, **options) as second,
+    ):
+        statuses = [
+            each.request("GET", "/policies").status_code for _ in range(4) for each in (first, second)
+        ]
+    assert statuses == [200] * 6 + [429] * 2
+
+
+def test_a_stop_ends_the_streams(tmp_path: Any) -> None:
+    with running(str(tmp_path / "plane.sqlite3")) as plane:
+        context = listening(plane, "/events")
+        events = context.__enter__()
+    assert events.get(timeout=5)["kind"] is None
+    context.__exit__(None, None, None)
