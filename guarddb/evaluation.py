@@ -26,7 +26,8 @@ def evaluate(
     """What would happen to a statement under a policy. Nothing is sent anywhere.
 
     The live session asks the very same engine, so that with the same catalog this is the live answer. Without a catalog
-    it may only be stricter. One difference: a session lets a truly empty text through as the no-op that it is.
+    an answer under a policy that restricts data may be looser than the live one where the database holds what nobody can
+    see from here; `needs_catalog` says so. One difference: a session lets a truly empty text through as the no-op that it is.
 
     Args:
         sql: one or more statements.

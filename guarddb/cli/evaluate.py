@@ -34,9 +34,10 @@ def evaluate(
 ) -> None:
     """Judge a statement against a profile. Nothing is run.
 
-    Without --schema or --dsn names are taken as typed and the answer may be stricter than the live one.
+    Without --schema or --dsn names are taken as typed, and what a database may hold is not known: under a profile
+    that restricts data a connection may refuse or mask more, which ends with exit code 3.
 
-    Exit code 0: it would run; 1: it is blocked; 2: bad input.
+    Exit code 0: it would run; 1: it is blocked; 2: bad input; 3: only a catalog can tell.
 
     Example: guarddb eval -p analyst.yaml --schema catalog.json "SELECT email FROM customers"
     """
@@ -47,4 +48,4 @@ def evaluate(
         print_json(decision.to_dict())
     else:
         console().print(decision_lines(decision, text))
-    raise typer.Exit(1 if decision.blocked else 0)
+    raise typer.Exit(1 if decision.blocked else 3 if decision.needs_catalog else 0)

@@ -76,6 +76,12 @@ def decision_lines(decision: Decision, original: str | None = None, *, notes: bo
     parts: list[RenderableType] = [verdict_line(decision)]
     if decision.hint:
         parts.append(Text.assemble(("hint: ", "yellow"), decision.hint))
+    if decision.try_sql is not None:
+        parts.append(Text("try:", "cyan"))
+        parts.append(Padding(sql_block(decision.try_sql), (0, 0, 0, 2)))
+    if decision.needs_catalog:
+        needs = "a connection may refuse or mask more: use --schema or --dsn"
+        parts.append(Text.assemble(("needs a catalog: ", "yellow"), needs))
     if decision.masked_columns:
         names = ", ".join(f"{masked.column} ({masked.kind})" for masked in decision.masked_columns)
         parts.append(Text.assemble(("masked: ", "magenta"), names))

@@ -36,6 +36,7 @@ def access(case: Case) -> Refusal | None:
                 "statement_denied",
                 f"statements of kind {kind} are denied by this policy; allowed kinds: {_shown(policy)}",
                 "Use another kind of statement.",
+                f"statement_rules.deny[{rules.deny.index(kind)}]",
             )
         if (allowed and kind not in allowed) or (kind == "other" and kind not in allowed):
             what = statement.operation if kind == "other" else f"a statement of kind {kind}"
@@ -43,6 +44,7 @@ def access(case: Case) -> Refusal | None:
                 "statement_not_allowed",
                 f"{what} is not allowed by this policy; allowed kinds: {_shown(policy)}",
                 "Use a statement of an allowed kind.",
+                "statement_rules.allow",
             )
     if statement.session_verb in _OF_PREPARED and (statement.session_name or "").startswith(_DRIVERS_NAMES):
         return Refusal(
@@ -80,6 +82,7 @@ def _read_only(statement: Statement, allowed: tuple[Kind, ...]) -> Refusal | Non
             "read_only",
             f"{statement.operation} is refused: under a read-only policy settings are left alone unless it allows kind set",
             "Leave the session's settings as they are.",
+            "statement_rules.allow",
         )
     if statement.transaction in ("begin", "set") and asks_for_read_write(statement):
         return Refusal(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from guarddb.decision import scripts, writing
+from guarddb.decision import deciding, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.caps import row_cap
 from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
@@ -76,8 +76,9 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
         names: what the session has prepared and declared under a name.
     """
     session = SessionState(names)
+    judging: list[Case] = []
     try:
-        answer = _decide(sql, policy, catalog, session)
+        answer = _decide(sql, policy, catalog, session, judging)
     except RecursionError:
         answer = Refusal(
             "parse_error", "the text nests too deeply to be judged", "Write it with fewer levels."
@@ -101,6 +102,7 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
         answer.hint,
         policy_name=policy.profile.name,
         policy_version=policy.version,
+        deciding=deciding.of_refusal(answer, judging[-1] if judging else None),
     )
     return Plan(decision, uses_session=session.used)
 
@@ -119,7 +121,7 @@ def _passed_on(sql: str, refusal: Refusal, policy: CompiledPolicy, session: Sess
 
 
 def _decide(
-    sql: str, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState
+    sql: str, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState, judged: list[Case]
 ) -> Plan | Refusal:
     try:
         raws = parse(sql)
@@ -130,13 +132,11 @@ def _decide(
         )
     if not raws:
         return Refusal("empty", "the text holds no statement", "Send a statement.")
-    judged: list[Case] = []
     findings: list[Finding] = []
     for raw in raws:
-        found = _judge(raw, policy, catalog, session, findings)
-        if isinstance(found, Refusal):
-            return found
-        judged.append(found)
+        refusal = _judge(raw, policy, catalog, session, judged, findings)
+        if refusal is not None:
+            return refusal
     cases = tuple(judged)
     if len(cases) > 1:
         for rule in SCRIPT_RULES:
@@ -153,8 +153,10 @@ def _judge(
     policy: CompiledPolicy,
     catalog: Catalog | None,
     session: SessionState,
+    judged: list[Case],
     findings: list[Finding],
-) -> Case | Refusal:
+) -> Refusal | None:
+    """Ask the rules about one statement. Its case is added to `judged` before they are asked."""
     try:
         statement = read_statement(raw, catalog, session.as_mapping())
     except UnknownNode as ex:
@@ -175,6 +177,7 @@ def _judge(
             f"{verb} it first, in this session.",
         )
     case = Case(statement, policy, catalog, policy.governance(catalog))
+    judged.append(case)
     for rule in RULES:
         answer = rule(case)
         if isinstance(answer, Refusal):
@@ -182,4 +185,4 @@ def _judge(
         if answer is not None:
             findings.append(answer)
     session.announce(statement)
-    return case
+    return None

@@ -23,8 +23,12 @@ class Decision:
     """What would happen to a statement, and why.
 
     `to_dict()` is the wire shape (PgBeam's `DryEvalResult`). `hint` is set only on a block and says how to rewrite the
-    statement so that it passes; `rewritten_sql` is the text that would be sent; `notes` say what one statement cannot
-    decide (budgets, a decision made without a catalog).
+    statement so that it passes, `try_sql` is a statement for the same purpose that the engine has found to pass;
+    `rewritten_sql` is the text that would be sent; `deciding` is the entry of the profile that decided (`masking_rules[2]`,
+    `table_denylist[0]`, `floor`); `notes` say what one statement cannot decide (budgets, a decision made without a catalog).
+
+    `needs_catalog`: it was decided without a catalog, and the database may hold what would make a connection refuse or mask
+    more: views, partitions, functions that go by a built-in's name. Such an answer is no permit.
     """
 
     verdict: Verdict
@@ -37,6 +41,9 @@ class Decision:
     notes: tuple[str, ...] = ()
     policy_name: str | None = None
     policy_version: str | None = None
+    deciding: str | None = None
+    try_sql: str | None = None
+    needs_catalog: bool = False
 
     @property
     def blocked(self) -> bool:
@@ -49,9 +56,11 @@ class Decision:
         if self.hint is not None:
             wire["hint"] = self.hint
         wire["masked_columns"] = [{"column": m.column, "kind": m.kind} for m in self.masked_columns]
-        for key in ("row_filter_predicate", "rewritten_sql"):
+        for key in ("row_filter_predicate", "rewritten_sql", "deciding", "try_sql"):
             if (value := getattr(self, key)) is not None:
                 wire[key] = value
+        if self.needs_catalog:
+            wire["needs_catalog"] = True
         wire["notes"] = list(self.notes)
         return wire
 

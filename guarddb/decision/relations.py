@@ -110,23 +110,25 @@ def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog
     shown = f'table "{reference.qualified_name}"'
     if profile.deny_patterns:
         for identity in rules.identities:
-            if _denied(identity, policy):
-                return Refusal("table_denied", f"{shown} is denied by this policy", _hint(policy))
+            if entry := _denied(identity, policy):
+                return Refusal("table_denied", f"{shown} is denied by this policy", _hint(policy), entry)
         for identity in sorted(rules.seen_through):
-            if _denied(identity, policy):
+            if entry := _denied(identity, policy):
                 return Refusal(
                     "table_denied",
                     f'{shown} reads "{identity[0]}.{identity[1]}", which is denied by this policy',
                     _hint(policy),
+                    entry,
                 )
         if reference.inherits and reference.relation is not None and catalog is not None:
             for oid in reference.relation.descendants:
                 child = catalog.by_oid(oid)
-                if child is not None and _denied((child.schema, child.name), policy):
+                if child is not None and (entry := _denied((child.schema, child.name), policy)):
                     return Refusal(
                         "table_denied",
                         f'{shown} includes its child "{child.schema}.{child.name}", which is denied by this policy',
                         _hint(policy),
+                        entry,
                     )
     if is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
         return _restricted(reference)
@@ -154,8 +156,12 @@ def _is_temporary(reference: Reference) -> bool:
     return reference.schema.startswith("pg_temp")
 
 
-def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> bool:
-    return any(p.matches(*identity, bare="any", strict=False) for p in policy.profile.deny_patterns)
+def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> str | None:
+    """The entry of the denylist that names a relation, or None."""
+    for index, pattern in enumerate(policy.profile.deny_patterns):
+        if pattern.matches(*identity, bare="any", strict=False):
+            return f"table_denylist[{index}]"
+    return None
 
 
 def _hint(policy: CompiledPolicy) -> str:
@@ -188,8 +194,8 @@ def _restricted(reference: Reference) -> Refusal:
 
 def _system(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
     shown = f'"{reference.qualified_name}"'
-    if _denied((reference.schema, reference.name), policy):
-        return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy))
+    if entry := _denied((reference.schema, reference.name), policy):
+        return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy), entry)
     if reference.mode not in ("read", "copy") or (
         reference.mode == "copy" and statement.fields.get("is_from")
     ):

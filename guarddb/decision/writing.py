@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
 from guarddb.decision.case import Case, Writer
+from guarddb.decision.deciding import of_filters, of_masks
 from guarddb.decision.filters.writing import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
 from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
@@ -201,6 +202,8 @@ def write_plan(
         tuple(notes),
         policy.profile.name,
         policy.version,
+        deciding=_deciding(verdict, cases),
+        needs_catalog=catalog is None and any(_could_differ(case) for case in cases),
     )
     return Plan(decision, text or "", tuple(plans), uses_session=session.used)
 
@@ -286,6 +289,27 @@ def _copy_of_table(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Ref
     rewriter.copy_of_query(fields, copied.rewriter.finish() if copied.rewriter.edited else query)
     draft.shown = copied.shown
     return None
+
+
+def _deciding(verdict: Verdict, cases: tuple[Case, ...]) -> str | None:
+    """The entry of the profile behind the headline of a statement that passes."""
+    if verdict == "allow":
+        return None
+    found = of_filters if verdict == "row-filter" else of_masks
+    return next((entry for case in cases if (entry := found(case)) is not None), None)
+
+
+def _could_differ(case: Case) -> bool:
+    """Whether a database may hold what makes a connection refuse or mask more than is known here: relations that are views or
+    partitions, functions, operators and types of users' own that go by a built-in's name."""
+    statement = case.statement
+    return case.policy.restricts_data and bool(
+        statement.references
+        or statement.calls
+        or statement.operators
+        or statement.types
+        or (statement.definitions and statement.kind in ("ddl", "other", "copy"))
+    )
 
 
 def _filters_of(statement: Statement, governance: Governance) -> list[str]:

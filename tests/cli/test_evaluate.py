@@ -11,9 +11,21 @@ from tests.cli.conftest import Run
 
 
 def test_an_allowed_statement_ends_with_zero(run: Run, analyst: Path) -> None:
-    answer = run("eval", "-p", analyst, "SELECT count(*) FROM orders")
+    answer = run("eval", "-p", analyst, "SELECT 1")
     assert answer.code == 0
     assert "ALLOW" in answer.out
+
+
+def test_an_answer_that_only_a_catalog_can_confirm_ends_with_three(
+    run: Run, analyst: Path, shop_admin: str
+) -> None:
+    """`orders` may be a view over a masked table, for all that is known: a check in CI must not pass on it."""
+    without = run("eval", "-p", analyst, "SELECT count(*) FROM orders")
+    assert without.code == 3
+    assert "needs a catalog" in without.out
+    document = json.loads(run("eval", "-p", analyst, "--json", "SELECT count(*) FROM orders").out)
+    assert document["needs_catalog"] is True
+    assert run("eval", "-p", analyst, "--dsn", shop_admin, "SELECT count(*) FROM shop.orders").code != 3
 
 
 def test_a_blocked_statement_ends_with_one_and_says_why(run: Run, analyst: Path) -> None:
