@@ -143,12 +143,12 @@ def start(
         facts["server.port"] = info.port
     statements = plan.statements if plan is not None else ()
     if statements:
-        operations = {statement.operation for statement in statements}
+        operations = {statement.facts.operation for statement in statements}
         operation = operations.pop() if len(operations) == 1 else ""
         name = operation if len(statements) == 1 else f"BATCH {operation}".rstrip()
         if name:  # none when the text was passed on unread
             facts["db.operation.name"] = name
-        relations = {relation for statement in statements for relation in statement.relations}
+        relations = {relation for statement in statements for relation in statement.facts.relations}
         if len(relations) == 1:
             facts["db.collection.name"] = next(iter(relations))
     if tracer is None:
@@ -206,7 +206,9 @@ def _summary(plan: Plan | None) -> str:
     if plan is None:
         return ""
     words = [
-        word for statement in plan.statements for word in (statement.operation, *sorted(statement.relations))
+        word
+        for facts in (statement.facts for statement in plan.statements)
+        for word in (facts.operation, *sorted(facts.relations))
     ]
     summary = ""
     for word in words:

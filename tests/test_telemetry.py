@@ -23,6 +23,7 @@ from guarddb import telemetry
 from guarddb.decision.plan import Decision, MaskedColumn, Plan, StatementPlan
 from guarddb.telemetry import ConnectionFacts
 from guarddb.vocabulary import Kind
+from tests.driver.conftest import statement as one_statement
 
 FACTS = ConnectionFacts(database="shop", host="db.internal", port=5433)
 
@@ -73,7 +74,7 @@ def no_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def statement(operation: str, *relations: str, kind: Kind = "select") -> StatementPlan:
-    return StatementPlan(kind, frozenset({kind}), operation, relations)
+    return one_statement(kind, operation, *relations)
 
 
 def plan(*statements: StatementPlan, decision: Decision | None = None) -> Plan:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from guarddb.decision import deciding, scripts, writing
 from guarddb.decision.access import access
@@ -19,7 +20,7 @@ from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
 from guarddb.decision.masks.rule import masking
 from guarddb.decision.on_catalog import CompiledPolicy
-from guarddb.decision.plan import NO_NAMES, Decision, Plan, SessionNames, StatementPlan
+from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, SessionNames, StatementPlan
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.relations import relations
 from guarddb.decision.writing import SessionState, write_plan
@@ -59,7 +60,29 @@ WRITERS: tuple[Writer, ...] = (
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.
 _PASSED_ON: frozenset[Rule] = frozenset(("parse_error", "statement_not_allowed", "table_not_allowed"))
 #: Nothing is known about such a text, so afterwards everything is looked at again.
-_UNREAD = StatementPlan("other", frozenset(("other",)), "", returns_rows=True, changes_catalog=True)
+_UNREAD = StatementPlan(
+    Facts(
+        kind="other",
+        kinds=frozenset(("other",)),
+        operation="",
+        relations=(),
+        returns_rows=True,
+        transaction=None,
+        session_verb=None,
+        session_name=None,
+        holds=False,
+    ),
+    Handling(
+        row_cap=None,
+        hidden_returning=False,
+        keyed_hashes=(),
+        output_kinds=MappingProxyType({}),
+        sensitive=False,
+        changes_catalog=True,
+        masked=(),
+        predicates=(),
+    ),
+)
 
 
 def compile_policy(

@@ -73,14 +73,39 @@ TransactionVerb: TypeAlias = Literal[
 SessionVerb: TypeAlias = Literal["declare", "fetch", "move", "close", "prepare", "execute", "deallocate"]
 
 
-@dataclass(frozen=True, slots=True)
-class StatementPlan:
-    """How the driver carries out one statement of a text that was not refused.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What one statement is.
 
     Attributes:
         kind: the headline kind; `kinds` are all kinds the statement does, through every wrapper.
         operation: the SQL command as telemetry names it (`SELECT`, `INSERT`, `CREATE TABLE` …).
         relations: every relation the statement touches, schema-qualified, as PostgreSQL would resolve them.
+        returns_rows: it has a result of rows, or its portal or prepared statement will.
+        transaction: what it does to the transaction, for kind `transaction`.
+        session_verb, session_name: use of a portal or prepared statement and its name (None with deallocate/close = ALL).
+        holds: it declares a cursor WITH HOLD, which outlives its transaction.
+    """
+
+    kind: Kind
+    kinds: frozenset[Kind]
+    operation: str
+    relations: tuple[str, ...]
+    returns_rows: bool
+    transaction: TransactionVerb | None
+    session_verb: SessionVerb | None
+    session_name: str | None
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handling:
+    """How one statement is carried out and its result shown. EXECUTE and FETCH take over the handling of what they run, whole.
+
+    Nothing here has a default: whoever builds one says each field, so that a new field is never left open by somebody who does
+    not know it.
+
+    Attributes:
         row_cap: rows to hand out at the most (`max_rows`), or None. Where it can, the text already asks for one more.
         hidden_returning: a RETURNING clause was added to check what was written; the agent's own statement returns no
             rows, so the driver shows the result as a plain command result.
@@ -88,27 +113,25 @@ class StatementPlan:
         output_kinds: output index -> mask kind, for every output of a row-returning statement that carries a mask.
         sensitive: touches a masked or filtered relation, so row data is cut out of the server's errors.
         changes_catalog: may change relations, types or functions: the catalog is read again afterwards.
-        masked, predicates: what the decision says of it, for a later EXECUTE or FETCH.
-        transaction: what it does to the transaction, for kind `transaction`.
-        session_verb, session_name: use of a portal or prepared statement and its name (None with deallocate/close = ALL).
+        masked, predicates: what the decision says of it.
     """
 
-    kind: Kind
-    kinds: frozenset[Kind]
-    operation: str
-    relations: tuple[str, ...] = ()
-    returns_rows: bool = False
-    row_cap: int | None = None
-    hidden_returning: bool = False
-    keyed_hashes: tuple[int, ...] = ()
-    output_kinds: Mapping[int, MaskKind] = field(default_factory=lambda: MappingProxyType({}))
-    sensitive: bool = False
-    changes_catalog: bool = False
-    masked: tuple[MaskedColumn, ...] = ()
-    predicates: tuple[str, ...] = ()
-    transaction: TransactionVerb | None = None
-    session_verb: SessionVerb | None = None
-    session_name: str | None = None
+    row_cap: int | None
+    hidden_returning: bool
+    keyed_hashes: tuple[int, ...]
+    output_kinds: Mapping[int, MaskKind]
+    sensitive: bool
+    changes_catalog: bool
+    masked: tuple[MaskedColumn, ...]
+    predicates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPlan:
+    """One statement of a text that was not refused: what it is, and how the driver carries it out."""
+
+    facts: Facts
+    handling: Handling
 
 
 @dataclass(frozen=True, slots=True)

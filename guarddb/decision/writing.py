@@ -16,6 +16,8 @@ from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwr
 from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.plan import (
     Decision,
+    Facts,
+    Handling,
     MaskedColumn,
     Plan,
     SessionNames,
@@ -43,44 +45,40 @@ class SessionState:
     """The session's prepared statements and portals, as they change from statement to statement of one text."""
 
     def __init__(self, names: SessionNames) -> None:
-        self._names = names
-        self._prepared: dict[str, StatementPlan] | None = None
-        self._portals: dict[str, StatementPlan] | None = None
+        #: what each is, for reading a statement that uses it
+        self._facts: dict[str, dict[str, Facts]] = {
+            "prepared": {name: plan.facts for name, plan in names.prepared.items()},
+            "portals": {name: plan.facts for name, plan in names.portals.items()},
+        }
+        #: and how it is carried out, for writing one
+        self._plans: dict[str, dict[str, StatementPlan]] = {
+            "prepared": {**names.prepared},
+            "portals": {**names.portals},
+        }
         #: the answer depends on these names
         self.used = False
 
     def as_mapping(self) -> Mapping[str, Mapping[str, Any]]:
-        return {
-            "prepared": self._names.prepared if self._prepared is None else self._prepared,
-            "portals": self._names.portals if self._portals is None else self._portals,
-        }
+        """`prepared` and `portals`: the facts of what stands behind each name."""
+        return self._facts
 
     def announce(self, statement: Statement) -> None:
-        """Let a later statement of the text refer to what this one makes."""
-        if statement.session_verb in ("prepare", "declare"):
-            # What it hands out is known only when the text is written; its kinds are known now.
-            self.take(
-                statement, StatementPlan(statement.kind, frozenset(statement.kinds), statement.operation)
-            )
+        """Let a later statement of the text refer to what this one makes. How that is carried out is known when it is written."""
+        if (group := _MAKES.get(statement.session_verb or "")) is not None:
+            self._facts[group][statement.session_name or ""] = _facts(statement)
 
-    def take(self, statement: Statement, plan: StatementPlan) -> None:
+    def take(self, plan: StatementPlan) -> None:
         """Remember the plan of what a statement prepares or declares."""
-        name = statement.session_name or ""
-        if statement.session_verb == "prepare":
-            self._prepared = {**(self._prepared or self._names.prepared), name: plan}
-        elif statement.session_verb == "declare":
-            self._portals = {**(self._portals or self._names.portals), name: plan}
+        if (group := _MAKES.get(plan.facts.session_verb or "")) is not None:
+            self._plans[group][plan.facts.session_name or ""] = plan
 
     def plan_of(self, statement: Statement) -> StatementPlan | None:
         """The plan of what EXECUTE, FETCH or MOVE runs."""
-        group = {"execute": "prepared", "fetch": "portals", "move": "portals"}.get(
-            statement.session_verb or ""
-        )
+        group = _RUNS.get(statement.session_verb or "")
         if group is None:
             return None
         self.used = True
-        found: StatementPlan | None = self.as_mapping()[group].get(statement.session_name or "")
-        return found
+        return self._plans[group].get(statement.session_name or "")
 
 
 class Draft:
@@ -162,13 +160,12 @@ def write_plan(
             predicates += [p for p in shown if p not in predicates]
         of_name = session.plan_of(statement)
         if of_name is not None:
-            masked = of_name.masked
-            predicates += [p for p in of_name.predicates if p not in predicates]
+            masked = of_name.handling.masked
+            predicates += [p for p in of_name.handling.predicates if p not in predicates]
         columns.update(dict.fromkeys(masked))
         plan = _plan(
             statement,
             policy,
-            governance,
             of_name,
             keyed,
             kinds,
@@ -177,7 +174,7 @@ def write_plan(
             hidden_returning=hidden,
             governed=governed,
         )
-        session.take(statement, plan)
+        session.take(plan)
         plans.append(plan)
     if text is None:
         notes.append(
@@ -318,6 +315,11 @@ def _filters_of(statement: Statement, governance: Governance) -> list[str]:
 
 _CATALOG_KINDS = frozenset(("ddl", "other"))
 _SET: frozenset[Kind] = frozenset(("set",))
+#: Statements that give a name to something, and those that run what a name stands for.
+_MAKES = {"prepare": "prepared", "declare": "portals"}
+_RUNS = {"execute": "prepared", "fetch": "portals", "move": "portals"}
+#: parsenodes.h, CURSOR_OPT_HOLD
+_HOLD = 0x0020
 
 
 def _sets(statement: Statement) -> frozenset[Kind]:
@@ -325,10 +327,23 @@ def _sets(statement: Statement) -> frozenset[Kind]:
     return _SET if any(call.name == "set_config" for call in statement.calls) else frozenset()
 
 
+def _facts(statement: Statement) -> Facts:
+    return Facts(
+        kind=statement.kind,
+        kinds=frozenset(statement.kinds) | _sets(statement),
+        operation=statement.operation,
+        relations=tuple(dict.fromkeys(r.qualified_name for r in statement.references)),
+        returns_rows=statement.returns_rows,
+        transaction=cast("TransactionVerb | None", statement.transaction),
+        session_verb=cast("SessionVerb | None", statement.session_verb),
+        session_name=statement.session_name,
+        holds=statement.command == "DeclareCursorStmt" and bool(statement.fields.get("options", 0) & _HOLD),
+    )
+
+
 def _plan(
     statement: Statement,
     policy: CompiledPolicy,
-    governance: Governance,
     of_name: StatementPlan | None,
     keyed: tuple[int, ...],
     kinds: Mapping[int, MaskKind],
@@ -338,15 +353,17 @@ def _plan(
     hidden_returning: bool,
     governed: bool,
 ) -> StatementPlan:
-    references = statement.references
+    facts = _facts(statement)
+    if of_name is not None:
+        facts = replace(
+            facts,
+            relations=of_name.facts.relations,
+            returns_rows=of_name.facts.returns_rows or facts.returns_rows,
+        )
+        return StatementPlan(facts, of_name.handling)
     cap = policy.profile.max_rows or None
-    plan = StatementPlan(
-        kind=statement.kind,
-        kinds=frozenset(statement.kinds) | _sets(statement),
-        operation=statement.operation,
-        relations=tuple(dict.fromkeys(r.qualified_name for r in references)),
-        returns_rows=statement.returns_rows,
-        row_cap=None if is_exact(statement) and statement.session_verb == "declare" else cap,
+    handling = Handling(
+        row_cap=None if is_exact(statement) and facts.session_verb == "declare" else cap,
         hidden_returning=hidden_returning,
         keyed_hashes=keyed,
         output_kinds=kinds,
@@ -354,25 +371,8 @@ def _plan(
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
         masked=masked,
         predicates=predicates,
-        transaction=cast("TransactionVerb | None", statement.transaction),
-        session_verb=cast("SessionVerb | None", statement.session_verb),
-        session_name=statement.session_name,
     )
-    if of_name is None:
-        return plan
-    return replace(
-        plan,
-        relations=of_name.relations,
-        returns_rows=of_name.returns_rows or statement.returns_rows,
-        row_cap=of_name.row_cap,
-        hidden_returning=of_name.hidden_returning,
-        keyed_hashes=of_name.keyed_hashes,
-        output_kinds=of_name.output_kinds,
-        sensitive=of_name.sensitive,
-        changes_catalog=of_name.changes_catalog,
-        masked=of_name.masked,
-        predicates=of_name.predicates,
-    )
+    return StatementPlan(facts, handling)
 
 
 def _reason(verdict: Verdict, columns: tuple[MaskedColumn, ...], predicates: list[str]) -> str:

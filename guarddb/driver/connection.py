@@ -7,27 +7,25 @@ either.
 from __future__ import annotations
 
 import re
-import sys
-from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
-from weakref import ReferenceType, ref
 
 import psycopg as _psycopg
 from psycopg import ConnectionInfo, errors as e, pq
 from psycopg._connection_base import BaseConnection
-from psycopg._cursor_base import BaseCursor
 from psycopg.rows import Row
 from psycopg.sql import Composable
 
 from guarddb import telemetry
-from guarddb.driver.cursor import CursorMixin
+from guarddb.driver.adoption import taken_in
+from guarddb.driver.arguments import ARGUMENTS, Attachment
 from guarddb.driver.cursors import guarded
-from guarddb.driver.faults import cleaned, message_of_the_connection, translated
+from guarddb.driver.faults import translated
+from guarddb.driver.loaders import register_loaders
+from guarddb.driver.messages import GuardedInfo, handle_notices
 from guarddb.driver.session import Session
-from guarddb.driver.settings import ARGUMENTS, Attachment
-from guarddb.driver.views import register_loaders
-from guarddb.driver.watch import Looks, refresh_gen, set_walls_gen
+from guarddb.driver.settings import hold_gen
+from guarddb.driver.watch import refresh_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
 
 if TYPE_CHECKING:
@@ -36,13 +34,12 @@ if TYPE_CHECKING:
 
     from psycopg._connection_base import CursorRow
     from psycopg.abc import Params, PQGen, Query, QueryNoTemplate
-    from psycopg.adapt import AdaptersMap
     from psycopg.pq.abc import PGconn, PGresult
     from psycopg.rows import AsyncRowFactory, RowFactory
 
     from guarddb.decision.plan import TransactionVerb
+    from guarddb.driver.arguments import OnDecision
     from guarddb.driver.cursors import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
-    from guarddb.driver.settings import OnDecision
     from guarddb.policy.profile import PolicyProfile
     from guarddb.runtime.budgets import BudgetStore, Remaining
     from guarddb.sql.catalog import Catalog
@@ -59,7 +56,6 @@ _SAVEPOINT_VERBS: dict[bytes, TransactionVerb] = {
     b"ROLLBACK TO": "rollback_to",
 }
 
-_CURSOR_INIT = BaseCursor.__init__.__code__
 #: psycopg's own default: seconds between two looks for a Ctrl-C
 _WAIT_INTERVAL = 0.1
 
@@ -98,12 +94,11 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def __init__(self, pgconn: PGconn, *args: Any, **kwargs: Any) -> None:
         # Before psycopg's: from its first moment the connection denies, until connect() attaches the policy.
         self._guard = Session(pgconn)
-        self._guard_looks = Looks()
         super().__init__(pgconn, *args, **kwargs)
         mine = cast("Any", self)
         mine.cursor_factory = guarded(mine.cursor_factory)
         mine.server_cursor_factory = guarded(mine.server_cursor_factory)
-        pgconn.notice_handler = partial(_on_notice, ref(self))
+        handle_notices(self)
 
     def __repr__(self) -> str:
         return super().__repr__().replace("<guarddb.", "<guarddb:psycopg.", 1)
@@ -122,39 +117,29 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     @property
     def budget(self) -> Remaining | None:
         """What is left of the policy's budgets; it asks the budget store."""
-        budget = self._guard.budget
-        return budget.remaining() if budget is not None else None
+        policy = self._guard.in_force
+        return policy.budget.remaining() if policy is not None else None
 
     @property
     def info(self) -> ConnectionInfo:
         """As psycopg's; row data is cut out of its `error_message`."""
         return GuardedInfo(self.pgconn, self._guard)
 
-    @property
-    def adapters(self) -> AdaptersMap:
-        # BaseCursor.__init__ reads this, and nothing else of the connection that could tell: here a cursor
-        # that was made by its own class (`psycopg.Cursor(conn)`, Django, TypeInfo.fetch, cursor_factory)
-        # becomes a guarded one.
-        frame = sys._getframe(1)
-        if frame.f_code is _CURSOR_INIT:
-            _adopt(frame.f_locals.get("self"))
-        return super().adapters
-
     # Attaching
 
     def _guard_open_gen(self, attachment: Attachment) -> PQGen[None]:
-        """Attach the policy and put up the walls, before the agent's first statement."""
+        """Attach the policy and set what it holds, before the agent's first statement."""
         session = self._guard
         info = self.info
         port = info.port
-        session.facts = telemetry.ConnectionFacts(info.dbname, info.host or None, port)
+        session.connection_facts = telemetry.ConnectionFacts(info.dbname, info.host or None, port)
         session.database = (info.host, info.hostaddr, port, info.dbname)
         register_loaders(self.adapters)
         session.attach(attachment)
-        yield from set_walls_gen(session, self)
+        yield from hold_gen(session.held, self)
 
     def _guard_refresh_gen(self) -> PQGen[None]:
-        return refresh_gen(self._guard, self, self._guard_looks)
+        return refresh_gen(self._guard, self)
 
     def _guard_begin_gen(self) -> PQGen[None]:
         return super()._start_query()
@@ -162,18 +147,10 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     # What psycopg's generators call
 
     def _start_query(self) -> PQGen[None]:
-        # A guarded cursor does not come here (see CursorMixin._start_query). Whoever does has hidden from
-        # `adapters`.
-        cursor = sys._getframe(1).f_locals.get("self")
-        if not isinstance(cursor, BaseCursor):
-            raise self._guard.deny("internal_error", "a statement was started by something that is no cursor")
-        _adopt(cursor)
-        return self._guard_adopted_gen()
-
-    def _guard_adopted_gen(self) -> PQGen[None]:
-        self._guard.follow()
-        yield from self._guard_refresh_gen()
-        yield from self._guard_begin_gen()
+        # A guarded cursor does not come here (see CursorMixin._start_query), and whatever `wait` is given is one.
+        raise self._guard.deny(
+            "internal_error", "a statement was started that did not pass the connection's wait()"
+        )
 
     def _exec_command(
         self, command: QueryNoTemplate, result_format: pq.Format = TEXT
@@ -182,10 +159,10 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         verb = command[:6] if isinstance(command, bytes) else b""
         if verb[:5] == b"BEGIN":
             # The last moment to look at the catalog without taking the snapshot of the agent's transaction.
-            if session.attachment is not None and session.attention and self._pipeline is None:
+            if session.attachment is not None and session.freshness.due and self._pipeline is None:
                 yield from self._guard_refresh_gen()
             result = yield from super()._exec_command(command, result_format)
-            session.began = session.attention = True
+            session.freshness.began()
             return result
         failed = self.pgconn.transaction_status == INERROR
         if verb == b"COMMIT":
@@ -215,8 +192,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
 
     @property
     def _guard_read_only(self) -> bool:
-        session = self._guard
-        return session.profile is None or (session.profile.access_mode == "read_only" and not session.observe)
+        policy = self._guard.in_force
+        return policy is None or (policy.profile.access_mode == "read_only" and not policy.observe)
 
     def _get_tx_start_command(self) -> bytes:
         if self._read_only is False and self._guard_read_only:
@@ -247,52 +224,11 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         session = self._guard
         refused = error._info is None and isinstance(error, PolicyViolation | BudgetExceeded)
         if error._info is not None or isinstance(error, e.PipelineAborted):
-            session.fail(pipeline=self._pipeline is not None)
+            session.names.fail(pipeline=self._pipeline is not None)
         error = translated(session, error)
         if not refused:  # (A refusal has a span of its own, and is not about what was sent before.)
             session.span.end(error=error)
         return error
-
-
-class GuardedInfo(ConnectionInfo):
-    """psycopg's, but for the server's last message, which may quote rows."""
-
-    def __init__(self, pgconn: PGconn, session: Session) -> None:
-        super().__init__(pgconn)
-        self._session = session
-
-    @property
-    def error_message(self) -> str:
-        """The message of the last error, as the exception said it."""
-        return message_of_the_connection(self._session, super().error_message)
-
-
-def _adopt(cursor: Any) -> None:
-    if isinstance(cursor, BaseCursor) and not isinstance(cursor, CursorMixin):
-        cursor.__class__ = guarded(type(cursor))
-
-
-def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
-    """psycopg's notice handler, for notices that may quote rows."""
-    conn = wself()
-    if conn is None or not conn._notice_handlers:
-        return
-    session: Session = conn._guard
-    if session.sensitive and not session.observe:
-        diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
-        if (fields := cleaned(diagnostic)) is not None:
-            result = cast("PGresult", _Notice(fields))
-    BaseConnection._notice_handler(wself, result)
-
-
-class _Notice:
-    """As much of a PGresult as psycopg's Diagnostic reads."""
-
-    def __init__(self, fields: dict[int, bytes | None]) -> None:
-        self._fields = fields
-
-    def error_field(self, field: int) -> bytes | None:
-        return self._fields.get(field)
 
 
 class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
@@ -388,6 +324,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
 
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
+        gen = taken_in(self._guard, gen)
         try:
             return self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
@@ -486,6 +423,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None
     ) -> Any:
         """As psycopg's; see `Connection.wait`."""
+        gen = taken_in(self._guard, gen)
         try:
             return await self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from psycopg import AsyncCopy, Copy
 from psycopg._copy_base import BaseCopy
 from psycopg.errors import QueryCanceled
 
-from guarddb.driver.cursor import CursorMixin
+from guarddb.driver import steps
 
 if TYPE_CHECKING:
-    from psycopg.abc import Buffer, Params, PQGen, Query
+    from psycopg.abc import Buffer, PQGen
 
 
 def _read_gen(copy: BaseCopy[Any]) -> PQGen[Buffer]:
     data = yield from BaseCopy._read_gen(copy)
     if data:
-        copy.cursor._conn._guard.charge_bytes(len(data))
+        steps.count_bytes(copy.cursor._conn._guard, len(data))
     return data
 
 
@@ -48,31 +47,4 @@ class MeteredAsyncCopy(AsyncCopy):
     _end_copy_out_gen = _end_copy_out_gen
 
 
-class SyncCursorMixin(CursorMixin):
-    """What only a sync cursor has."""
-
-    __slots__ = ()
-
-    @contextmanager
-    def copy(self, statement: Query, params: Params | None = None, **options: Any) -> Iterator[Copy]:
-        """As psycopg's; what is copied out counts against the egress budget."""
-        with super().copy(statement, params, **options) as copy:  # type: ignore[misc]
-            if self._guard.egress and type(copy) is Copy:
-                copy.__class__ = MeteredCopy
-            yield copy
-
-
-class AsyncCursorMixin(CursorMixin):
-    """What only an async cursor has."""
-
-    __slots__ = ()
-
-    @asynccontextmanager
-    async def copy(
-        self, statement: Query, params: Params | None = None, **options: Any
-    ) -> AsyncIterator[AsyncCopy]:
-        """As psycopg's; what is copied out counts against the egress budget."""
-        async with super().copy(statement, params, **options) as copy:  # type: ignore[misc]
-            if self._guard.egress and type(copy) is AsyncCopy:
-                copy.__class__ = MeteredAsyncCopy
-            yield copy
+METERED: dict[type[Any], type[Any]] = {Copy: MeteredCopy, AsyncCopy: MeteredAsyncCopy}

@@ -1,44 +1,35 @@
 """The guarded cursors: psycopg's own, with hooks where sync and async share their generators.
 
 A guarded class is composed on demand over any cursor class (`guarded(cls)`), a foreign one included, and adds
-no attribute to it: see `results.Results` for where the state is.
+no attribute to it: see `views.Results` for where the state is.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
-from psycopg import pq
-from psycopg._queries import PostgresClientQuery
 from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 
-from guarddb import telemetry
+from guarddb.driver import steps
 from guarddb.driver.query import COMPOSED, guarded_query
-from guarddb.driver.shown import inspect_result, inspect_stream, view_stream
 from guarddb.driver.views import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
+    from psycopg import pq
     from psycopg._cursor_base import BaseCursor
     from psycopg._queries import PostgresQuery
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
 
-    from guarddb.decision.plan import Decision, StatementPlan
-    from guarddb.driver.names import Remembered
+    from guarddb.decision.plan import Decision
     from guarddb.driver.session import Session
-
-NO_SPAN = telemetry.NO_SPAN
-IDLE = pq.TransactionStatus.IDLE
 
 #: What a generator that has nothing to do looks like to `yield from`.
 _NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
-
-_NEVER_JUDGED = "a statement reached the connection that was never judged"
 
 
 #: Methods of psycopg's that every statement passes, as `_psycopgs_…` on a guarded class.
@@ -144,6 +135,9 @@ class CursorMixin(_Cursor):
         # psycopg's own, but for the BEGIN, which comes when the statement has been judged.
         if self._closed:
             raise closed_error()
+        before = self._results
+        if type(before) is Results and before.ahead is not None:
+            return _NOTHING_TO_WAIT_FOR  # started, judged and all by `steps.ahead_gen`
         self._reset()
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
@@ -156,12 +150,17 @@ class CursorMixin(_Cursor):
         session: Session = conn._guard
         if not session.fixed:
             session.follow()
-        if session.attention or perf_counter() >= session.check_at:
+        freshness = session.freshness
+        if freshness.due or perf_counter() >= freshness.check_at:
             refresh: PQGen[None] = conn._guard_refresh_gen()
             return refresh
         return _NOTHING_TO_WAIT_FOR
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
+        results = self._results
+        if type(results) is Results and results.ahead is not None:
+            ready, results.ahead = results.ahead, None
+            return ready
         cls = self._query_cls
         pgq = (COMPOSED.get(cls) or guarded_query(cls))(self._tx)
         pgq.judged = None
@@ -175,113 +174,35 @@ class CursorMixin(_Cursor):
             raise
         return pgq
 
-    def _guard_before_begin_gen(
-        self, query: Query, params: Params | None, *, copy: bool = False
-    ) -> PQGen[None]:
-        """For the generators of psycopg's that begin and convert in one go: judge and count, then begin."""
-        if (yield from self._guard_judge_gen(query, params, copy=copy)):
-            yield from self._conn._guard_begin_gen()
-
-    def _guard_judge_gen(self, query: Query, params: Params | None, *, copy: bool = False) -> PQGen[bool]:
-        """Judge and count a statement that would begin a transaction; whether it would."""
-        if self._closed:
-            raise closed_error()
-        conn = self._conn
-        if conn._autocommit or conn.pgconn.transaction_status != IDLE:
-            return False
-        self._reset()
-        session: Session = conn._guard
-        session.follow()
-        yield from conn._guard_refresh_gen()
-        cls: type[PostgresQuery] = self._query_cls
-        if copy and (params or not isinstance(query, str | bytes | _psycopg.sql.Composable)):
-            cls = PostgresClientQuery
-        pgq = cls(Transformer(self))
-        pgq.convert(query, None if copy and not params else params)
-        judged = session.peek(pgq.query)
-        if judged.blocked:
-            self._guard_results().judged = judged
-            session.report(judged)
-        if session.counts:
-            session.charge(judged)
-            session.prepaid = judged.original
-        return True
+    def _guard_begin_gen(self) -> PQGen[None]:
+        begin: PQGen[None] = self._conn._guard_begin_gen()
+        return begin
 
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> PQGen[None]:
-        conn = self._conn
-        session: Session = conn._guard
-        # What was never judged is for the tripwire.
-        if session.counts and (judged := getattr(pgq, "judged", None)) is not None:
-            session.charge(judged)
-            pgq.counted = True  # type: ignore[attr-defined]
+        before = steps.before(self, pgq)
         gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-        if conn._autocommit or conn.pgconn.transaction_status != IDLE:
-            return gen
-        return _one_after_the_other(conn._guard_begin_gen(), gen)
-
-    def _guard_sending(self, pgq: Any) -> None:
-        """The tripwire, and the note of what goes to the server. Nothing is sent that does not pass here."""
-        conn = self._conn
-        session: Session = conn._guard
-        judged = getattr(pgq, "judged", None)
-        if judged is None or judged.blocked or pgq.query is not judged.sent:
-            raise session.deny("internal_error", _NEVER_JUDGED)
-        if session.counts and not pgq.counted:
-            if session.prepaid != judged.original:
-                session.charge(judged)
-            session.prepaid = None
-            pgq.counted = True
-        results = self._results
-        if type(results) is not Results:
-            results = self._guard_results()
-        span = NO_SPAN
-        if telemetry.listens():
-            span = telemetry.start(
-                session.facts, judged.plan, session.policy_name, session.version, judged.text
-            )
-        if conn._pipeline is not None:
-            if results.pending is None:
-                results.pending = deque()
-            results.pending.append((judged, span))
-        else:
-            results.judged = judged
-            if judged.inspect:
-                results.inspect = True
-            if span is not NO_SPAN or session.span is not NO_SPAN:
-                results.span = session.span = span
-        if judged.effects:
-            session.note_sent(judged)
-        elif session.began:
-            session.began = False
-        if judged.sensitive:
-            session.sensitive = session.met_sensitive = True
-        elif session.sensitive and conn.pgconn.transaction_status == IDLE:
-            session.sensitive = False
+        return gen if before is None else _one_after_the_other(before, gen)
 
     def _execute_send(
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None
     ) -> None:
-        self._guard_sending(query)
+        steps.approve(self, query)
         self._psycopgs_execute_send(query, force_extended=force_extended, binary=binary)
 
     def _send_prepare(self, name: bytes, query: PostgresQuery) -> None:
-        judged = getattr(query, "judged", None)
-        if judged is None or judged.blocked or query.query is not judged.sent:
-            raise self._guard.deny("internal_error", _NEVER_JUDGED)
+        steps.approve_preparing(self, query)
         super()._send_prepare(name, query)
 
     def _send_query_prepared(self, name: bytes, pgq: PostgresQuery, *, binary: bool | None = None) -> None:
-        self._guard_sending(pgq)
+        steps.approve(self, pgq)
         super()._send_query_prepared(name, pgq, binary=binary)
 
     # The results
 
     def _raise_for_result(self, result: PGresult) -> Any:
-        results = self._guard_results()
-        span = results.pending.popleft()[1] if results.pending else NO_SPAN
-        self._guard.fail(pipeline=self._conn._pipeline is not None)
+        span = steps.failed(self)
         try:
             super()._raise_for_result(result)
         except _psycopg.Error as ex:
@@ -289,52 +210,7 @@ class CursorMixin(_Cursor):
             raise
 
     def _set_results(self, results: list[PGresult]) -> None:
-        mine = self._results
-        if type(mine) is not Results:
-            mine = self._guard_results()
-        judged, span = mine.judged, mine.span
-        many = self._execmany_returning
-        if mine.pending:
-            judged, span = mine.pending.popleft()
-            if many is None:
-                # Of another statement of this cursor's than the last one it has sent.
-                mine.judged, mine.inspect = judged, judged.inspect
-                mine.caps = mine.reported = None
-        if judged is not None:
-            if many is None:
-                mine.statements = judged.statements
-            elif many:
-                # One statement for each set of parameters, and each may have a plan of its own.
-                mine.statements += judged.statements[:1] * len(results)
-                mine.judged = judged
-                mine.inspect = mine.inspect or judged.inspect
-            else:
-                mine.judged = judged
-            if judged.effects:
-                self._guard_effects(judged, results)
-        self._psycopgs_set_results(results)
-        if span is not NO_SPAN:
-            rows = self._rowcount if self.pgresult is not None and self.pgresult.nfields else None
-            span.end(rows=rows, truncated=mine.truncated)
-
-    def _guard_effects(self, judged: Any, results: list[PGresult]) -> None:
-        self._guard.names.confirm(judged)
-        mine = self._guard_results()
-        first = len(mine) if self._execmany_returning else 0
-        for index, statement in enumerate(judged.statements[: len(results)]):
-            portal, left = self._guard_portal_of(statement)
-            if portal is not None and left is not None:
-                mine.inspect = True
-                mine.caps = mine.caps or {}
-                mine.caps[first + index] = left
-                portal.delivered += min(left, results[index].ntuples)
-
-    def _guard_portal_of(self, statement: StatementPlan) -> tuple[Remembered | None, int | None]:
-        """The portal that a FETCH is about, and how many rows of it may still be handed out."""
-        if statement.session_verb != "fetch" or statement.row_cap is None:
-            return None, None
-        portal = self._guard.names.portals.get(statement.session_name or "")
-        return portal, None if portal is None else max(0, statement.row_cap - portal.delivered)
+        steps.after(self, results)
 
     def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
         tx: Any = self._tx
@@ -359,42 +235,37 @@ class CursorMixin(_Cursor):
         results = self._results
         if type(results) is Results and results.inspect and self.pgresult is not None:
             if results.due is not None:
-                inspect_result(self, results, *results.due)
+                steps.inspect(self, results, *results.due)
                 results.due = None
             elif not results:
-                view_stream(self, results, self.pgresult)
+                steps.inspect_for_row_factory(self, results, self.pgresult)
         return self._psycopgs_make_row_maker()
+
+    # stream() and copy() convert and send in one go, so the steps before come before psycopg's generator
 
     def _stream_send_gen(
         self, query: Query, params: Params | None = None, *, binary: bool | None = None, size: int
     ) -> PQGen[None]:
-        yield from self._guard_before_begin_gen(query, params)
+        yield from steps.ahead_gen(self, query, params)
         yield from super()._stream_send_gen(query, params, binary=binary, size=size)
-        session = self._guard
-        # libpq keeps its mode of handing out rows for the first command of the next pipeline.
-        session.streamed = session.attention = True
-        mine = self._guard_results()
-        if mine.judged is not None and mine.judged.statements:
-            mine.statements = mine.judged.statements
-            mine.portal, left = self._guard_portal_of(mine.statements[0])
-            mine.caps = {0: left} if left is not None else None
+        steps.streams(self)
 
     def _stream_fetchone_gen(self, first: bool) -> PQGen[PGresult | None]:
         results = self._results
         try:
             result = yield from super()._stream_fetchone_gen(first)
         except _psycopg.ProgrammingError as ex:
-            self._guard_done_all_the_same(ex)
+            steps.done_all_the_same(self, ex)
             raise
         if type(results) is not Results:
             return result
-        if first and results.statements and results.statements[0].hidden_returning:
+        if first and results.statements and results.statements[0].handling.hidden_returning:
             if result is not None:
                 yield from self._guard_drain_gen()
                 self.pgresult = cast("PGresult", CommandView(result))
             raise _psycopg.ProgrammingError("the operation in stream() didn't produce a result")
         if result is not None and results.inspect:
-            shown = inspect_stream(self, results, result, first=first)
+            shown = steps.inspect_chunk(self, results, result, first=first)
             if results.truncated:
                 # Read to its end, and not cancelled as psycopg does with a stream that somebody leaves: a write must
                 # not be undone because some of what it returns is not shown.
@@ -403,12 +274,7 @@ class CursorMixin(_Cursor):
                 self.pgresult = view
                 self._tx.set_pgresult(result, set_loaders=False)
             result = shown
-        if result is None:
-            results.span.end(truncated=results.truncated)
-        else:
-            results.streamed += result.ntuples
-            if results.portal is not None:
-                results.portal.delivered += result.ntuples
+        steps.streamed(results, result)
         return result
 
     def _guard_drain_gen(self) -> PQGen[None]:
@@ -417,18 +283,12 @@ class CursorMixin(_Cursor):
 
     def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
         if not self._conn._pipeline:
-            yield from self._guard_before_begin_gen(statement, params, copy=True)
+            yield from steps.copy_ahead_gen(self, statement, params)
         try:
             yield from super()._start_copy_gen(statement, params)
         except _psycopg.ProgrammingError as ex:
-            self._guard_done_all_the_same(ex)
+            steps.done_all_the_same(self, ex)
             raise
-
-    def _guard_done_all_the_same(self, error: _psycopg.ProgrammingError) -> None:
-        """psycopg finds that a statement is not one for stream() or copy() when the server has done it."""
-        results = self._results
-        if error._info is None and type(results) is Results and results.judged is not None:
-            self._guard.names.confirm(results.judged)
 
 
 def closed_error() -> _psycopg.Error:

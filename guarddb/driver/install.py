@@ -17,8 +17,8 @@ from typing import Any
 import psycopg as _psycopg
 from psycopg import crdb
 
+from guarddb.driver.arguments import ARGUMENTS, Attachment
 from guarddb.driver.connection import AsyncConnection, Connection, ConnectionMixin
-from guarddb.driver.settings import ARGUMENTS, Attachment
 
 _lock = threading.Lock()
 _defaults: MappingProxyType[str, Any] | None = None

@@ -13,14 +13,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from guarddb.decision.plan import NO_NAMES, SessionNames, StatementPlan
-from guarddb.tree import SQLSyntaxError, parse
 
 if TYPE_CHECKING:
     from guarddb.decision.plan import TransactionVerb
-    from guarddb.driver.plans import Judged
+    from guarddb.driver.plans import JudgedText
 
-#: DeclareCursorStmt.options: CURSOR_OPT_HOLD of nodes/parsenodes.h.
-_HOLD = 0x0020
 #: NAMEDATALEN - 1: the bytes of a name that the server keeps.
 _NAME_BYTES = 63
 
@@ -35,10 +32,9 @@ def server_name(name: str, encoding: str) -> str:
 class Remembered:
     """A prepared statement or portal: what opened it, and under which policy and catalog that was judged."""
 
-    judged: Judged
+    judged: JudgedText
     statement: StatementPlan
     context: object
-    hold: bool = False
     confirmed: bool = False
     #: rows handed out by FETCH so far; `max_rows` counts per portal, not per FETCH
     delivered: int = 0
@@ -48,16 +44,6 @@ class Remembered:
     opening: object = field(default_factory=object)
     #: when it was opened, on the clock of `Names`
     number: int = 0
-
-
-def is_with_hold(text: str, name: str) -> bool:
-    """Whether the DECLARE of a name in a text asks for a portal that outlives its transaction."""
-    try:
-        statements = parse(text)
-    except (SQLSyntaxError, ValueError):
-        return False
-    declared = [statement["stmt"].get("DeclareCursorStmt", {}) for statement in statements]
-    return any(each.get("portalname") == name and each.get("options", 0) & _HOLD for each in declared)
 
 
 class Names:
@@ -91,20 +77,20 @@ class Names:
         #: some name is not confirmed
         self._under_way = False
 
-    def note_sent(self, judged: Judged, context: object, *, failed: bool = False) -> None:
+    def note_sent(self, judged: JudgedText, context: object, *, failed: bool = False) -> None:
         """A statement goes to the server: learn or forget names. `failed`: in a transaction that has failed."""
         changed = False
         for statement in judged.plan.statements:
-            verb, name = statement.session_verb, statement.session_name
+            facts = statement.facts
+            verb, name = facts.session_verb, facts.session_name
             if verb in ("prepare", "declare") and name is not None:
                 held = self.prepared if verb == "prepare" else self.portals
                 # A name in use makes the server refuse the statement.
                 before = held.get(name)
                 if before is not None and not before.confirmed:
                     before = before.before
-                hold = verb == "declare" and is_with_hold(judged.text, name)
                 self._clock += 1
-                held[name] = Remembered(judged, statement, context, hold, before=before, number=self._clock)
+                held[name] = Remembered(judged, statement, context, before=before, number=self._clock)
                 changed = self._under_way = True
             elif verb in ("deallocate", "close"):
                 # Forgotten at once, even if the server should refuse: an unknown name is refused, never
@@ -115,8 +101,8 @@ class Names:
                 else:
                     held.pop(name, None)
                 changed = True
-            if statement.transaction is not None:
-                self.note_transaction(statement.transaction, name or "", failed=failed)
+            if facts.transaction is not None:
+                self.note_transaction(facts.transaction, name or "", failed=failed)
         if changed:
             self._publish()
 
@@ -137,11 +123,11 @@ class Names:
                 self._forget_since(self._savepoints[marks[-1]][1] if marks else self._began)
                 del self._savepoints[marks[-1] + 1 if marks else 0 :]
 
-    def confirm(self, judged: Judged) -> None:
+    def confirm(self, judged: JudgedText) -> None:
         """The server has accepted a statement."""
         for statement in judged.plan.statements:
-            verb, name = statement.session_verb, statement.session_name
-            if statement.transaction == "commit":
+            verb, name = statement.facts.session_verb, statement.facts.session_name
+            if statement.facts.transaction == "commit":
                 self.committed()
             if verb in ("prepare", "declare") and name is not None:
                 found = (self.prepared if verb == "prepare" else self.portals).get(name)
@@ -192,7 +178,9 @@ class Names:
     def end_transaction(self, *, undone: bool = False) -> None:
         """Portals without HOLD are gone with their transaction, and the others where it is `undone`."""
         began = self._began
-        gone = [n for n, p in self.portals.items() if not p.hold or (undone and p.number > began)]
+        gone = [
+            n for n, p in self.portals.items() if not p.statement.facts.holds or (undone and p.number > began)
+        ]
         for name in gone:
             del self.portals[name]
         self._began = self._clock
@@ -221,13 +209,13 @@ class Names:
             self.prepared.clear()
             self._publish()
 
-    def open_portal(self, name: str, judged: Judged, context: object, *, hold: bool) -> None:
+    def open_portal(self, name: str, judged: JudgedText, context: object) -> None:
         """A named cursor of psycopg's was declared."""
         if not judged.plan.statements:
             return
         statement = judged.plan.statements[0]
         self._clock += 1
-        self.portals[name] = Remembered(judged, statement, context, hold, confirmed=True, number=self._clock)
+        self.portals[name] = Remembered(judged, statement, context, confirmed=True, number=self._clock)
         self._publish()
 
     def replace(self, kind: str, name: str, found: Remembered) -> None:

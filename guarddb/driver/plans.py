@@ -32,9 +32,13 @@ logger = logging.getLogger("guarddb")
 PLANS = 2048
 CONNECTION_PLANS = 512
 
+#: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are
+#: `other`).
+UNSETTLING = frozenset({"set", "other", "ddl"})
+
 
 @dataclass(slots=True, eq=False)
-class Judged:
+class JudgedText:
     """A text, the engine's answer, and what the driver asks of it on every run, worked out once.
 
     Attributes:
@@ -61,30 +65,31 @@ class Judged:
 def has_effects(statement: StatementPlan) -> bool:
     """Whether the session must take note of a statement that was sent."""
     return (
-        statement.changes_catalog
-        or statement.transaction is not None
-        or statement.session_verb is not None
-        or not statement.kinds.isdisjoint(_UNSETTLING)
+        statement.handling.changes_catalog
+        or statement.facts.transaction is not None
+        or statement.facts.session_verb is not None
+        or not statement.facts.kinds.isdisjoint(UNSETTLING)
     )
 
 
-#: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are
-#: `other`).
-_UNSETTLING = frozenset({"set", "other", "ddl"})
+def wants_a_look(statement: StatementPlan) -> bool:
+    """Whether the result of a statement is not simply shown as it comes."""
+    handling = statement.handling
+    return handling.row_cap is not None or handling.hidden_returning or bool(handling.keyed_hashes)
 
 
 class PlanCache:
-    """A bounded, thread-safe cache of `Judged` by (text, context)."""
+    """A bounded, thread-safe cache of `JudgedText` by (text, context)."""
 
     def __init__(self, size: int = PLANS) -> None:
-        self._plans: LRUCache[tuple[bytes, object], Judged] = LRUCache(size)
+        self._plans: LRUCache[tuple[bytes, object], JudgedText] = LRUCache(size)
         self._lock = threading.Lock()
 
-    def get(self, text: bytes, context: object) -> Judged | None:
+    def get(self, text: bytes, context: object) -> JudgedText | None:
         with self._lock:
             return self._plans.get((text, context))
 
-    def put(self, text: bytes, context: object, judged: Judged) -> None:
+    def put(self, text: bytes, context: object, judged: JudgedText) -> None:
         with self._lock:
             self._plans[text, context] = judged
 

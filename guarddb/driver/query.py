@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, cast
 from psycopg import RawCursor
 from psycopg._queries import PostgresClientQuery, PostgresQuery
 
+from guarddb.driver.judging import judge
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from psycopg.abc import Params
 
-    from guarddb.driver.plans import Judged
+    from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
 
 
@@ -27,8 +29,9 @@ class QueryMixin(PostgresQuery):
     __slots__ = ()
 
     # In the composed class's slots (see `guarded_query`).
-    judged: Judged | None
-    counted: bool
+    judged: JudgedText | None
+    #: it has been through all that comes before sending; each sending takes that away again
+    passed: bool
     _psycopgs_dump: Callable[[Params | None], None]
 
     def dump(self, vars: Params | None) -> None:
@@ -48,12 +51,12 @@ class QueryMixin(PostgresQuery):
             session.follow()  # between two sets of parameters of executemany()
         judged = session.plans.get(query)
         if judged is None or session.on_decision is not None:
-            judged = session.judge(query)
+            judged = judge(session, query)
         else:
             session.last = judged
         self.judged = judged
         self.query = judged.sent
-        self.counted = False
+        self.passed = False
 
 
 COMPOSED: dict[type[PostgresQuery], type[QueryMixin]] = {}
@@ -67,7 +70,7 @@ def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
             found = cls
         else:
             slots = {
-                "__slots__": ("counted", "judged"),
+                "__slots__": ("judged", "passed"),
                 "__module__": cls.__module__,
                 "_psycopgs_dump": cls.dump,
             }

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
 
+from guarddb.driver import steps
 from guarddb.driver.cursor import CursorMixin, closed_error
+from guarddb.driver.judging import rejudge
 from guarddb.driver.names import server_name
-from guarddb.driver.shown import FetchedRows, cut, inspect_result
-from guarddb.driver.views import Results
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query
@@ -29,16 +29,17 @@ class ServerCursorGuard(CursorMixin):
     def _declare_gen(
         self, query: Query, params: Params | None = None, binary: bool | None = None
     ) -> PQGen[None]:
-        server = cast("Any", self)
-        begins = yield from self._guard_judge_gen(server._make_declare_statement(query), params)
-        if begins:
-            if server._described and server._withhold:
-                # As psycopg does first of all; behind the BEGIN it would close within the new transaction.
-                yield from self._close_gen()
-            # A portal without hold went with its transaction. psycopg sees that too, but after the BEGIN.
-            server._described = False
-            yield from self._conn._guard_begin_gen()
+        yield from steps.ahead_gen(self, cast("Any", self)._make_declare_statement(query), params)
         yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
+
+    def _guard_begin_gen(self) -> PQGen[None]:
+        server = cast("Any", self)
+        if server._described and server._withhold:
+            # As psycopg does first of all; behind the BEGIN it would close within the new transaction.
+            yield from self._close_gen()
+        # A portal without hold went with its transaction. psycopg sees that too, but after the BEGIN.
+        server._described = False
+        yield from super()._guard_begin_gen()
 
     @property
     def _guard_name(self) -> str:
@@ -52,21 +53,13 @@ class ServerCursorGuard(CursorMixin):
         judged = before.judged
         portal = session.names.portals.get(name)
         if judged is not None and (portal is None or portal.judged is not judged):
-            session.names.open_portal(name, judged, session.context, hold=server._withhold)
+            session.names.open_portal(name, judged, session.context)
             portal = session.names.portals.get(name)
-        elif judged is None and portal is not None:
-            judged = portal.judged
         yield from super()._describe_gen()  # type: ignore[misc]
         # psycopg put a plain list of the description's result in its place.
-        mine = Results(self._results)
-        self._results = mine
-        before.span.end()
-        mine.portal = portal
-        if judged is not None:
-            mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect
-            session.names.confirm(judged)
+        self._results = mine = steps.declared(self, before, portal, self._results)
         if mine.inspect:
-            inspect_result(self, mine, 0, server._format)
+            steps.inspect(self, mine, 0, server._format)
 
     def _guard_portal_gen(self) -> PQGen[Remembered | None]:
         """The portal that FETCH or MOVE is about, judged by the policy of now."""
@@ -75,7 +68,8 @@ class ServerCursorGuard(CursorMixin):
         conn = self._conn
         session: Session = conn._guard
         session.follow()
-        if session.attention or perf_counter() >= session.check_at:
+        freshness = session.freshness
+        if freshness.due or perf_counter() >= freshness.check_at:
             yield from conn._guard_refresh_gen()
         name = self._guard_name
         portal = session.names.portals.get(name)
@@ -95,7 +89,7 @@ class ServerCursorGuard(CursorMixin):
                 "open it with execute() or DECLARE on this connection",
             )
         if portal.context != session.context:
-            refused = session.rejudge("fetch", name, portal)
+            refused = rejudge(session, "fetch", name, portal)
             if refused is not None:
                 raise session.violation(refused.decision)
             portal = session.names.portals[name]
@@ -116,8 +110,7 @@ class ServerCursorGuard(CursorMixin):
         if self._guard.observe:
             rows: list[Any] = yield from super()._fetch_gen(num)  # type: ignore[misc]
             return rows
-        statement = portal.statement if portal is not None else None
-        cap = statement.row_cap if statement is not None else None
+        cap = portal.statement.handling.row_cap if portal is not None else None
         left = None
         if portal is not None and cap is not None:
             left = max(0, cap - portal.delivered)
@@ -126,16 +119,12 @@ class ServerCursorGuard(CursorMixin):
             if num is None or num > left:
                 num = left + 1  # one more than is handed out tells whether there is more
         transformer = self._tx
-        self._tx = fetched = cast("Any", FetchedRows(self, statement, left))
+        self._tx = fetched = cast("Any", steps.inspect_fetch(self, portal, left))
         try:
             rows = yield from super()._fetch_gen(num)  # type: ignore[misc]
         finally:
             self._tx = transformer
-        if portal is not None:
-            portal.delivered += len(rows)
-        result = fetched.result
-        if left is not None and result is not None and result.ntuples > left:
-            cut(self, self._guard_results(), result, left, cap, fetched.masks)
+        steps.fetched(self, portal, fetched, len(rows))
         return rows
 
     def _scroll_gen(self, value: int, mode: str) -> PQGen[None]:

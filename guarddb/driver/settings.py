@@ -1,78 +1,64 @@
-"""What connect() is told about the policy, checked before any connection is made."""
+"""The PostgreSQL settings that guarddb holds on a session: read only, the timeout, what row filters read.
+
+They are set outside any transaction of the agent's, so that its ROLLBACK does not undo them, and set again when something may
+have taken them down.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from psycopg import NotSupportedError
+from guarddb.driver.asking import ask_gen
 
-from guarddb.decision.plan import Decision
-from guarddb.errors import PolicyUnavailable
-from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
-from guarddb.runtime.policies import PolicySource, open_source
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-OnDecision = Callable[[Decision, str], object]
-#: The connect() arguments that are guarddb's own.
-ARGUMENTS = (
-    "policy",
-    "agent",
-    "settings",
-    "approver",
-    "budgets",
-    "branches",
-    "enforcement",
-    "on_decision",
-)
+    from psycopg import BaseConnection
+    from psycopg.abc import PQGen
+
+    from guarddb.policy.profile import PolicyProfile
+
+#: Settings that the server reports by itself whenever they change (GUC_REPORT; the second since version 14).
+_REPORTED = frozenset({"standard_conforming_strings", "default_transaction_read_only"})
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """What connect() was told, checked before any connection is made."""
+def held_by(profile: PolicyProfile, settings: Mapping[str, str]) -> dict[str, str | None]:
+    """The settings that a profile and the caller's own `settings` ask for; None is the session's own value."""
+    held: dict[str, str | None] = {
+        # The engine reads strings as PostgreSQL does with this on (the default); a role or database may say
+        # otherwise.
+        "standard_conforming_strings": "on",
+    }
+    if profile.access_mode == "read_only":
+        held["default_transaction_read_only"] = "on"
+    if profile.statement_timeout_ms:
+        held["statement_timeout"] = str(profile.statement_timeout_ms)
+    # Only names with a dot are settings of the application; PostgreSQL's own are not the caller's to give.
+    held.update({name: value for name, value in settings.items() if "." in name})
+    return held
 
-    source: PolicySource
-    agent: str | None = None
-    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    observe: bool = False
-    store: BudgetStore | None = None
-    on_decision: OnDecision | None = None
 
-    @classmethod
-    def of(
-        cls,
-        *,
-        policy: Any = None,
-        agent: str | None = None,
-        settings: Mapping[str, str] | None = None,
-        approver: Any = None,
-        budgets: str | BudgetStore | None = None,
-        branches: Any = None,
-        enforcement: str = "enforce",
-        on_decision: OnDecision | None = None,
-    ) -> Attachment:
-        """Check the arguments.
+def fell(held: Mapping[str, str | None], conn: BaseConnection[Any]) -> bool:
+    """Whether something took them down, as far as that shows without asking."""
+    # DISCARD ALL and RESET ALL take all of them down, and the server reports this one by itself.
+    return (
+        held.get("default_transaction_read_only") == "on"
+        and conn.pgconn.parameter_status(b"default_transaction_read_only") == b"off"
+    )
 
-        Raises:
-            PolicyError: there is no policy, or it is not valid.
-            psycopg.NotSupportedError: an argument asks for what this version cannot do.
-        """
-        if approver is not None:
-            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held")
-        if branches is not None:
-            raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
-        if enforcement not in ("enforce", "observe"):
-            raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
-        source = open_source(policy)
-        source.current()
-        store: BudgetStore | None = None
-        if isinstance(budgets, str):
-            try:
-                store = open_store(budgets)
-            except BudgetError as ex:
-                raise PolicyUnavailable(str(ex)) from None
-        elif budgets is not None:
-            store = budgets
-        given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
-        return cls(source, agent, given, enforcement == "observe", store, on_decision)
+
+def hold_gen(held: Mapping[str, str | None], conn: BaseConnection[Any]) -> PQGen[None]:
+    """Set those that are not known to be set."""
+    calls = [
+        f"pg_catalog.set_config({_literal(name)}, {'NULL' if value is None else _literal(value)}, false)"
+        for name, value in held.items()
+        if not (name in _REPORTED and conn.pgconn.parameter_status(name.encode()) == (value or "").encode())
+    ]
+    if calls:
+        yield from ask_gen(conn, f"SELECT {', '.join(calls)}".encode(conn.pgconn._encoding))
+
+
+def _literal(value: str) -> str:
+    # The E form means the same with standard_conforming_strings on and off.
+    doubled = value.replace("\\", "\\\\").replace("'", "''")
+    return f"E'{doubled}'"

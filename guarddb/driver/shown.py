@@ -1,18 +1,23 @@
-"""The result hook: caps, hidden RETURNING, hashes, the second net and the egress meter."""
+"""How a result is shown: one description, which execute(), stream() and the FETCH of a named cursor go by.
+
+A result may be hidden (its RETURNING was guarddb's), masked, cut and metered. `how_shown` says which; the rest of this file does
+what it says in each of the three places where psycopg hands out rows.
+"""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from psycopg import errors as e, pq
-from psycopg.pq import DiagnosticField as Field
+from psycopg import pq
 
+from guarddb.driver.loaders import HASH_OID, NULL_OID, has_loaders, register_loaders
+from guarddb.driver.messages import notify
 from guarddb.driver.views import (
-    HASH_OID,
-    NULL_OID,
     TO_BE_HASHED_FMOD,
     VARCHAR_OID,
     CommandView,
@@ -20,104 +25,159 @@ from guarddb.driver.views import (
     MeteredTransformer,
     Results,
     ResultView,
-    has_loaders,
-    register_loaders,
 )
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-    from guarddb.decision.plan import StatementPlan
+    from guarddb.decision.plan import Handling, StatementPlan
     from guarddb.driver.session import Session
 
 logger = logging.getLogger("guarddb")
-psycopg_logger = logging.getLogger("psycopg")
 
 TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
+#: `steps.count_bytes`: (session, bytes that are about to be handed out)
+CountBytes: TypeAlias = "Callable[[Session, int], None]"
 
-def inspect_result(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
+
+@dataclass(slots=True)
+class Shown:
+    """How one result is shown.
+
+    Attributes:
+        hidden: as the result of a command, without its rows.
+        masked: columns that are masked in the process, and the OID of the loader of each; None when none is.
+        metered: its bytes are counted as they are handed out.
+        cap: rows that the policy shows of such a result; left: how many of them are still to be shown here. None: all.
+    """
+
+    hidden: bool
+    masked: dict[int, int] | None
+    metered: bool
+    cap: int | None
+    left: int | None
+
+    def rows(self, there: int, before: int = 0) -> int:
+        """How many of the rows that are there are shown, `before` having been shown already."""
+        return there if self.left is None else max(0, min(there, self.left - before))
+
+
+def how_shown(
+    session: Session,
+    result: PGresult,
+    handling: Handling | None,
+    *,
+    left: int | None = None,
+    report: bool = True,
+) -> Shown:
+    """The one description. `left`: rows that may be shown where it is less than the cap; `report`: log what the net caught."""
+    policy = session.in_force
+    metered = policy is None or policy.egress
+    if handling is None:
+        hidden, cap = False, None
+    else:
+        hidden, cap = handling.hidden_returning, handling.row_cap
+    masked = _masked_columns(session, result, handling, report=report)
+    return Shown(hidden, masked, metered, cap, cap if left is None else left)
+
+
+# execute(), executemany(), COPY, and the description of a portal
+
+
+def show_result(
+    cursor: Any, results: Results, i: int, format: pq.Format | None, count_bytes: CountBytes
+) -> None:
     """Show result `i`, which psycopg has just made the current one, as its plan wants it shown."""
     if results.truncated:
         results.truncated = False
     result = results[i]
     statements = results.statements
-    statement = statements[i] if len(statements) == len(results) else _statement_of_any(statements)
-    if statement is not None and statement.hidden_returning:
-        cursor.pgresult = CommandView(result)
-        rows = result.command_tuples
-        cursor._rowcount = rows if rows is not None else -1
+    handling = statements[i].handling if len(statements) == len(results) else _handling_of_any(statements)
+    if handling is not None and handling.hidden_returning:
+        _hide(cursor, result)
         return
     columns = result.nfields
     status = result.status
     if status != TUPLES_OK and (not columns or status in _COPYING):
         return
     session: Session = cursor._conn._guard
-    masks: Masks | None = None
-    if session.keyed or _touches_masks(session, result, columns):
-        oids = _masked_columns(session, result, statement, columns)
-        masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, format)
+    left = results.caps.get(i) if results.caps is not None else None
+    shown = how_shown(session, result, handling, left=left)
+    masks = _mask(cursor, cursor._tx, session, result, shown.masked, format)
     if status != TUPLES_OK:
         # The description of a portal: it has columns and no rows.
         if masks:
             cursor.pgresult = ResultView(result, 0, masks)
         return
-    if session.egress:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result, columns)
-    shown = result.ntuples
-    cap = statement.row_cap if statement is not None else None
-    left = results.caps.get(i, cap) if results.caps is not None else cap
-    if left is not None and shown > left:
-        cut(cursor, results, result, left, cap, masks)
+    if shown.metered:
+        cursor._tx = MeteredTransformer(cursor._tx, partial(count_bytes, session), result, columns)
+    there = result.ntuples
+    rows = shown.rows(there)
+    if rows < there:
+        cut(cursor, results, result, rows, shown.cap, masks)
     elif masks:
-        cursor.pgresult = ResultView(result, shown, masks)
+        cursor.pgresult = ResultView(result, there, masks)
 
 
-def _statement_of_any(statements: tuple[StatementPlan, ...]) -> StatementPlan | None:
-    """The plan for each result where a rule of a table (DO ALSO SELECT) gave one more, and nobody can say which."""
+def _hide(cursor: Any, result: PGresult) -> None:
+    cursor.pgresult = CommandView(result)
+    rows = result.command_tuples
+    cursor._rowcount = rows if rows is not None else -1
+
+
+def _handling_of_any(statements: tuple[StatementPlan, ...]) -> Handling | None:
+    """The handling of each result where a rule of a table (DO ALSO SELECT) gave one more, and nobody can say which."""
     if not statements:
         return None
-    caps = [each.row_cap for each in statements if each.row_cap is not None]
+    handlings = [each.handling for each in statements]
+    caps = [each.row_cap for each in handlings if each.row_cap is not None]
     return replace(
-        statements[0],
+        handlings[0],
         row_cap=min(caps, default=None),
-        hidden_returning=any(each.hidden_returning for each in statements),
+        hidden_returning=any(each.hidden_returning for each in handlings),
         keyed_hashes=(),
         output_kinds=MappingProxyType({}),
     )
 
 
+# stream()
+
+
 def view_stream(cursor: Any, results: Results, result: PGresult) -> None:
     """Before a row factory sees the first chunk of a stream(): the view of it."""
     session: Session = cursor._conn._guard
-    statement = results.statements[0] if results.statements else None
-    oids = _masked_columns(session, result, statement, result.nfields, report=False)
-    masks = _mask(cursor, cursor._tx, session, result, oids, None, loaders=False) if oids else {}
-    left = statement.row_cap if statement is not None else None
-    shown = result.ntuples if left is None else min(left, result.ntuples)
-    cursor.pgresult = ResultView(result, shown, masks)
+    shown = how_shown(session, result, _streamed(results), report=False)
+    masks = _mask(cursor, cursor._tx, session, result, shown.masked, None, loaders=False)
+    cursor.pgresult = ResultView(result, shown.rows(result.ntuples), masks or {})
 
 
-def inspect_stream(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
+def show_chunk(
+    cursor: Any, results: Results, result: PGresult, count_bytes: CountBytes, *, first: bool
+) -> PGresult | None:
     """The same for a chunk of stream(); None when none of it is to be shown."""
-    statement = results.statements[0] if results.statements else None
     session: Session = cursor._conn._guard
-    columns = result.nfields
-    oids = _masked_columns(session, result, statement, columns, report=first)
-    masks = None if oids is None else _mask(cursor, cursor._tx, session, result, oids, None, loaders=first)
-    shown = result.ntuples
-    cap = statement.row_cap if statement is not None else None
-    left = results.caps.get(0, cap) if results.caps is not None else cap
-    if session.egress and first:
-        cursor._tx = MeteredTransformer(cursor._tx, session, result, columns)
-    if left is not None and results.streamed + shown > left:
-        shown = max(0, left - results.streamed)
-        cut(cursor, results, result, shown, cap, masks)
-        return cast("PGresult", cursor.pgresult) if shown else None
+    left = results.caps.get(0) if results.caps is not None else None
+    shown = how_shown(session, result, _streamed(results), left=left, report=first)
+    masks = _mask(cursor, cursor._tx, session, result, shown.masked, None, loaders=first)
+    if shown.metered and first:
+        cursor._tx = MeteredTransformer(cursor._tx, partial(count_bytes, session), result, result.nfields)
+    there = result.ntuples
+    rows = shown.rows(there, results.streamed)
+    if rows < there:
+        cut(cursor, results, result, rows, shown.cap, masks)
+        return cast("PGresult", cursor.pgresult) if rows else None
     if masks:
-        cursor.pgresult = ResultView(result, shown, masks)
+        cursor.pgresult = ResultView(result, rows, masks)
     return result
+
+
+def _streamed(results: Results) -> Handling | None:
+    return results.statements[0].handling if results.statements else None
+
+
+# FETCH of a named cursor
 
 
 class FetchedRows:
@@ -126,12 +186,15 @@ class FetchedRows:
     Every FETCH is looked at like a new result: what the portal of a name is may have changed since it was described.
     """
 
-    __slots__ = ("_cursor", "_statement", "_tx", "left", "masks", "real", "result")
+    __slots__ = ("_count_bytes", "_cursor", "_handling", "_tx", "left", "masks", "real", "result")
 
-    def __init__(self, cursor: Any, statement: StatementPlan | None, left: int | None) -> None:
+    def __init__(
+        self, cursor: Any, handling: Handling | None, left: int | None, count_bytes: CountBytes
+    ) -> None:
         self.real = self._tx = cursor._tx
         self._cursor = cursor
-        self._statement = statement
+        self._handling = handling
+        self._count_bytes = count_bytes
         #: rows that may be handed out, the rest is not loaded
         self.left = left
         self.masks: Masks | None = None
@@ -140,21 +203,24 @@ class FetchedRows:
     def set_pgresult(self, result: PGresult, *, set_loaders: bool = True, format: Any = None) -> None:
         cursor = self._cursor
         session: Session = cursor._conn._guard
-        columns = result.nfields
         self.result = result
         self.real.set_pgresult(result, set_loaders=True, format=cursor._format)
-        oids = _masked_columns(session, result, self._statement, columns, report=False)
-        if oids is not None:
-            self.masks = _mask(cursor, self.real, session, result, oids, cursor._format)
+        shown = how_shown(session, result, self._handling, left=self.left, report=False)
+        self.masks = _mask(cursor, self.real, session, result, shown.masked, cursor._format)
+        if self.masks is not None:
             cursor.pgresult = ResultView(result, result.ntuples, self.masks)
-        if session.egress:
-            self._tx = MeteredTransformer(self.real, session, result, columns)
+        if shown.metered:
+            charge = partial(self._count_bytes, session)
+            self._tx = MeteredTransformer(self.real, charge, result, result.nfields)
 
     def load_rows(self, row0: int, row1: int, make_row: Any) -> Any:
         return self._tx.load_rows(row0, row1 if self.left is None else min(row1, self.left), make_row)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.real, name)
+
+
+# What the three share
 
 
 def cut(
@@ -181,28 +247,6 @@ def cut(
         )
 
 
-def notify(conn: Any, message: str, hint: str) -> None:
-    """A warning to the connection's notice handlers, as if the server had sent it."""
-    handlers = conn._notice_handlers
-    if not handlers:
-        return
-    encoding = conn.pgconn._encoding
-    fields = {
-        Field.SEVERITY: b"WARNING",
-        Field.SEVERITY_NONLOCALIZED: b"WARNING",
-        Field.SQLSTATE: b"01000",
-        Field.MESSAGE_PRIMARY: message.encode(encoding, "replace"),
-        Field.MESSAGE_HINT: hint.encode(encoding, "replace"),
-    }
-    diagnostic = e.Diagnostic(fields, encoding)  # type: ignore[arg-type]
-    for handler in list(handlers):
-        try:
-            handler(diagnostic)
-        except Exception as ex:
-            # As psycopg does with the server's own notices.
-            psycopg_logger.exception("error processing notice callback '%s': %s", handler, ex)
-
-
 def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:
     """Whether a column comes straight from a masked column of a table, by the server's word."""
     if not session.origins or session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
@@ -212,7 +256,7 @@ def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:
 
 
 def _masked_columns(
-    session: Session, result: PGresult, statement: StatementPlan | None, columns: int, *, report: bool = True
+    session: Session, result: PGresult, handling: Handling | None, *, report: bool
 ) -> dict[int, int] | None:
     """Which columns are masked in the process, and by which loader; None when none is.
 
@@ -221,8 +265,9 @@ def _masked_columns(
     masked column of a table carries that column's numbers.
     """
     oids: dict[int, int] | None = None
-    keyed = statement.keyed_hashes if statement is not None else ()
-    if session.keyed:
+    columns = result.nfields
+    if session.keyed_hash is not None:
+        keyed = handling.keyed_hashes if handling is not None else ()
         modifier_of = result.fmod
         for column in range(columns):
             marked = modifier_of(column) == TO_BE_HASHED_FMOD and result.ftype(column) == VARCHAR_OID
@@ -232,7 +277,7 @@ def _masked_columns(
     if not _touches_masks(session, result, columns):
         return oids
     origins = session.origins
-    kinds = statement.output_kinds if statement is not None else {}
+    kinds = handling.output_kinds if handling is not None else {}
     for column in range(columns):
         origin = (result.ftable(column), result.ftablecol(column))
         if origin in origins and column not in kinds:
@@ -258,12 +303,14 @@ def _mask(
     tx: Any,
     session: Session,
     result: PGresult,
-    oids: dict[int, int],
+    oids: dict[int, int] | None,
     format: pq.Format | None,
     *,
     loaders: bool = True,
-) -> Masks:
+) -> Masks | None:
     """Give masked columns their loaders, and say what a view of the result has to do with their values."""
+    if oids is None:
+        return None
     if loaders:
         shown_format = pq.Format(result.fformat(0)) if format is None else format
         if not has_loaders(cursor.adapters, shown_format):

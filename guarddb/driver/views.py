@@ -6,33 +6,26 @@ PGresult is a C type and cannot be cut. psycopg's C transformer needs the real o
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from psycopg import pq
-from psycopg.adapt import Loader, Transformer
+from psycopg.adapt import Transformer
 
 from guarddb.decision.masks.writing import TO_BE_HASHED
 from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
-    from psycopg.abc import AdaptContext, Buffer
     from psycopg.pq.abc import PGresult
     from psycopg.rows import RowMaker
 
     from guarddb.decision.plan import StatementPlan
     from guarddb.driver.names import Remembered
-    from guarddb.driver.plans import Judged
-    from guarddb.driver.session import Session
+    from guarddb.driver.plans import JudgedText
+    from guarddb.driver.query import QueryMixin
     from guarddb.telemetry import StatementSpan
-
-#: Type OIDs that no server gives out (the last of 2^32), under which the loaders of this module are
-#: registered.
-HASH_OID = 0xFFFFFF01
-NULL_OID = 0xFFFFFF02
 
 
 class Results(list["PGresult"]):
@@ -43,6 +36,7 @@ class Results(list["PGresult"]):
     """
 
     __slots__ = (
+        "ahead",
         "caps",
         "due",
         "inspect",
@@ -60,13 +54,15 @@ class Results(list["PGresult"]):
         if results:
             self.extend(results)
         #: the statement of the current results, and how each result is handled
-        self.judged: Judged | None = None
+        self.judged: JudgedText | None = None
         self.statements: tuple[StatementPlan, ...] = ()
         self.inspect = self.truncated = False
+        #: a statement that is ready to be sent, for a generator of psycopg's that converts and sends in one go
+        self.ahead: QueryMixin | None = None
         #: the result that psycopg is making the current one, until it is inspected: its index and format
         self.due: tuple[int, pq.Format | None] | None = None
         #: in a pipeline: statements sent whose results have not come yet
-        self.pending: deque[tuple[Judged, StatementSpan]] | None = None
+        self.pending: deque[tuple[JudgedText, StatementSpan]] | None = None
         #: row caps of FETCH statements, by index: what is left of their portal's
         self.caps: dict[int, int] | None = None
         #: indexes whose truncation was reported
@@ -76,85 +72,6 @@ class Results(list["PGresult"]):
         #: rows that stream() has handed out
         self.streamed = 0
         self.span: StatementSpan = NO_SPAN
-
-
-class KeyedHash:
-    """Lower-case hex HMAC-SHA-256 of PostgreSQL's text rendering of a value, in UTF-8.
-
-    RFC 2104 by hand: both paddings of the key are hashed once, and each value starts from copies.
-    hmac.digest() does that anew for each value, which takes three times as long.
-    """
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes) -> None:
-        self.take(key)
-
-    def take(self, key: bytes) -> None:
-        """Hash with this key from now on."""
-        if len(key) > 64:
-            key = hashlib.sha256(key).digest()
-        block = key.ljust(64, b"\0")
-        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
-        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
-
-    def __call__(self, value: Buffer) -> str:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(value)
-        outer.update(inner.digest())
-        return outer.hexdigest()
-
-
-class HashLoader(Loader):
-    """Loads a masked column that arrives as text: hashed, never decoded. NULL never gets here."""
-
-    format = pq.Format.TEXT
-
-    def __init__(self, oid: int, context: AdaptContext | None = None) -> None:
-        super().__init__(oid, context)
-        conn: Any = self.connection
-        self._hash: KeyedHash | None = conn._guard.keyed_hash
-        self._encoding: str = conn._guard.encoding
-        if self._hash is not None and self._encoding == "utf-8":
-            self.load = self._hash  # type: ignore[method-assign]
-
-    def load(self, data: Buffer) -> str | None:
-        # Another encoding: the hash must not depend on it.
-        return self._hash(bytes(data).decode(self._encoding).encode()) if self._hash is not None else None
-
-
-class HashBinaryLoader(HashLoader):
-    # The binary form of a text is its bytes, so that a hash is the same in both formats.
-    format = pq.Format.BINARY
-
-
-class NullLoader(Loader):
-    """Loads nothing, whatever is there."""
-
-    format = pq.Format.TEXT
-
-    def load(self, data: Buffer) -> None:
-        return None
-
-
-class NullBinaryLoader(NullLoader):
-    format = pq.Format.BINARY
-
-
-def register_loaders(adapters: Any) -> None:
-    """Make the reserved OIDs known; cursors made from now on have them too."""
-    adapters.register_loader(HASH_OID, HashLoader)
-    adapters.register_loader(HASH_OID, HashBinaryLoader)
-    adapters.register_loader(NULL_OID, NullLoader)
-    adapters.register_loader(NULL_OID, NullBinaryLoader)
-
-
-def has_loaders(adapters: Any, format: pq.Format) -> bool:
-    """Whether these loaders are the ones that are registered."""
-    hashes, nulls = (
-        (HashLoader, NullLoader) if format == pq.Format.TEXT else (HashBinaryLoader, NullBinaryLoader)
-    )
-    return adapters.get_loader(HASH_OID, format) is hashes and adapters.get_loader(NULL_OID, format) is nulls
 
 
 #: Commands whose status counts the rows of the result itself.
@@ -249,9 +166,9 @@ class MeteredTransformer:
 
     __slots__ = ("_charge", "_columns", "_get_value", "real")
 
-    def __init__(self, real: Any, session: Session, result: PGresult, columns: int) -> None:
+    def __init__(self, real: Any, charge: Callable[[int], None], result: PGresult, columns: int) -> None:
         self.real = real
-        self._charge = session.charge_bytes
+        self._charge = charge
         self._get_value = result.get_value
         self._columns = range(columns)
 

@@ -1,7 +1,7 @@
-"""What the guard has to ask the server: the walls of the session, and whether the catalog still holds.
+"""Whether what is known about the session still holds, and when the server is asked.
 
-All of it is generators over the connection, like psycopg's own, so that sync and async share them. None of it
-is the agent's text, so none of it is judged.
+All that asks is generators over the connection, like psycopg's own, so that sync and async share them. None of it is the
+agent's text, so none of it is judged.
 
 DDL of this connection is noticed at once, because its plan says so. DDL of others is noticed by asking: the
 snapshot of the session says whether any transaction ended since the last look, and only then is the catalog's
@@ -17,9 +17,11 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from cachetools import LRUCache
-from psycopg import BaseConnection, OperationalError, errors as e, pq
-from psycopg.generators import fetch_many, send
+from psycopg import BaseConnection, pq
 
+from guarddb.driver import settings
+from guarddb.driver.asking import Row, ask_gen
+from guarddb.driver.plans import UNSETTLING
 from guarddb.sql.catalog import (
     CATALOG_QUERY,
     CATALOG_SETTINGS_QUERY,
@@ -31,6 +33,7 @@ from guarddb.sql.catalog import (
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
+    from guarddb.decision.plan import StatementPlan
     from guarddb.driver.session import Session
 
 logger = logging.getLogger("guarddb")
@@ -38,14 +41,6 @@ logger = logging.getLogger("guarddb")
 ACTIVE = pq.TransactionStatus.ACTIVE
 IDLE = pq.TransactionStatus.IDLE
 INTRANS = pq.TransactionStatus.INTRANS
-FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
-#: The second is for single rows, see `refresh_gen`.
-_ANSWERS = (
-    pq.ExecStatus.TUPLES_OK,
-    pq.ExecStatus.SINGLE_TUPLE,
-    pq.ExecStatus.COMMAND_OK,
-    pq.ExecStatus.TUPLES_CHUNK,
-)
 ABORTED = pq.PipelineStatus.ABORTED
 
 #: Seconds between two looks at the session, at least; a slow server is asked less often, see `_COST_SHARE`.
@@ -56,8 +51,6 @@ _COST_SHARE = 60
 FINGERPRINT_AT_LEAST_EVERY = 0.05
 #: After this many seconds without a look the next one asks for everything.
 _FORGET_AFTER = 0.1
-
-Row = tuple[bytes | None, ...]
 
 
 def _without_comments(query: str) -> str:
@@ -74,16 +67,115 @@ _SETTINGS = _without_comments(CATALOG_SETTINGS_QUERY).encode()
 _CATALOG = _without_comments(CATALOG_QUERY).encode()
 
 
-class Looks:
-    """When the catalog of one connection was last looked at, and what was seen."""
+class Freshness:
+    """May the server be asked now, and must it be? What happens on the connection is told by the verbs."""
 
-    __slots__ = ("at", "fingerprint_at", "seen", "unchanged")
+    __slots__ = (
+        "_fingerprint_at",
+        "_looked_at",
+        "_seen",
+        "_unchanged",
+        "check_at",
+        "due",
+        "settings_due",
+        "stale",
+        "streamed",
+        "uncommitted",
+        "untouched",
+    )
 
     def __init__(self) -> None:
-        self.at = 0.0
-        self.fingerprint_at = 0.0
-        self.unchanged = 0
-        self.seen: Row | None = None
+        #: something wants to be looked at before the next statement
+        self.due = True
+        #: perf_counter() from which on the catalog is looked at again
+        self.check_at = 0.0
+        #: the catalog must be looked at before anything is judged
+        self.stale = True
+        #: in a transaction that changed the catalog, or may have
+        self.uncommitted = False
+        #: in a transaction that has not seen a statement of the agent's yet
+        self.untouched = False
+        #: the settings that guarddb holds must be set (again)
+        self.settings_due = False
+        #: a stream() has been, and no pipeline since
+        self.streamed = False
+        # the last look: when it was, what was seen, when the fingerprint is asked for again, and how often it was the same
+        self._looked_at = 0.0
+        self._seen: Row | None = None
+        self._fingerprint_at = 0.0
+        self._unchanged = 0
+
+    def sent(self, statement: StatementPlan) -> None:
+        """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""
+        facts = statement.facts
+        if statement.handling.changes_catalog or not facts.kinds.isdisjoint(UNSETTLING):
+            self.stale = self.uncommitted = True
+            if "set" in facts.kinds or "other" in facts.kinds:
+                self.settings_due = True
+        if facts.transaction == "begin":
+            self.untouched = True
+        elif facts.transaction != "set":
+            self.untouched = False
+        self.due = True
+
+    def began(self) -> None:
+        """The driver began a transaction."""
+        self.untouched = self.due = True
+
+    def ended(self) -> None:
+        """There is no transaction."""
+        self.untouched = False
+
+    def streams(self) -> None:
+        """A stream() was sent: libpq keeps its mode of handing out rows for the first command of the next pipeline."""
+        self.streamed = self.due = True
+
+    def settings_changed(self) -> None:
+        """Other settings are to be held from now on."""
+        self.settings_due = self.due = True
+
+    def failed(self) -> None:
+        """Something was interrupted or refused: nothing is known for certain."""
+        self.stale = self.due = True
+
+    def refreshed(self, *, idle: bool, portals: bool) -> None:
+        """All that was due has been seen to. In a transaction what it changed itself is looked at again."""
+        if idle:
+            self.uncommitted = False
+        self.stale = self.uncommitted
+        self.due = self.stale or self.settings_due or portals
+
+    # A look: what it saw decides what else is asked
+
+    def look_begins(self, now: float) -> None:
+        if now - self._looked_at > _FORGET_AFTER:
+            self._unchanged = 0
+
+    def look_says_unchanged(self, seen: Row, started: float) -> bool:
+        """Whether what a look saw is enough to know that the catalog is the same."""
+        now = perf_counter()
+        self.check_at = now + max(LOOK_EVERY, (now - started) * _COST_SHARE)
+        self._looked_at = started
+        before, self._seen = self._seen, seen
+        if self.stale or before is None:
+            return False
+        if seen == before:
+            return True
+        if seen[1:] == before[1:] and started < self._fingerprint_at:
+            # Others commit all the time; whether it was DDL is asked less and less often while it was not.
+            self._seen = before
+            return True
+        return False
+
+    def fingerprint_is(self, *, the_same: bool, started: float) -> None:
+        now = perf_counter()
+        if the_same:
+            self._unchanged += 1
+            wait = min((now - started) * 2.0 ** min(self._unchanged, 20), FINGERPRINT_AT_LEAST_EVERY)
+            self._fingerprint_at = now + wait
+        else:
+            self._unchanged = 0
+            self._fingerprint_at = 0.0
 
 
 class CatalogCache:
@@ -110,8 +202,9 @@ class CatalogCache:
 CATALOGS = CatalogCache()
 
 
-def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQGen[None]:
-    """See to whatever `session.attention` or the clock asks for, before a statement is judged."""
+def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
+    """See to whatever is due, before a statement is judged."""
+    freshness = session.freshness
     pgconn = conn.pgconn
     status = pgconn.transaction_status
     pipeline = conn._pipeline
@@ -121,13 +214,14 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
         session.names.begin_pipeline()
     if status == IDLE and not (pipeline and pipeline.result_queue):
         session.names.end_transaction()
-        session.sensitive = session.began = False
+        session.sensitive = False
+        freshness.ended()
     if pipeline is not None:
         if pgconn.pipeline_status == ABORTED:
             return
         if pipeline.command_queue or pipeline.result_queue or status == ACTIVE:
             # Asking now would end the pipeline's implicit transaction, so only what cannot wait does that.
-            if session.catalog is not None and not session.stale:
+            if session.catalog is not None and not freshness.stale:
                 return
             yield from pipeline._sync_gen()
             status = pgconn.transaction_status
@@ -135,52 +229,36 @@ def refresh_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQ
     # that.
     if status not in (IDLE, INTRANS):
         return
-    if session.began and session.catalog is not None and not session.stale:
+    if freshness.untouched and session.catalog is not None and not freshness.stale:
         # SET TRANSACTION must come before any query, ours included.
         return
-    if session.streamed and pipeline is not None:
+    if freshness.streamed and pipeline is not None:
         # libpq hands out the rows of a pipeline's first command one by one when the last command before it did, and
         # then psycopg fails with a command that returns rows.
         yield from ask_gen(conn, b"SELECT")
-    session.streamed = False
-    if session.walls_due or _walls_fell(session, conn):
-        yield from set_walls_gen(session, conn)
-        session.walls_due = status != IDLE
-    if session.stale or session.catalog is None or perf_counter() >= session.check_at:
-        yield from _look_gen(session, conn, looks)
-        session.dirty = session.dirty and status != IDLE
-        session.stale = session.dirty
-    session.attention = session.stale or session.walls_due or bool(session.names.portals)
+    freshness.streamed = False
+    if freshness.settings_due or settings.fell(session.held, conn):
+        yield from settings.hold_gen(session.held, conn)
+        freshness.settings_due = status != IDLE
+    if freshness.stale or session.catalog is None or perf_counter() >= freshness.check_at:
+        yield from _look_gen(session, conn)
+    freshness.refreshed(idle=status == IDLE, portals=bool(session.names.portals))
 
 
-def _look_gen(session: Session, conn: BaseConnection[Any], looks: Looks) -> PQGen[None]:
+def _look_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
+    freshness = session.freshness
     started = perf_counter()
-    if started - looks.at > _FORGET_AFTER:
-        looks.unchanged = 0
-    must = session.stale or session.catalog is None
+    freshness.look_begins(started)
     (seen,) = yield from ask_gen(conn, _LOOK)
-    cost = perf_counter() - started
-    session.check_at = perf_counter() + max(LOOK_EVERY, cost * _COST_SHARE)
-    looks.at = started
-    before, looks.seen = looks.seen, seen
-    if not must and before is not None:
-        if seen == before:
-            return
-        if seen[1:] == before[1:] and started < looks.fingerprint_at:
-            # Others commit all the time; whether it was DDL is asked less and less often while it was not.
-            looks.seen = before
-            return
+    if freshness.look_says_unchanged(seen, started) and session.catalog is not None:
+        return
     (row,) = yield from ask_gen(conn, _FINGERPRINT)
     fingerprint = (row[0] or b"").decode()
-    cost = perf_counter() - started
     catalog = session.catalog
     if catalog is not None and catalog.version == fingerprint:
-        looks.unchanged += 1
-        wait = min(cost * 2.0 ** min(looks.unchanged, 20), FINGERPRINT_AT_LEAST_EVERY)
-        looks.fingerprint_at = perf_counter() + wait
+        freshness.fingerprint_is(the_same=True, started=started)
     else:
-        looks.unchanged = 0
-        looks.fingerprint_at = 0.0
+        freshness.fingerprint_is(the_same=False, started=started)
         catalog = CATALOGS.get(session.database, fingerprint)
         if catalog is None:
             catalog = yield from _read_gen(session, conn)
@@ -210,7 +288,7 @@ def _read_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[Catalog]:
                 yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT guarddb_catalog")
                 yield from ask_gen(conn, b"RELEASE SAVEPOINT guarddb_catalog")
     catalog = Catalog.from_document(row[0] or b"{}")
-    if idle or not session.dirty:
+    if idle or not session.freshness.uncommitted:
         # (What this transaction made of it is nobody else's.)
         # Filed under its own fingerprint, taken in the same statement; the one asked for may be older.
         CATALOGS.put(session.database, catalog.version, catalog)
@@ -223,58 +301,3 @@ def _same(one: Catalog, other: Catalog) -> bool:
         and one.search_path == other.search_path
         and one.temp_schema == other.temp_schema
     )
-
-
-def _walls_fell(session: Session, conn: BaseConnection[Any]) -> bool:
-    # DISCARD ALL and RESET ALL take all walls down, and the server reports this one by itself: no question asked.
-    return (
-        session.walls.get("default_transaction_read_only") == "on"
-        and conn.pgconn.parameter_status(b"default_transaction_read_only") == b"off"
-    )
-
-
-def set_walls_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
-    calls = [
-        f"pg_catalog.set_config({_literal(name)}, {'NULL' if value is None else _literal(value)}, false)"
-        for name, value in session.walls.items()
-        if not (name in _REPORTED and conn.pgconn.parameter_status(name.encode()) == (value or "").encode())
-    ]
-    if calls:
-        yield from ask_gen(conn, f"SELECT {', '.join(calls)}".encode(conn.pgconn._encoding))
-
-
-#: Walls that the server reports by itself whenever they change (GUC_REPORT; the second since version 14).
-_REPORTED = frozenset({"standard_conforming_strings", "default_transaction_read_only"})
-
-
-def _literal(value: str) -> str:
-    # The E form means the same with standard_conforming_strings on and off.
-    doubled = value.replace("\\", "\\\\").replace("'", "''")
-    return f"E'{doubled}'"
-
-
-def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
-    """Send one command of the guard's own and return its rows as text, in and out of a pipeline."""
-    pgconn = conn.pgconn
-    if conn._pipeline is None:
-        # The base class's, not the guarded connection's: that one would come back here.
-        results = [(yield from BaseConnection._exec_command(conn, command))]
-    else:
-        # psycopg's _exec_command returns nothing here. The pipeline is empty (see `refresh_gen`), so the next
-        # results that arrive are those of this exchange.
-        pgconn.send_query_params(command, None)
-        pgconn.pipeline_sync()
-        yield from send(pgconn)
-        results = [*(yield from fetch_many(pgconn))] or [None]
-        yield from fetch_many(pgconn)
-    for result in results:
-        if result is None or result.status not in _ANSWERS:
-            if result is not None and result.status == FATAL_ERROR:
-                raise e.error_from_result(result, encoding=pgconn._encoding)
-            raise OperationalError("the server did not answer a question of guarddb's")
-    return [
-        tuple(result.get_value(number, column) for column in range(result.nfields))
-        for result in results
-        if result is not None
-        for number in range(result.ntuples)
-    ]

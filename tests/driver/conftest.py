@@ -14,11 +14,44 @@ import pytest
 
 import guarddb
 from guarddb.decision import decide as engine
-from guarddb.decision.plan import Decision, Plan, StatementPlan
+from guarddb.decision.plan import Decision, Facts, Handling, Plan, StatementPlan
 
 _numbers = count()
 
-SELECT = StatementPlan("select", frozenset({"select"}), "SELECT", returns_rows=True)
+
+def statement(kind: Any, operation: str, *relations: str, **fields: Any) -> StatementPlan:
+    """A plan of one statement of which only what a test is about is said."""
+    facts: dict[str, Any] = {
+        "kinds": frozenset({kind}),
+        "returns_rows": False,
+        "transaction": None,
+        "session_verb": None,
+        "session_name": None,
+        "holds": False,
+    }
+    handling: dict[str, Any] = {
+        "row_cap": None,
+        "hidden_returning": False,
+        "keyed_hashes": (),
+        "output_kinds": {},
+        "sensitive": False,
+        "changes_catalog": False,
+        "masked": (),
+        "predicates": (),
+    }
+    plan = StatementPlan(
+        Facts(kind=kind, operation=operation, relations=relations, **facts), Handling(**handling)
+    )
+    return changed(plan, **fields)
+
+
+def changed(plan: StatementPlan, **fields: Any) -> StatementPlan:
+    """The plan with other facts or another handling."""
+    of_facts = {name: fields.pop(name) for name in tuple(fields) if name in Facts.__slots__}
+    return StatementPlan(replace(plan.facts, **of_facts), replace(plan.handling, **fields))
+
+
+SELECT = statement("select", "SELECT", returns_rows=True)
 
 
 def open_policy(**fields: Any) -> dict[str, Any]:
@@ -104,7 +137,7 @@ class Engine:
     def allow(self, text: str, *statements: StatementPlan, sql: str | None = None, **changes: Any) -> None:
         """Let `text` pass, sent as `sql`, with these plans or one SELECT's with `changes`."""
         uses_session = changes.pop("uses_session", False)
-        chosen = statements or (replace(SELECT, **changes),)
+        chosen = statements or (changed(SELECT, **changes),)
         sent = text if sql is None else sql
         self.plans[text] = Plan(Decision("allow", rewritten_sql=sent), sent, chosen, uses_session)
 

@@ -72,9 +72,11 @@ async def test_type_of_a_cursor_is_the_exported_class(dsn: str, cls: type[Any]) 
         classes: Any = (cls, plain)
         for make in classes:
             cur = make(conn, *name)
-            made: object = type(cur)  # mypy would take the cursor itself for a bare mixin
-            assert made is cls
             await run(cur.execute("SELECT 1"))
+            made: object = type(cur)  # mypy would take the cursor itself for a bare mixin
+            assert (
+                made is cls
+            )  # one that psycopg's own class made, since it has asked the connection for something
             assert await run(cur.fetchone()) == (1,)
             assert cur.decision is not None
             await run(cur.close())
@@ -193,7 +195,7 @@ def test_pool_hands_out_guarded_connections(dsn: str, answers: Engine) -> None:
                 assert type(conn) is guarddb.Connection
                 with pytest.raises(guarddb.PolicyViolation):
                     conn.execute("SELECT 'x'")
-                conn._guard.check_at = 0.0
+                conn._guard.freshness.check_at = 0.0
                 cur = conn.execute(
                     "SELECT current_setting('app.tenant'), current_setting('statement_timeout')"
                 )

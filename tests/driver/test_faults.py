@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
 import guarddb
-from tests.driver.conftest import SELECT, Connect, Engine, block, collect, run
+from tests.driver.conftest import SELECT, Connect, Engine, block, changed, collect, run
 
 SECRET = "078-05-1120"
 
@@ -142,7 +141,7 @@ async def test_notices_lose_values(secrets: Any, answers: Engine, plain: psycopg
 
 async def test_marker_of_the_row_filter_check_becomes_a_refusal(connect: Connect, answers: Engine) -> None:
     sent = "SELECT ('guarddb:row_filter_violation:public.orders' || left(current_user, 0))::int"
-    answers.allow("SELECT 1", replace(SELECT, sensitive=True), sql=sent)
+    answers.allow("SELECT 1", changed(SELECT, sensitive=True), sql=sent)
     conn = await connect(autocommit=True)
     with pytest.raises(guarddb.PolicyViolation) as caught:
         await run(conn.execute("SELECT 1"))

@@ -8,9 +8,8 @@ import psycopg
 import pytest
 
 import guarddb
-from guarddb.decision.plan import StatementPlan
 from guarddb.driver import plans, watch as freshness
-from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run
+from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run, statement
 
 
 class Looking:
@@ -36,12 +35,12 @@ def look(answers: Engine) -> Looking:
     return Looking(answers, "SELECT 'look'")
 
 
-DDL = StatementPlan("ddl", frozenset({"ddl"}), "CREATE TABLE", changes_catalog=True)
+DDL = statement("ddl", "CREATE TABLE", changes_catalog=True)
 
 
 async def asks(conn: Any, *, settle: bool = True) -> None:
     if settle:
-        conn._guard.check_at = 0.0  # as if the millisecond between two looks had passed
+        conn._guard.freshness.check_at = 0.0  # as if the millisecond between two looks had passed
     conn._guard.plans.clear()
     plans.SHARED._plans.clear()  # or the engine would not be asked again
     await run(conn.execute("SELECT 'look'"))
@@ -137,7 +136,7 @@ async def test_temporary_schema_is_seen(connect: Connect, look: Looking, answers
 
 
 async def test_search_path_is_seen(connect: Connect, look: Looking, answers: Engine) -> None:
-    answers.allow("SET search_path = pg_catalog", StatementPlan("set", frozenset({"set"}), "SET"))
+    answers.allow("SET search_path = pg_catalog", statement("set", "SET"))
     conn = await connect()
     await asks(conn)
     assert "public" in look.catalogs[-1].search_path
@@ -153,10 +152,10 @@ async def test_failed_transaction_asks_nothing(connect: Connect, answers: Engine
     conn = await connect()
     with pytest.raises(psycopg.errors.DivisionByZero):
         await run(conn.execute("SELECT 1/0"))
-    conn._guard.check_at = 0.0
+    conn._guard.freshness.check_at = 0.0
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
         await run(conn.execute("SELECT 1"))
-    answers.allow("ROLLBACK", StatementPlan("transaction", frozenset({"transaction"}), "ROLLBACK"))
+    answers.allow("ROLLBACK", statement("transaction", "ROLLBACK"))
     await run(conn.execute("ROLLBACK"))
     await run(conn.execute("SELECT 1"))
 
@@ -182,10 +181,10 @@ async def test_plans_are_shared_and_never_across_policies(guard: Any, answers: E
 
 
 def test_selects_are_not_followed_by_questions(guard: Any) -> None:
-    assert not SELECT.changes_catalog
+    assert not SELECT.handling.changes_catalog
     conn = guard(autocommit=True)
     conn.execute("SELECT 1")
-    assert not conn._guard.attention
+    assert not conn._guard.freshness.due
 
 
 def test_catalogs_of_a_transaction_are_nobody_elses(guard: Any) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
 
 import guarddb
+from guarddb.decision import decide as engine
 from guarddb.decision.plan import NO_NAMES, Decision, Plan, StatementPlan
-from guarddb.driver import names as guard_names
-from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run
+from tests.driver.conftest import SELECT, Connect, Engine, block, changed, open_policy, run
 
 PREPARE = "PREPARE p AS SELECT generate_series(1, 5)"
 DECLARE = "DECLARE d CURSOR FOR SELECT generate_series(1, 5)"
@@ -36,7 +35,7 @@ def by_policy(text: str, statement: StatementPlan) -> Any:
     def plan(sql: str, policy: Any, catalog: Any, names: Any) -> Plan:
         rows = policy.profile.max_rows
         sent = f"{text} LIMIT {rows + 1}" if rows else text
-        return Plan(Decision("allow"), sent, (replace(statement, row_cap=rows or None),))
+        return Plan(Decision("allow"), sent, (changed(statement, row_cap=rows or None),))
 
     return plan
 
@@ -48,7 +47,7 @@ def by_name(held: str, name: str, **changes: Any) -> Any:
         found = getattr(names or NO_NAMES, held).get(name)
         if found is None:
             return Plan(Decision("block", "statement_not_allowed", f"{name} is not known"))
-        return Plan(Decision("allow"), sql, (replace(found, session_name=name, **changes),), True)
+        return Plan(Decision("allow"), sql, (changed(found, session_name=name, **changes),), True)
 
     return plan
 
@@ -56,14 +55,14 @@ def by_name(held: str, name: str, **changes: Any) -> Any:
 @pytest.fixture
 def session_names(answers: Engine) -> Engine:
     """PREPARE p and DECLARE d, with their EXECUTE, FETCH, DEALLOCATE and CLOSE."""
-    prepare = replace(SELECT, session_verb="prepare", session_name="p")
-    declare = replace(SELECT, session_verb="declare", session_name="d")
+    prepare = changed(SELECT, session_verb="prepare", session_name="p")
+    declare = changed(SELECT, session_verb="declare", session_name="d")
     answers.plans[PREPARE] = by_policy(PREPARE, prepare)
     answers.plans[DECLARE] = by_policy(DECLARE, declare)
     answers.plans["EXECUTE p"] = by_name("prepared", "p", session_verb="execute")
     answers.plans["FETCH 2 FROM d"] = by_name("portals", "d", session_verb="fetch")
-    answers.allow("DEALLOCATE p", replace(SELECT, session_verb="deallocate", session_name="p"))
-    answers.allow("CLOSE d", replace(SELECT, session_verb="close", session_name="d"))
+    answers.allow("DEALLOCATE p", changed(SELECT, session_verb="deallocate", session_name="p"))
+    answers.allow("CLOSE d", changed(SELECT, session_verb="close", session_name="d"))
     return answers
 
 
@@ -80,7 +79,7 @@ async def test_execute_is_judged_by_what_was_prepared(connect: Connect, session_
 
 async def test_failed_prepare_leaves_no_name(connect: Connect, session_names: Engine) -> None:
     session_names.allow(
-        "PREPARE p AS SELECT nowhere", replace(SELECT, session_verb="prepare", session_name="p")
+        "PREPARE p AS SELECT nowhere", changed(SELECT, session_verb="prepare", session_name="p")
     )
     conn = await connect(autocommit=True)
     with pytest.raises(psycopg.errors.UndefinedColumn):
@@ -92,13 +91,13 @@ async def test_failed_prepare_leaves_no_name(connect: Connect, session_names: En
 async def test_second_prepare_of_a_name_does_not_replace_the_first(
     connect: Connect, session_names: Engine
 ) -> None:
-    capped = replace(SELECT, session_verb="prepare", session_name="p", row_cap=1)
+    capped = changed(SELECT, session_verb="prepare", session_name="p", row_cap=1)
     session_names.allow("PREPARE p AS SELECT 1", capped)
     conn = await connect(autocommit=True)
     await run(conn.execute("PREPARE p AS SELECT 1"))
     with pytest.raises(psycopg.errors.DuplicatePreparedStatement):
         await run(conn.execute(PREPARE))
-    assert conn._guard.names.prepared["p"].statement.row_cap == 1
+    assert conn._guard.names.prepared["p"].statement.handling.row_cap == 1
 
 
 async def test_execute_in_the_pipeline_of_its_prepare(connect: Connect, session_names: Engine) -> None:
@@ -129,13 +128,19 @@ async def test_portal_is_forgotten_with_its_transaction(connect: Connect, sessio
             await run(conn.execute("FETCH 2 FROM d"))
 
 
+def held_portals(text: str) -> set[str | None]:
+    """Which portals a text declares WITH HOLD, as the engine says."""
+    plan = engine.decide(text, engine.compile_policy(guarddb.PolicyProfile(name="any")), None, NO_NAMES)
+    return {each.facts.session_name for each in plan.statements if each.facts.holds}
+
+
 async def test_portal_with_hold_outlives_its_transaction(connect: Connect, session_names: Engine) -> None:
     text = "DECLARE d CURSOR WITH HOLD FOR SELECT generate_series(1, 5)"
-    assert guard_names.is_with_hold(text, "d")
-    assert guard_names.is_with_hold(f"SELECT 1; {text}", "d")
-    assert not guard_names.is_with_hold(f"{text}; DECLARE e CURSOR FOR SELECT 1", "e")
-    assert not guard_names.is_with_hold("DECLARE d CURSOR /* WITH HOLD */ FOR SELECT 1", "d")
-    session_names.allow(text, replace(SELECT, session_verb="declare", session_name="d"))
+    assert held_portals(text) == {"d"}
+    assert held_portals(f"SELECT 1; {text}") == {"d"}
+    assert held_portals(f"{text}; DECLARE e CURSOR FOR SELECT 1") == {"d"}
+    assert held_portals("DECLARE d CURSOR /* WITH HOLD */ FOR SELECT 1") == set()
+    session_names.allow(text, changed(SELECT, session_verb="declare", session_name="d", holds=True))
     conn = await connect()
     await run(conn.execute(text))
     await run(conn.commit())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -14,9 +13,18 @@ from psycopg.types.numeric import IntLoader
 
 import guarddb
 from guarddb.decision.masks.writing import TO_BE_HASHED
-from guarddb.decision.plan import StatementPlan
 from guarddb.driver import plans
-from tests.driver.conftest import SELECT, Connect, Engine, block, collect, open_policy, run
+from tests.driver.conftest import (
+    SELECT,
+    Connect,
+    Engine,
+    block,
+    changed,
+    collect,
+    open_policy,
+    run,
+    statement,
+)
 
 SERIES = "SELECT generate_series(1, 5) AS n"
 
@@ -79,9 +87,7 @@ async def test_status_of_a_write_counts_what_was_written(connect: Connect, answe
     conn = await connect()
     await run(conn.execute("CREATE TEMP TABLE written (id int)"))
     text = "INSERT INTO written SELECT generate_series(1, 5) RETURNING id"
-    answers.allow(
-        text, StatementPlan("insert", frozenset({"insert"}), "INSERT", returns_rows=True, row_cap=3)
-    )
+    answers.allow(text, statement("insert", "INSERT", returns_rows=True, row_cap=3))
     cur = await run(conn.execute(text))
     assert await run(cur.fetchall()) == [(1,), (2,), (3,)]
     assert (cur.statusmessage, cur.pgresult.command_tuples) == ("INSERT 0 5", 5)
@@ -134,7 +140,7 @@ async def test_server_cursor_is_capped_over_all_its_fetches(connect: Connect, ca
 
 async def test_stolen_portal_keeps_its_cap(connect: Connect, capped: Engine) -> None:
     conn = await connect()
-    declare = replace(SELECT, session_verb="declare", session_name="d", row_cap=3)
+    declare = changed(SELECT, session_verb="declare", session_name="d", row_cap=3)
     capped.allow("DECLARE d CURSOR FOR SELECT generate_series(1, 5)", declare)
     await run(conn.execute("DECLARE d CURSOR FOR SELECT generate_series(1, 5)"))
     async with block(conn.cursor("d")) as thief:
@@ -159,7 +165,7 @@ async def test_pipeline_and_executemany_results_are_capped(connect: Connect, cap
 
 
 async def test_each_statement_of_a_text_has_its_own_cap(connect: Connect, answers: Engine) -> None:
-    capped = StatementPlan("select", frozenset({"select"}), "SELECT", returns_rows=True, row_cap=1)
+    capped = statement("select", "SELECT", returns_rows=True, row_cap=1)
     answers.allow("SELECT generate_series(1,2); SELECT generate_series(3,4)", SELECT, capped)
     conn = await connect()
     cur = await run(conn.execute("SELECT generate_series(1,2); SELECT generate_series(3,4)"))
@@ -175,9 +181,7 @@ async def test_each_statement_of_a_text_has_its_own_cap(connect: Connect, answer
 async def test_hidden_returning_looks_like_a_plain_command(connect: Connect, answers: Engine) -> None:
     conn = await connect()
     await run(conn.execute("CREATE TEMP TABLE written (a int)"))
-    insert = StatementPlan(
-        "insert", frozenset({"insert"}), "INSERT", returns_rows=True, hidden_returning=True
-    )
+    insert = statement("insert", "INSERT", returns_rows=True, hidden_returning=True)
     answers.allow(
         "INSERT INTO written VALUES ($1)", insert, sql="INSERT INTO written VALUES ($1) RETURNING a"
     )
@@ -264,7 +268,7 @@ async def test_masked_origin_that_the_plan_missed_is_nulled_and_reported(
     answers.allow(text)
     answers.allow(f'DECLARE "c" CURSOR FOR {text}')
     monkeypatch.setattr(plans, "masked_origins", lambda policy, catalog: {(oid, 2): "redact"})
-    conn._guard.stale = conn._guard.attention = True
+    conn._guard.freshness.stale = conn._guard.freshness.due = True
     conn._guard.renew()
     with caplog.at_level(logging.ERROR, "guarddb"):
         cur = await run(conn.execute(text))

@@ -58,7 +58,7 @@ async def test_walls_are_put_up_again_after_a_reset(connect: Connect) -> None:
     await run(conn.execute("SELECT 1"))
     await run(conn.rollback())
     conn.pgconn.exec_(b"DISCARD ALL")
-    conn._guard.check_at = 0.0  # what a millisecond does
+    conn._guard.freshness.check_at = 0.0  # what a millisecond does
     assert await setting(conn, "app.tenant") == "42"
     assert conn.pgconn.parameter_status(b"default_transaction_read_only") == b"on"
 
@@ -164,7 +164,7 @@ async def test_set_transaction_may_still_be_the_first_statement(connect: Connect
     await run(conn.rollback())
     for _ in range(3):
         async with block(conn.transaction()):
-            conn._guard.check_at = 0.0
+            conn._guard.freshness.check_at = 0.0
             await run(conn.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"))
             cur = await run(conn.execute("SHOW transaction_isolation"))
             assert await run(cur.fetchone()) == ("serializable",)

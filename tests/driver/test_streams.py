@@ -144,7 +144,7 @@ async def test_a_batch_or_pipeline_right_behind_a_stream(
     for _ in range(3):
         assert len(await collect(conn.cursor().stream("SELECT id FROM streamed WHERE id <= 5"))) == 5
         if due:
-            conn._guard.check_at = 0.0
+            conn._guard.freshness.check_at = 0.0
         await run(then(conn))
     await run(conn.execute("DELETE FROM kept WHERE id > 0"))
 

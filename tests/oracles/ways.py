@@ -101,7 +101,7 @@ class EngineWay:
         if outcome.state == "22P02" and MARKER in outcome.message:
             # guarddb's check is a cast that fails with its marker; the driver turns that into 42501.
             outcome.state = "42501"
-        if plan.statements[0].hidden_returning and not outcome.state:
+        if plan.statements[0].handling.hidden_returning and not outcome.state:
             # The driver shows the result as the command result it would have been.
             outcome.rows, outcome.names, outcome.types = [], (), ()
         return Answer(sent=plan.sql, outcome=outcome)

@@ -1,0 +1,49 @@
+"""Questions of guarddb's own to the server, between the agent's statements. They are not the agent's text, so not judged."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from psycopg import BaseConnection, OperationalError, errors as e, pq
+from psycopg.generators import fetch_many, send
+
+if TYPE_CHECKING:
+    from psycopg.abc import PQGen
+
+FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
+#: Single rows and chunks: see `watch.refresh_gen` about stream().
+_ANSWERS = (
+    pq.ExecStatus.TUPLES_OK,
+    pq.ExecStatus.SINGLE_TUPLE,
+    pq.ExecStatus.COMMAND_OK,
+    pq.ExecStatus.TUPLES_CHUNK,
+)
+
+Row: TypeAlias = tuple[bytes | None, ...]
+
+
+def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
+    """Send one command of the guard's own and return its rows as text, in and out of a pipeline."""
+    pgconn = conn.pgconn
+    if conn._pipeline is None:
+        # The base class's, not the guarded connection's: that one would come back here.
+        results = [(yield from BaseConnection._exec_command(conn, command))]
+    else:
+        # psycopg's _exec_command returns nothing here. The pipeline is empty (see `watch.refresh_gen`), so the
+        # next results that arrive are those of this exchange.
+        pgconn.send_query_params(command, None)
+        pgconn.pipeline_sync()
+        yield from send(pgconn)
+        results = [*(yield from fetch_many(pgconn))] or [None]
+        yield from fetch_many(pgconn)
+    for result in results:
+        if result is None or result.status not in _ANSWERS:
+            if result is not None and result.status == FATAL_ERROR:
+                raise e.error_from_result(result, encoding=pgconn._encoding)
+            raise OperationalError("the server did not answer a question of guarddb's")
+    return [
+        tuple(result.get_value(number, column) for column in range(result.nfields))
+        for result in results
+        if result is not None
+        for number in range(result.ntuples)
+    ]

@@ -1,0 +1,95 @@
+"""The policy in force on a connection: one value, built completely and then put in the place of the one before.
+
+A policy that cannot be made ready (its key is missing, say) raises while it is built, and so changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from guarddb.driver import plans, settings as session_settings
+from guarddb.errors import PolicyUnavailable, refusal_message
+from guarddb.runtime.budgets import Budget, BudgetLimits, open_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from guarddb.driver.arguments import Attachment
+    from guarddb.driver.plans import Compiled
+    from guarddb.policy.profile import PolicyProfile
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyInForce:
+    """A profile made ready for one connection.
+
+    Attributes:
+        compiled: what the engine judges by.
+        restricts: it matters where rows come from: the policy closes, masks, filters or caps something.
+        observe: decide and report, and change nothing.
+        budget: the counters of this policy and agent; `counts` says whether statements are counted, `egress` whether bytes are.
+        hash_key: the key of its hashes, or None.
+        held: the PostgreSQL settings that the session must have under it.
+    """
+
+    profile: PolicyProfile
+    version: str
+    compiled: Compiled
+    restricts: bool
+    observe: bool
+    budget: Budget
+    counts: bool
+    egress: bool
+    hash_key: bytes | None
+    held: Mapping[str, str | None]
+
+    @property
+    def name(self) -> str:
+        """The profile's name."""
+        return self.profile.name
+
+
+def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str) -> PolicyInForce:
+    """Make a profile ready for a connection.
+
+    Raises:
+        PolicyUnavailable: something that the profile needs is not there.
+    """
+    settings = {**profile.guarddb.settings, **attachment.settings}
+    compiled = plans.compiled(profile, version, settings)
+    limits = BudgetLimits(
+        profile.budget_queries_per_hour, profile.budget_queries_per_day, profile.egress_bytes_per_day
+    )
+    # One agent has one budget in each policy, whatever version of it is in force.
+    owner = getattr(profile, "id", None) or profile.name
+    observe = attachment.observe
+    return PolicyInForce(
+        profile=profile,
+        version=version,
+        compiled=compiled,
+        restricts=compiled.policy.restricts_data or profile.max_rows > 0,
+        observe=observe,
+        budget=Budget(attachment.store or open_store(), _budget_key(owner, attachment.agent), limits),
+        counts=bool(limits.queries_per_hour or limits.queries_per_day),
+        egress=bool(limits.egress_bytes_per_day) and not observe,
+        hash_key=_hash_key(profile),
+        held={} if observe else session_settings.held_by(profile, settings),
+    )
+
+
+def _hash_key(profile: PolicyProfile) -> bytes | None:
+    variable = profile.guarddb.hash_key_env
+    if variable is None:
+        return None
+    if key := os.environ.get(variable):
+        return key.encode()
+    reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
+    raise PolicyUnavailable(refusal_message(profile.name, reason))
+
+
+def _budget_key(owner: str, agent: str | None) -> str:
+    """Who a budget is counted for; no two pairs share one."""
+    return f"{quote(owner, safe='')}/{quote(agent or '', safe='')}"

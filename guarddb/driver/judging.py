@@ -1,0 +1,166 @@
+"""How a text of the agent's is judged on a connection: from the plans that are known, or by the engine.
+
+Nothing here asks the server, counts or sends; see `steps.py` for what comes after.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from guarddb.decision.plan import Decision, Plan
+from guarddb.driver import plans
+from guarddb.driver.plans import SHARED, JudgedText
+
+if TYPE_CHECKING:
+    from guarddb.driver.names import Remembered
+    from guarddb.driver.session import Session
+
+logger = logging.getLogger("guarddb")
+
+
+def judge(session: Session, query: bytes) -> JudgedText:
+    """What to do with a statement of the agent's.
+
+    Raises:
+        PolicyViolation: it is refused.
+    """
+    judged = session.plans.get(query)
+    if judged is None:
+        judged = _look_up(session, query)
+    session.last = judged
+    if judged.blocked or session.on_decision is not None:
+        report(session, judged)
+    return judged
+
+
+def report(session: Session, judged: JudgedText) -> None:
+    """Tell who watches, and raise when it is refused."""
+    decision = judged.plan.decision
+    if session.on_decision is not None and not judged.empty:
+        try:
+            session.on_decision(decision, judged.text)
+        except Exception:
+            # The callback watches; what it does wrong must change nothing.
+            logger.exception("the on_decision callback failed")
+    if judged.blocked:
+        error = session.violation(decision)
+        session.begin_span(judged).end(error=error)
+        raise error
+
+
+def _look_up(session: Session, query: bytes) -> JudgedText:
+    if not isinstance(query, bytes):
+        # What psycopg's conversion let through; it would fail a moment later, when it is sent.
+        raise TypeError(f"expected bytes, {type(query).__name__} found")
+    if session.in_force is None:
+        session.follow()
+    context = session.context
+    if context is None:
+        refused = plans.refusal("internal_error", "the catalog could not be read")
+        return _judged(session, query, refused, "")
+    judged = SHARED.get(query, context)
+    if judged is None:
+        judged = _decide(session, query)
+        if judged.uses_session or judged.blocked:
+            # A refusal may be about a name that is not known yet, and need not be fast.
+            return judged
+        if not session.freshness.uncommitted:  # else the catalog is this transaction's alone
+            SHARED.put(query, context, judged)
+    if len(session.plans) >= plans.CONNECTION_PLANS:
+        session.plans = {}
+    session.plans[query] = judged
+    return judged
+
+
+def _decide(session: Session, query: bytes) -> JudgedText:
+    text = plans.decode(query, session.encoding)
+    if text is None:
+        reason = f"the text is not valid in the connection's encoding, {session.encoding}"
+        return _judged(session, query, plans.refusal("parse_error", reason), "")
+    plan = _ask(session, text)
+    if plan.uses_session and not plan.decision.blocked:
+        plan = _by_names_of_today(session, text, plan)
+    return _judged(session, query, plan, text)
+
+
+def _ask(session: Session, text: str) -> Plan:
+    assert session.in_force is not None
+    return plans.ask(text, session.in_force.compiled.policy, session.catalog, session.names.snapshot)
+
+
+def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText:
+    decision = plan.decision
+    uses_session = plan.uses_session
+    if decision.blocked and decision.rule == "empty":
+        # Pools and ORMs ping with it, and nothing in it can do anything.
+        plan = Plan(Decision("allow", "ok", "the text holds no statement"))
+        return JudgedText(plan, query, query, text, empty=True)
+    effects = any(plans.has_effects(statement) for statement in plan.statements)
+    if session.observe:
+        return JudgedText(plan, query, query, text, effects=effects, uses_session=uses_session)
+    if decision.blocked:
+        return JudgedText(plan, query, b"", text, blocked=True, uses_session=uses_session)
+    sent = query
+    if plan.sql != text:
+        try:
+            sent = plan.sql.encode(session.encoding)
+        except UnicodeError:
+            sent = b""
+        if not sent:
+            reason = "the rewritten text cannot be sent in the connection's encoding"
+            return JudgedText(plans.refusal("internal_error", reason), query, b"", text, blocked=True)
+    policy = session.in_force
+    inspect = (
+        policy is None
+        or policy.egress
+        or bool(session.origins)
+        or session.keyed_hash is not None
+        or any(plans.wants_a_look(statement) for statement in plan.statements)
+    )
+    return JudgedText(
+        plan,
+        query,
+        sent,
+        text,
+        plan.statements,
+        inspect=inspect,
+        effects=effects,
+        sensitive=any(statement.handling.sensitive for statement in plan.statements),
+        uses_session=uses_session,
+    )
+
+
+def _by_names_of_today(session: Session, text: str, plan: Plan) -> Plan:
+    """EXECUTE and FETCH hold only while the remembered text would be sent as it was."""
+    for statement in plan.statements:
+        verb, name = statement.facts.session_verb, statement.facts.session_name
+        if verb not in ("execute", "fetch", "move") or name is None:
+            continue
+        found = (session.names.prepared if verb == "execute" else session.names.portals).get(name)
+        if found is None or found.context == session.context:
+            continue
+        refused = rejudge(session, verb, name, found)
+        if refused is not None:
+            return refused
+        plan = _ask(session, text)
+    return plan
+
+
+def rejudge(session: Session, verb: str, name: str, found: Remembered) -> Plan | None:
+    """Judge what stands behind a name by the policy and catalog of now; the refusal, or None."""
+    again = _decide(session, found.judged.original)
+    if again.blocked:
+        return again.plan
+    if again.sent != found.judged.sent:
+        what, how = ("statement", "PREPARE") if verb == "execute" else ("cursor", "DECLARE")
+        return plans.refusal(
+            "statement_not_allowed",
+            f'the policy changed since the {what} "{name}" was opened, and treats it otherwise now',
+            f"close it and {how} it again",
+        )
+    statement = again.plan.statements[0] if again.plan.statements else found.statement
+    fresh = replace(found, judged=again, statement=statement, context=session.context)
+    session.names.replace(verb, name, fresh)
+    return None

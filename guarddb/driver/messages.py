@@ -1,0 +1,83 @@
+"""What reaches the application beside rows: notices, and the server's last message. Row data is cut out of both."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+from weakref import ReferenceType, ref
+
+from psycopg import ConnectionInfo, errors as e
+from psycopg._connection_base import BaseConnection
+from psycopg.pq import DiagnosticField as Field
+
+from guarddb.driver.faults import cleaned, message_of_the_connection
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn, PGresult
+
+    from guarddb.driver.session import Session
+
+psycopg_logger = logging.getLogger("psycopg")
+
+
+class GuardedInfo(ConnectionInfo):
+    """psycopg's, but for the server's last message, which may quote rows."""
+
+    def __init__(self, pgconn: PGconn, session: Session) -> None:
+        super().__init__(pgconn)
+        self._session = session
+
+    @property
+    def error_message(self) -> str:
+        """The message of the last error, as the exception said it."""
+        return message_of_the_connection(self._session, super().error_message)
+
+
+def handle_notices(conn: Any) -> None:
+    """Take the place of psycopg's notice handler."""
+    conn.pgconn.notice_handler = partial(_on_notice, ref(conn))
+
+
+def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
+    conn = wself()
+    if conn is None or not conn._notice_handlers:
+        return
+    session: Session = conn._guard
+    if session.sensitive and not session.observe:
+        diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
+        if (fields := cleaned(diagnostic)) is not None:
+            result = cast("PGresult", _Notice(fields))
+    BaseConnection._notice_handler(wself, result)
+
+
+class _Notice:
+    """As much of a PGresult as psycopg's Diagnostic reads."""
+
+    def __init__(self, fields: dict[int, bytes | None]) -> None:
+        self._fields = fields
+
+    def error_field(self, field: int) -> bytes | None:
+        return self._fields.get(field)
+
+
+def notify(conn: Any, message: str, hint: str) -> None:
+    """A warning to the connection's notice handlers, as if the server had sent it."""
+    handlers = conn._notice_handlers
+    if not handlers:
+        return
+    encoding = conn.pgconn._encoding
+    fields = {
+        Field.SEVERITY: b"WARNING",
+        Field.SEVERITY_NONLOCALIZED: b"WARNING",
+        Field.SQLSTATE: b"01000",
+        Field.MESSAGE_PRIMARY: message.encode(encoding, "replace"),
+        Field.MESSAGE_HINT: hint.encode(encoding, "replace"),
+    }
+    diagnostic = e.Diagnostic(fields, encoding)  # type: ignore[arg-type]
+    for handler in list(handlers):
+        try:
+            handler(diagnostic)
+        except Exception as ex:
+            # As psycopg does with the server's own notices.
+            psycopg_logger.exception("error processing notice callback '%s': %s", handler, ex)

@@ -1,0 +1,340 @@
+"""The way of every statement, written once. Whatever door of psycopg's it comes in by, it takes these steps in this order.
+
+    judge      the policy's answer about the text      `query.py`: at the end of every conversion
+    ---------  `before`: nothing has been sent yet
+    count      against the query budgets
+    begin      the transaction that psycopg would have begun before it looked at the statement
+    ---------  `approve`: the tripwire
+    send       psycopg's own
+    ---------  `after`, or its likes for stream() and named cursors
+    effects    what the statement changed in the session: names, portals
+    inspect    the result is shown as the plan wants it
+    span       ends
+
+A step that decides about a statement goes between judge and count, one that surrounds its sending after begin, one that judges
+what it has done before effects. Nothing else charges a budget, approves a statement for sending or a result for showing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import psycopg as _psycopg
+from psycopg import pq
+from psycopg._queries import PostgresClientQuery
+
+from guarddb import telemetry
+from guarddb.driver import shown
+from guarddb.driver.views import Results
+from guarddb.errors import BudgetExceeded, PolicyUnavailable, refusal_message
+from guarddb.runtime.budgets import RULES, Overrun
+
+if TYPE_CHECKING:
+    from psycopg.abc import Params, PQGen, Query
+    from psycopg.pq.abc import PGresult
+
+    from guarddb.decision.plan import Decision, StatementPlan
+    from guarddb.driver.names import Remembered
+    from guarddb.driver.plans import JudgedText
+    from guarddb.driver.session import Session
+
+logger = logging.getLogger("guarddb")
+
+NO_SPAN = telemetry.NO_SPAN
+IDLE = pq.TransactionStatus.IDLE
+INERROR = pq.TransactionStatus.INERROR
+
+_NEVER_JUDGED = "a statement reached the connection that was never judged"
+
+
+# ---------------------------------------------------------------- before: judged, and nothing sent
+
+
+def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
+    """Everything between judging and sending; what of it has to be waited for, if anything.
+
+    A plain function, for it is on the path of every statement.
+    """
+    conn = cursor._conn
+    session: Session = conn._guard
+    judged: JudgedText | None = getattr(pgq, "judged", None)
+    if judged is None or session.in_force is None:
+        raise session.deny("internal_error", _NEVER_JUDGED)
+    if session.in_force.counts:
+        count(session, judged)
+    pgq.passed = True
+    if conn._autocommit or conn.pgconn.transaction_status != IDLE:
+        return None
+    begin: PQGen[None] = cursor._guard_begin_gen()
+    return begin
+
+
+def ahead_gen(cursor: Any, query: Query, params: Params | None = None) -> PQGen[None]:
+    """Judge and `before`, for the generators of psycopg's that convert a statement and send it in one go.
+
+    The converted statement is left in the cursor's results, where psycopg's generator then finds it.
+    """
+    yield from cursor._start_query(query)
+    pgq = cursor._convert_query(query, params)
+    if (rest := before(cursor, pgq)) is not None:
+        yield from rest
+    cursor._guard_results().ahead = pgq
+
+
+def copy_ahead_gen(cursor: Any, statement: Query, params: Params | None) -> PQGen[None]:
+    """The same for COPY, whose parameters psycopg merges on the client's side."""
+    yield from cursor._start_query()
+    if params or not isinstance(statement, str | bytes | _psycopg.sql.Composable):
+        merged = PostgresClientQuery(cursor._tx)
+        merged.convert(statement, params)
+        statement = merged.query
+    pgq = cursor._convert_query(statement)
+    if (rest := before(cursor, pgq)) is not None:
+        yield from rest
+    cursor._guard_results().ahead = pgq
+
+
+def count(session: Session, judged: JudgedText) -> None:
+    """Count a statement against the query budgets.
+
+    Raises:
+        BudgetExceeded: it would be one too many.
+        PolicyUnavailable: the store does not answer.
+    """
+    if judged.empty:
+        return
+    assert session.in_force is not None
+    try:
+        session.in_force.budget.charge_query()
+    except Exception as ex:
+        error = _no_budget(session, ex, judged.plan.decision)
+    else:
+        return
+    if error is not None:
+        session.begin_span(judged).end(error=error)
+        raise error
+
+
+def count_bytes(session: Session, amount: int) -> None:
+    """Count bytes that are about to be handed out. Raises as `count` does."""
+    assert session.in_force is not None
+    try:
+        session.in_force.budget.charge_bytes(amount)
+    except Exception as ex:
+        error = _no_budget(session, ex, None)
+    else:
+        return
+    if error is not None:
+        raise error
+
+
+def _no_budget(
+    session: Session, why: Exception, decision: Decision | None
+) -> BudgetExceeded | PolicyUnavailable | None:
+    if not isinstance(why, Overrun):
+        logger.error("the budget store does not answer", exc_info=why)
+    if session.observe:
+        return None
+    name = session.policy_name
+    if isinstance(why, Overrun):
+        message = refusal_message(name, why.reason)
+        return BudgetExceeded(message, decision, rule=RULES[why.counter], resets_at=why.resets_at)
+    return PolicyUnavailable(
+        refusal_message(name, f"the budget store does not answer ({type(why).__name__})")
+    )
+
+
+# ---------------------------------------------------------------- approve: the last moment before sending
+
+
+def approve(cursor: Any, pgq: Any) -> None:
+    """The tripwire, and the note of what goes to the server. Nothing is sent that does not pass here.
+
+    Raises:
+        PolicyViolation: the text is not one that was judged, let pass and taken through `before`.
+    """
+    conn = cursor._conn
+    session: Session = conn._guard
+    judged: JudgedText | None = getattr(pgq, "judged", None)
+    if judged is None or judged.blocked or not pgq.passed or pgq.query is not judged.sent:
+        raise session.deny("internal_error", _NEVER_JUDGED)
+    pgq.passed = False
+    results = cursor._results
+    if type(results) is not Results:
+        results = cursor._guard_results()
+    span = NO_SPAN
+    if telemetry.listens():
+        span = session.begin_span(judged)
+    if conn._pipeline is not None:
+        if results.pending is None:
+            results.pending = deque()
+        results.pending.append((judged, span))
+    else:
+        results.judged = judged
+        if judged.inspect:
+            results.inspect = True
+        if span is not NO_SPAN or session.span is not NO_SPAN:
+            results.span = session.span = span
+    if judged.effects:
+        failed = session.pgconn.transaction_status == INERROR
+        session.names.note_sent(judged, session.context, failed=failed)
+        for statement in judged.plan.statements:
+            session.freshness.sent(statement)
+    elif session.freshness.untouched:
+        session.freshness.untouched = False
+    if judged.sensitive:
+        session.sensitive = session.met_sensitive = True
+    elif session.sensitive and conn.pgconn.transaction_status == IDLE:
+        session.sensitive = False
+
+
+def approve_preparing(cursor: Any, pgq: Any) -> None:
+    """The tripwire before psycopg prepares a statement that it then sends by name."""
+    judged: JudgedText | None = getattr(pgq, "judged", None)
+    if judged is None or judged.blocked or not pgq.passed or pgq.query is not judged.sent:
+        raise cursor._conn._guard.deny("internal_error", _NEVER_JUDGED)
+
+
+# ---------------------------------------------------------------- after: the server has answered
+
+
+def after(cursor: Any, answers: list[PGresult]) -> None:
+    """The results of a statement have come: of execute(), of one of executemany()'s, of COPY."""
+    mine = cursor._results
+    if type(mine) is not Results:
+        mine = cursor._guard_results()
+    judged, span = mine.judged, mine.span
+    many = cursor._execmany_returning
+    if mine.pending:
+        judged, span = mine.pending.popleft()
+        if many is None:
+            # Of another statement of this cursor's than the last one it has sent.
+            mine.judged, mine.inspect = judged, judged.inspect
+            mine.caps = mine.reported = None
+    if judged is not None:
+        if many is None:
+            mine.statements = judged.statements
+        elif many:
+            # One statement for each set of parameters, and each may have a plan of its own.
+            mine.statements += judged.statements[:1] * len(answers)
+            mine.judged = judged
+            mine.inspect = mine.inspect or judged.inspect
+        else:
+            mine.judged = judged
+        if judged.effects:
+            _effects(cursor, mine, judged, answers)
+    cursor._psycopgs_set_results(answers)  # selects the first of them, and so comes to `inspect`
+    if span is not NO_SPAN:
+        current = cursor.pgresult
+        rows = cursor._rowcount if current is not None and current.nfields else None
+        span.end(rows=rows, truncated=mine.truncated)
+
+
+def _effects(cursor: Any, mine: Results, judged: JudgedText, answers: list[PGresult]) -> None:
+    session: Session = cursor._conn._guard
+    session.names.confirm(judged)
+    first = len(mine) if cursor._execmany_returning else 0
+    for index, statement in enumerate(judged.statements[: len(answers)]):
+        portal, left = _portal_of(session, statement)
+        if portal is not None and left is not None:
+            mine.inspect = True
+            mine.caps = mine.caps or {}
+            mine.caps[first + index] = left
+            portal.delivered += min(left, answers[index].ntuples)
+
+
+def _portal_of(session: Session, statement: StatementPlan) -> tuple[Remembered | None, int | None]:
+    """The portal that a FETCH is about, and how many rows of it may still be handed out."""
+    cap = statement.handling.row_cap
+    if statement.facts.session_verb != "fetch" or cap is None:
+        return None, None
+    portal = session.names.portals.get(statement.facts.session_name or "")
+    return portal, None if portal is None else max(0, cap - portal.delivered)
+
+
+def failed(cursor: Any) -> telemetry.StatementSpan:
+    """The server refused a statement of a cursor; the span to end with its error."""
+    results = cursor._guard_results()
+    span: telemetry.StatementSpan = results.pending.popleft()[1] if results.pending else NO_SPAN
+    cursor._conn._guard.names.fail(pipeline=cursor._conn._pipeline is not None)
+    return span
+
+
+def inspect(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
+    """Show result `i`, which has just become the current one, as its plan wants it shown."""
+    shown.show_result(cursor, results, i, format, count_bytes)
+
+
+# stream(): chunk by chunk
+
+
+def streams(cursor: Any) -> None:
+    """A stream() has been sent."""
+    session: Session = cursor._conn._guard
+    session.freshness.streams()
+    mine = cursor._guard_results()
+    if mine.judged is not None and mine.judged.statements:
+        mine.statements = mine.judged.statements
+        mine.portal, left = _portal_of(session, mine.statements[0])
+        mine.caps = {0: left} if left is not None else None
+
+
+def inspect_for_row_factory(cursor: Any, results: Results, result: PGresult) -> None:
+    """The first chunk of a stream(), for the row factory that is about to look at it."""
+    shown.view_stream(cursor, results, result)
+
+
+def inspect_chunk(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
+    """Show a chunk of a stream(); None when none of it is to be shown."""
+    return shown.show_chunk(cursor, results, result, count_bytes, first=first)
+
+
+def streamed(results: Results, result: PGresult | None) -> None:
+    """A chunk of a stream() is handed out, or there are no more."""
+    if result is None:
+        results.span.end(truncated=results.truncated)
+    else:
+        results.streamed += result.ntuples
+        if results.portal is not None:
+            results.portal.delivered += result.ntuples
+
+
+def done_all_the_same(cursor: Any, error: _psycopg.ProgrammingError) -> None:
+    """psycopg finds that a statement is not one for stream() or copy() when the server has done it."""
+    results = cursor._results
+    if error._info is None and type(results) is Results and results.judged is not None:
+        cursor._conn._guard.names.confirm(results.judged)
+
+
+# Named cursors: DECLARE, then a FETCH at a time
+
+
+def declared(cursor: Any, before: Results, portal: Remembered | None, description: Any) -> Results:
+    """A portal was described: what psycopg got of it, with what is known of the statement behind it."""
+    session: Session = cursor._conn._guard
+    mine = Results(description)
+    before.span.end()
+    mine.portal = portal
+    judged = before.judged or (portal.judged if portal is not None else None)
+    if judged is not None:
+        mine.judged, mine.statements, mine.inspect = judged, judged.statements, judged.inspect
+        session.names.confirm(judged)
+    return mine
+
+
+def inspect_fetch(cursor: Any, portal: Remembered | None, left: int | None) -> shown.FetchedRows:
+    """What takes the place of a named cursor's transformer for one FETCH; `left`: rows that may be handed out."""
+    handling = portal.statement.handling if portal is not None else None
+    return shown.FetchedRows(cursor, handling, left, count_bytes)
+
+
+def fetched(cursor: Any, portal: Remembered | None, rows: shown.FetchedRows, number: int) -> None:
+    """So many rows of a portal were handed out."""
+    if portal is not None:
+        portal.delivered += number
+    result = rows.result
+    if rows.left is not None and result is not None and result.ntuples > rows.left:
+        cap = portal.statement.handling.row_cap if portal is not None else None
+        shown.cut(cursor, cursor._guard_results(), result, rows.left, cap, rows.masks)
