@@ -292,7 +292,11 @@ def _not_admitted(policy: CompiledPolicy, catalog: Catalog) -> tuple[list[str], 
         checks = [
             c for t in catalog.types for c in t.check_functions if not _qualified_admitted(c, policy, catalog)
         ]
-        casts = [cast for cast in catalog.casts if not _qualified_admitted(cast.function, policy, catalog)]
+        casts = [
+            cast
+            for cast in catalog.casts
+            if cast.function is not None and not _qualified_admitted(cast.function, policy, catalog)
+        ]
         governance.type_hazards = (checks, casts)
     return governance.type_hazards
 
@@ -332,7 +336,7 @@ def _types(
         target = cast.target in named or (
             cast.context != "e" and (cast.target in touched or cast.target.startswith("pg_catalog."))
         )
-        if source and target:
+        if source and target and cast.function is not None:
             return _not_allowed(Call(None, cast.function, 1, None, how="cast"), cast.function, policy)
     return None
 

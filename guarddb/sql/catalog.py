@@ -57,6 +57,46 @@ class Attribute:
     plain: bool = False
     not_null: bool = False
     generated: bool = False
+    #: generated when it is read (PostgreSQL 18), not stored
+    virtual: bool = False
+    #: pg_attribute.atttypmod: the length of a varchar and the like, as PostgreSQL encodes it; -1 none
+    typmod: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """A constraint of a table. `kind` is pg_constraint.contype: c CHECK, f foreign key, p primary key, u UNIQUE, x EXCLUDE, n
+    NOT NULL."""
+
+    name: str
+    kind: str
+    validated: bool = True
+    columns: tuple[str, ...] = ()
+    #: of a CHECK: its condition, printed under `search_path = pg_catalog, pg_temp`
+    expression: str | None = None
+    #: of a foreign key: OID of the table it references, and the columns of that, in the order of `columns`
+    references: int = 0
+    referenced_columns: tuple[str, ...] = ()
+    #: of a foreign key, what it does to this table when the other one is written: a NO ACTION, r RESTRICT, c CASCADE, n SET
+    #: NULL, d SET DEFAULT
+    on_update: str = "a"
+    on_delete: str = "a"
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index of a table; it is in the table's schema. `columns` leaves expressions out; `pages` are blocks of 8 kB,
+    estimated. `reads` are all columns it depends on, those of its expressions and its condition included."""
+
+    name: str
+    oid: int
+    columns: tuple[str, ...] = ()
+    unique: bool = False
+    valid: bool = True
+    pages: int = 0
+    reads: tuple[str, ...] = ()
+    #: the index of an EXCLUDE constraint
+    exclusion: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +125,15 @@ class Relation:
     estimated_rows: float = -1
     #: name of the extension that owns the relation
     extension: str | None = None
+    #: pg_class.relpages: blocks of 8 kB when it was last vacuumed or analyzed; 0 also for what never was
+    pages: int = 0
+    #: pg_class.relpersistence: p permanent, u unlogged, t temporary
+    persistence: str = "p"
+    constraints: tuple[Constraint, ...] = ()
+    indexes: tuple[Index, ...] = ()
+    #: `RANGE (created_at)` of a partitioned table, `FOR VALUES FROM (…) TO (…)` or `DEFAULT` of a partition
+    partition_key: str | None = None
+    partition_bound: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +159,8 @@ class Function:
     variadic: bool = False
     #: names of the output columns when it returns a composite by OUT arguments or TABLE(...)
     output_names: tuple[str, ...] = ()
+    #: what it runs, as text; None where that is no text (C, internal, aggregates) or an extension's
+    body: str | None = None
 
     @property
     def qualified_name(self) -> str:
@@ -135,12 +186,12 @@ class Operator:
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """A cast that calls a function outside pg_catalog (`schema.name`); context: e explicit, a assignment, i
-    implicit."""
+    """A cast that users made; context: e explicit, a assignment, i implicit. `function` is the function outside pg_catalog
+    that it calls (`schema.name`), None where it calls none of these."""
 
     source: str
     target: str
-    function: str
+    function: str | None
     context: Literal["e", "a", "i"]
 
 
@@ -155,6 +206,8 @@ class UserType:
     category: str
     #: functions outside pg_catalog that a domain's CHECK constraints call
     check_functions: tuple[str, ...] = ()
+    #: of a domain: it, or one below it, has a CHECK or is NOT NULL
+    constrained: bool = False
 
 
 class _Document(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -213,6 +266,8 @@ class Catalog:
     operators: tuple[Operator, ...] = ()
     casts: tuple[Cast, ...] = ()
     types: tuple[UserType, ...] = ()
+    #: the snapshot by name, where another session has built it already
+    names: _Index | None = field(default=None, repr=False, compare=False)
 
     # --- where it comes from ---
 
@@ -296,10 +351,7 @@ class Catalog:
 
     def with_session(self, search_path: Iterable[str], temp_schema: str | None = None) -> Catalog:
         """The same snapshot as another session sees it. Cheap: the indexes are shared."""
-        other = replace(self, search_path=tuple(search_path), temp_schema=temp_schema)
-        # cached_property keeps its value in the instance's dict, which is how a frozen class can have one.
-        other.__dict__["_index"] = self._index
-        return other
+        return replace(self, search_path=tuple(search_path), temp_schema=temp_schema, names=self._index)
 
     def with_session_document(self, session: str | bytes) -> Catalog:
         """`with_session` from what SESSION_QUERY returned."""
@@ -401,6 +453,8 @@ class Catalog:
 
     @cached_property
     def _index(self) -> _Index:
+        if self.names is not None and self.names.of is self.relations:
+            return self.names
         return _Index(self)
 
 
@@ -410,9 +464,11 @@ _NamedT = TypeVar("_NamedT", Function, Operator)
 class _Index:
     """The snapshot by name; built when first asked and shared by all sessions of the snapshot."""
 
-    __slots__ = ("casts", "functions", "operators", "relations", "types")
+    __slots__ = ("casts", "functions", "of", "operators", "relations", "types")
 
     def __init__(self, catalog: Catalog) -> None:
+        #: what it was made from
+        self.of = catalog.relations
         self.relations: dict[tuple[str | None, str], Relation] = {
             (relation.schema, relation.name): relation for relation in catalog.relations.values()
         }

@@ -38,7 +38,8 @@ WITH RECURSIVE
     JOIN named_type AS e ON e.oid = CASE WHEN b.typcategory = 'A' AND b.typelem <> 0 THEN b.typelem ELSE b.oid END
   ),
   user_relation AS MATERIALIZED (
-    SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples, c.relhastriggers, c.relhasrules
+    SELECT c.oid, n.nspname, c.relname, c.relkind, c.reltuples, c.relhastriggers, c.relhasrules, c.relpages,
+      c.relpersistence, c.relpartbound
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
       AND n.nspname <> 'information_schema'
@@ -53,7 +54,9 @@ WITH RECURSIVE
       -- A virtual generated column (PostgreSQL 18) is an expression, and reading it may raise.
       'plain', t.plain AND coalesce(k.collisdeterministic, true) AND a.attgenerated <> 'v',
       'not_null', a.attnotnull,
-      'generated', a.attgenerated <> ''
+      'generated', a.attgenerated <> '',
+      'virtual', a.attgenerated = 'v',
+      'typmod', a.atttypmod
     ) ORDER BY a.attnum) AS attributes
     FROM pg_catalog.pg_attribute AS a
     JOIN resolved_type AS t ON t.oid = a.atttypid
@@ -86,6 +89,61 @@ WITH RECURSIVE
     WHERE c.oid >= 16384 AND c.contype = 'p'
     GROUP BY c.conrelid
   ),
+  -- What the lint of migrations asks for: what a CHECK proves, whom a foreign key ties, what an index is on.
+  relation_constraint AS MATERIALIZED (
+    SELECT c.conrelid, json_agg(json_build_object(
+      'name', c.conname,
+      'kind', c.contype,
+      'validated', c.convalidated,
+      'columns', coalesce((
+        SELECT json_agg(a.attname ORDER BY k.n)
+        FROM unnest(c.conkey) WITH ORDINALITY AS k (number, n)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.number), '[]'),
+      'expression', CASE WHEN c.contype = 'c' THEN pg_get_expr(c.conbin, c.conrelid) END,
+      'references', c.confrelid::bigint,
+      'referenced_columns', coalesce((
+        SELECT json_agg(a.attname ORDER BY k.n)
+        FROM unnest(c.confkey) WITH ORDINALITY AS k (number, n)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.confrelid AND a.attnum = k.number), '[]'),
+      'on_update', CASE c.contype WHEN 'f' THEN c.confupdtype ELSE 'a' END,
+      'on_delete', CASE c.contype WHEN 'f' THEN c.confdeltype ELSE 'a' END
+    ) ORDER BY c.oid) AS constraints
+    FROM pg_catalog.pg_constraint AS c
+    WHERE c.oid >= 16384 AND c.conrelid <> 0 AND c.contype IN ('c', 'f', 'p', 'u', 'x', 'n')
+    GROUP BY c.conrelid
+  ),
+  -- The columns of an index's expressions and of its condition.
+  index_dependency AS MATERIALIZED (
+    SELECT d.objid, d.refobjid, array_agg(d.refobjsubid) AS columns
+    FROM pg_catalog.pg_depend AS d
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+      AND d.refobjsubid > 0 AND d.objid IN (SELECT indexrelid FROM pg_catalog.pg_index WHERE indrelid >= 16384)
+    GROUP BY d.objid, d.refobjid
+  ),
+  relation_index AS MATERIALIZED (
+    SELECT i.indrelid, json_agg(json_build_object(
+      'name', c.relname,
+      'oid', c.oid::bigint,
+      -- An expression has no name, and then the list is shorter than the index is wide.
+      'columns', coalesce((
+        SELECT json_agg(a.attname ORDER BY k.n)
+        FROM unnest(i.indkey::pg_catalog.int2[]) WITH ORDINALITY AS k (number, n)
+        JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = k.number), '[]'),
+      'unique', i.indisunique,
+      'valid', i.indisvalid,
+      'pages', c.relpages,
+      'reads', coalesce((
+        SELECT json_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = i.indrelid AND a.attnum > 0
+          AND (a.attnum = ANY (i.indkey::pg_catalog.int2[]) OR d.columns @> ARRAY[a.attnum::pg_catalog.int4])), '[]'),
+      'exclusion', i.indisexclusion
+    ) ORDER BY c.oid) AS indexes
+    FROM pg_catalog.pg_index AS i
+    JOIN pg_catalog.pg_class AS c ON c.oid = i.indexrelid
+    LEFT JOIN index_dependency AS d ON d.objid = i.indexrelid AND d.refobjid = i.indrelid
+    WHERE i.indrelid >= 16384
+    GROUP BY i.indrelid
+  ),
   row_trigger AS MATERIALIZED (
     -- Row triggers (1) that fire before (2) or instead (64); AFTER triggers, foreign keys' among them, change no row.
     SELECT DISTINCT tgrelid FROM pg_catalog.pg_trigger
@@ -108,9 +166,17 @@ WITH RECURSIVE
       'has_row_triggers', g.tgrelid IS NOT NULL,
       'has_rules', w.ev_class IS NOT NULL,
       'estimated_rows', c.reltuples,
-      'extension', e.extname
+      'extension', e.extname,
+      'pages', c.relpages,
+      'persistence', c.relpersistence,
+      'constraints', coalesce(k.constraints, '[]'),
+      'indexes', coalesce(i.indexes, '[]'),
+      'partition_key', CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
+      'partition_bound', pg_get_expr(c.relpartbound, c.oid)
     ) ORDER BY c.oid) AS document
     FROM user_relation AS c
+    LEFT JOIN relation_constraint AS k ON k.conrelid = c.oid
+    LEFT JOIN relation_index AS i ON i.indrelid = c.oid
     LEFT JOIN relation_attributes AS a ON a.attrelid = c.oid
     LEFT JOIN ancestors AS up ON up.child = c.oid
     LEFT JOIN descendants AS down ON down.parent = c.oid
@@ -162,7 +228,9 @@ WITH RECURSIVE
       'output_names', CASE WHEN p.proargmodes IS NULL THEN '[]' ELSE (
                       SELECT coalesce(json_agg(coalesce(p.proargnames[m.n], '') ORDER BY m.n), '[]')
                       FROM unnest(p.proargmodes) WITH ORDINALITY AS m (mode, n)
-                      WHERE m.mode IN ('o', 'b', 't')) END
+                      WHERE m.mode IN ('o', 'b', 't')) END,
+      'body', CASE WHEN e.extname IS NULL AND l.lanname NOT IN ('c', 'internal') AND p.prokind <> 'a'
+                   THEN coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) END
     ) ORDER BY p.oid) AS document
     FROM named_function AS f
     JOIN pg_catalog.pg_proc AS p ON p.oid = f.oid
@@ -197,7 +265,7 @@ WITH RECURSIVE
       'context', c.castcontext
     ) ORDER BY c.oid) AS document
     FROM pg_catalog.pg_cast AS c
-    JOIN named_function AS f ON f.oid = c.castfunc
+    LEFT JOIN named_function AS f ON f.oid = c.castfunc
     JOIN resolved_type AS s ON s.oid = c.castsource
     JOIN resolved_type AS t ON t.oid = c.casttarget
     WHERE c.oid >= 16384
@@ -215,6 +283,13 @@ WITH RECURSIVE
       ON f.oid = CASE WHEN d.refclassid = 'pg_catalog.pg_proc'::pg_catalog.regclass THEN d.refobjid ELSE o.oprcode END
     GROUP BY c.domain
   ),
+  constrained_domain AS MATERIALIZED (
+    SELECT DISTINCT c.domain
+    FROM domain_chain AS c
+    JOIN pg_catalog.pg_type AS t ON t.oid = c.type
+    LEFT JOIN pg_catalog.pg_constraint AS k ON k.contypid = c.type
+    WHERE t.typtype = 'd' AND (k.oid IS NOT NULL OR t.typnotnull)
+  ),
   types AS (
     SELECT json_agg(json_build_object(
       'schema', t.nspname,
@@ -222,12 +297,14 @@ WITH RECURSIVE
       'kind', t.typtype,
       'base_type', t.base_name,
       'category', t.category,
-      'check_functions', coalesce(f.names, '[]')
+      'check_functions', coalesce(f.names, '[]'),
+      'constrained', k.domain IS NOT NULL
     ) ORDER BY t.oid) AS document
     FROM resolved_type AS t
     LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid
     LEFT JOIN named_type AS e ON e.oid = t.typelem
     LEFT JOIN check_function AS f ON f.domain = t.oid
+    LEFT JOIN constrained_domain AS k ON k.domain = t.oid
     -- The row types of tables and views are found by the relation; of composite types only those of their own.
     WHERE t.oid >= 16384 AND t.nspname <> 'information_schema'
       AND (t.typrelid = 0 OR c.relkind = 'c') AND coalesce(e.typrelid, 0) = 0
