@@ -160,7 +160,7 @@ class Function:
     #: names of the output columns when it returns a composite by OUT arguments or TABLE(...)
     output_names: tuple[str, ...] = ()
     #: what it runs, as text; None where that is no text (C, internal, aggregates) or an extension's
-    body: str | None = None
+    body: str | None = field(default=None, compare=False, repr=False)
 
     @property
     def qualified_name(self) -> str:
