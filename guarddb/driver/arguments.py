@@ -12,7 +12,7 @@ from psycopg import NotSupportedError
 from guarddb.decision.plan import Decision
 from guarddb.errors import PolicyUnavailable
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
-from guarddb.runtime.policies import PolicySource, open_source
+from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
 OnDecision = Callable[[Decision, str], object]
 #: The connect() arguments that are guarddb's own.
@@ -56,6 +56,7 @@ class Attachment:
 
         Raises:
             PolicyError: there is no policy, or it is not valid.
+            PolicyUnavailable: it cannot be fetched.
             psycopg.NotSupportedError: an argument asks for what this version cannot do.
         """
         if approver is not None:
@@ -64,8 +65,11 @@ class Attachment:
             raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
         if enforcement not in ("enforce", "observe"):
             raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
-        source = open_source(policy)
-        source.current()
+        try:
+            source = open_source(policy)
+            source.current()
+        except PolicySourceError as ex:
+            raise PolicyUnavailable(str(ex)) from None
         store: BudgetStore | None = None
         if isinstance(budgets, str):
             try:

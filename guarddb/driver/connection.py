@@ -6,6 +6,7 @@ either.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
@@ -27,6 +28,7 @@ from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
 from guarddb.driver.watch import refresh_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
+from guarddb.runtime.policies import waits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -406,7 +408,10 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     @classmethod
     async def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """As `Connection._guard_connect`."""
-        attachment, arguments = split_arguments(kwargs)
+        if waits(kwargs.get("policy")):
+            attachment, arguments = await asyncio.to_thread(split_arguments, kwargs)
+        else:
+            attachment, arguments = split_arguments(kwargs)
         conn = await _bound_to(cls, connect)(*args, **arguments)
         if not isinstance(conn, ConnectionMixin):
             await conn.close()

@@ -18,7 +18,7 @@ from guarddb.driver.names import Names
 from guarddb.driver.watch import Freshness
 from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.runtime.keyed_hash import KeyedHash
-from guarddb.runtime.policies import StaticPolicy
+from guarddb.runtime.policies import PolicySourceError, StaticPolicy
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
@@ -140,6 +140,8 @@ class Session:
             raise PolicyUnavailable(refusal_message(None, "no policy is attached to this connection"))
         try:
             profile, version = attachment.source.current()
+        except PolicySourceError as ex:  # it says itself what is wrong, and has said so in the log
+            raise PolicyUnavailable(refusal_message(self.policy_name, str(ex))) from None
         except Exception as ex:
             logger.exception("the policy cannot be read; statements are refused")
             reason = f"the policy cannot be read ({type(ex).__name__})"

@@ -1,4 +1,4 @@
-"""Where a profile comes from: a mapping, or a YAML, JSON or TOML file."""
+"""Where a profile comes from: a mapping, a YAML, JSON or TOML file, or the URL of a stored one."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import re
 import tomllib
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, TypeGuard
 
 import yaml
 
 from guarddb.policy.errors import PolicyError, quoted
 from guarddb.policy.profile import PolicyProfile
+from guarddb.policy.remote import fetch_once
 
 #: What `load_policy` takes.
 PolicyLike: TypeAlias = PolicyProfile | Mapping[str, Any] | str | os.PathLike[str]
@@ -26,7 +27,8 @@ _TOML_LINE = re.compile(r"\s*(\[|[A-Za-z0-9_.\"'-]+\s*=)")
 
 
 def load_policy(source: PolicyLike) -> PolicyProfile:
-    """The profile in `source`: a profile (given back as it is), a mapping, or the path of a file.
+    """The profile in `source`: a profile (given back as it is), a mapping, the path of a file, or the URL of a stored
+    one, which is fetched once with the key in GUARDDB_API_KEY.
 
     The suffix says the format: .yaml, .yml, .json or .toml; with any other the text does. Fields mean the
     same in each.
@@ -40,8 +42,16 @@ def load_policy(source: PolicyLike) -> PolicyProfile:
         return source
     if isinstance(source, Mapping):
         return PolicyProfile.model_validate(source)
+    if is_url(source):
+        return fetch_once(source)
     path = policy_path(source)
     return parse_policy(read_policy_file(path), path)
+
+
+def is_url(source: object) -> TypeGuard[str]:
+    """Whether `source` is an http(s) URL."""
+    url = _URL.match(source) if isinstance(source, str) else None
+    return url is not None and url[1].lower() in {"http", "https"}
 
 
 def policy_path(source: object) -> str:
@@ -57,14 +67,7 @@ def policy_path(source: object) -> str:
     path = os.fsdecode(os.fspath(source))
     url = _URL.match(path)
     if url and isinstance(source, str):
-        if url[1].lower() in {"http", "https"}:
-            raise PolicyError(
-                "fetching a stored profile by its URL is not supported by this version of guarddb; "
-                "pass a file or a mapping"
-            )
-        raise PolicyError(
-            f"{quoted(path)} is a URL; a policy is a PolicyProfile, a mapping or the path of a file"
-        )
+        raise PolicyError(f"{quoted(path)} is a URL; here it takes the path of a file")
     if not path:
         raise PolicyError("the path of the policy file is empty")
     return path

@@ -1,5 +1,5 @@
-"""Where a connection's policy comes from while it lives: a fixed profile, or a file that may change under
-it."""
+"""Where a connection's policy comes from while it lives: a fixed profile, a file that may change under it, or
+a URL."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from guarddb.policy.errors import PolicyError
-from guarddb.policy.load import load_policy, parse_policy, policy_path, read_policy_file
+from guarddb.policy.load import is_url, load_policy, parse_policy, policy_path, read_policy_file
 from guarddb.policy.profile import PolicyProfile
 
 logger = logging.getLogger("guarddb.policy")
@@ -162,29 +162,39 @@ def _stamp(stat: os.stat_result) -> tuple[int, ...]:
     return (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino, stat.st_dev)
 
 
-def open_source(policy: PolicyOrSource | None = None) -> PolicySource:
-    """The source that `policy` stands for: a source is itself, a profile or a mapping stays, a path is
-    followed.
+def waits(policy: object) -> bool:
+    """Whether `open_source` has to ask a server for this policy."""
+    return is_url(policy if policy is not None else os.environ.get(POLICY_VARIABLE))
 
-    None reads the path in the environment variable GUARDDB_POLICY.
+
+def open_source(policy: PolicyOrSource | None = None) -> PolicySource:
+    """The source that `policy` stands for: a source is itself, a profile or a mapping stays, a path or a URL
+    is followed.
+
+    None reads the path or URL in the environment variable GUARDDB_POLICY.
 
     Raises:
         PolicyError: there is no policy, or it is not valid.
+        PolicySourceError: it has a URL and cannot be fetched.
     """
     if policy is None:
         policy = os.environ.get(POLICY_VARIABLE)
         if not policy:
             raise PolicyError(
-                "there is no policy: pass policy= (a PolicyProfile, a mapping, a path or a PolicySource) "
-                f"or set the environment variable {POLICY_VARIABLE} to the path of one"
+                "there is no policy: pass policy= (a PolicyProfile, a mapping, a path, a URL or a PolicySource) "
+                f"or set the environment variable {POLICY_VARIABLE} to the path or URL of one"
             )
     if isinstance(policy, PolicyProfile | Mapping):
         return StaticPolicy(policy)
+    if is_url(policy):
+        from guarddb.runtime.http_policy import follow
+
+        return follow(policy)
     if isinstance(policy, str | os.PathLike):
         return FilePolicy(policy)
     if isinstance(policy, PolicySource) and not isinstance(policy, type):
         return policy
     raise PolicyError(
-        "policy must be a PolicyProfile, a mapping, the path of a file or a PolicySource "
+        "policy must be a PolicyProfile, a mapping, the path of a file, a URL or a PolicySource "
         f"(an object with a method current), not an object of type {type(policy).__name__}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -134,10 +135,21 @@ def test_what_is_not_a_readable_file_is_refused(tmp_path: Path) -> None:
             load_policy(odd)
 
 
-@pytest.mark.parametrize("url", ["http://x/v1/policies/pol_1", "HTTPS://x/pol_1"])
-def test_a_url_is_refused_for_now(url: str) -> None:
-    with pytest.raises(PolicyError, match="not supported by this version"):
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("http://x/v1/projects/prj_1/policies/pol_1", "plain http to x"),
+        ("HTTP://x/pol_1", "plain http to x"),
+        ("https://user:secret@x/pol_1", "must not hold a password"),
+        ("https:///pol_1", "names no host"),
+        ("https://x:99999999/pol_1", "cannot be read"),
+        ("https://[::1/pol_1", "cannot be read"),
+    ],
+)
+def test_a_url_that_would_show_the_key_or_leads_nowhere_is_refused(url: str, told: str) -> None:
+    with pytest.raises(PolicyError, match=re.escape(told)) as caught:
         load_policy(url)
+    assert "secret" not in str(caught.value)
 
 
 def test_other_urls_and_types_are_refused() -> None:

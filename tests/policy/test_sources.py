@@ -163,6 +163,6 @@ def test_open_source_takes_what_connect_takes(file: Path, monkeypatch: pytest.Mo
         open_source()
     monkeypatch.setenv("GUARDDB_POLICY", str(file))
     assert open_source().current()[0].name == "one"
-    for odd in (5, [], StaticPolicy, "https://x/pol_1", b"p.yaml"):
+    for odd in (5, [], StaticPolicy, "http://x/pol_1", b"p.yaml"):
         with pytest.raises(PolicyError):
             open_source(odd)  # type: ignore[arg-type]

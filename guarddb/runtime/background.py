@@ -1,0 +1,69 @@
+"""One thread with an event loop, for what goes on while nobody waits for it: following policies, sending logs.
+
+It starts when it is first needed, ends with the process, and is made anew in a process that was forked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_lock = threading.Lock()
+_loop: asyncio.AbstractEventLoop | None = None
+_thread: threading.Thread | None = None
+
+
+def submit(work: Coroutine[Any, Any, _T]) -> Future[_T]:
+    """Run a coroutine in the background. Cancelling the future cancels it."""
+    return asyncio.run_coroutine_threadsafe(work, _running())
+
+
+def _running() -> asyncio.AbstractEventLoop:
+    global _loop, _thread
+    with _lock:
+        if _loop is None or _thread is None or not _thread.is_alive():
+            _loop = asyncio.new_event_loop()
+            _thread = threading.Thread(target=_run, args=(_loop,), name="guarddb-background", daemon=True)
+            _thread.start()
+        return _loop
+
+
+def _run(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    loop.run_forever()
+    tasks = asyncio.all_tasks(loop)
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.close()
+
+
+@atexit.register
+def stop() -> None:
+    """End the thread; what runs in it is cancelled."""
+    global _loop, _thread
+    with _lock:
+        loop, thread = _loop, _thread
+        _loop = _thread = None
+    if loop is not None and thread is not None and thread.is_alive():
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(2)
+
+
+def _after_fork() -> None:
+    # The thread stayed with the parent; its loop's sockets are the parent's too and must not be closed here.
+    global _lock, _loop, _thread
+    _lock = threading.Lock()
+    _loop = _thread = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
