@@ -21,6 +21,7 @@ from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
 from guarddb.cli.serve import serve
 from guarddb.cli.shell import shell
+from guarddb.cli.wall import wall
 
 app = typer.Typer(
     name="guarddb",
@@ -38,6 +39,7 @@ for name, command in (
     ("schema", schema),
     ("snapshot", snapshot),
     ("serve", serve),
+    ("wall", wall),
 ):
     app.command(name)(command)
 app.add_typer(risk, name="risk")

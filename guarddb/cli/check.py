@@ -8,6 +8,8 @@ import psycopg
 import typer
 from rich.text import Text
 
+import guarddb
+from guarddb import PolicyProfile
 from guarddb.cli.inputs import (
     DsnOption,
     JsonOption,
@@ -18,6 +20,7 @@ from guarddb.cli.inputs import (
     read_policy,
     sentence,
 )
+from guarddb.cli.live_wall import read_wall
 from guarddb.cli.render import console, print_json
 from guarddb.lint.profile import Finding, lint
 
@@ -43,8 +46,10 @@ def check(
     findings = lint(profile, read_catalog(schema, dsn))
     if dsn is not None:
         findings += role_findings(dsn)
+    wall = None if dsn is None else wall_state(profile, dsn)
     if as_json:
-        print_json({"policy": profile.name, "findings": [finding.to_dict() for finding in findings]})
+        document = {"policy": profile.name, "findings": [finding.to_dict() for finding in findings]}
+        print_json(document if wall is None else {**document, "wall": wall})
     else:
         out = console()
         for finding in findings:
@@ -53,7 +58,19 @@ def check(
         errors = sum(finding.level == "error" for finding in findings)
         warnings = sum(finding.level == "warning" for finding in findings)
         out.print(Text(f'profile "{profile.name}": {errors} errors, {warnings} warnings', "bold"))
+        if wall is not None:
+            out.print(Text(f"wall: {wall}", "bold"))
     raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
+
+
+def wall_state(profile: PolicyProfile, dsn: str) -> str:
+    """`up`, `none` or `out of date`: the wall of the profile in the database, see `guarddb wall --check`."""
+    with plain_connection(dsn) as conn:
+        try:
+            live = read_wall(conn, profile, None, {})
+        except (psycopg.Error, guarddb.PolicyError) as ex:
+            raise Problem(f"cannot read the wall: {sentence(ex)}") from ex
+    return "none" if live is None else live.state
 
 
 def role_findings(dsn: str) -> list[Finding]:

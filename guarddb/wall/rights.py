@@ -1,0 +1,85 @@
+"""What a role may do in a database, read from it, and what of that a wall does not give."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import msgspec
+
+from guarddb.sql.names import literal, quote
+
+_QUERY = (resources.files("guarddb.wall") / "rights.sql").read_text()
+
+#: Kinds of objects on which GRANT and REVOKE work.
+_ON = {
+    "table": "TABLE",
+    "sequence": "SEQUENCE",
+    "schema": "SCHEMA",
+    "database": "DATABASE",
+    "function": "ROUTINE",
+    "foreign server": "FOREIGN SERVER",
+    "foreign-data wrapper": "FOREIGN DATA WRAPPER",
+}
+
+
+class Right(msgspec.Struct, frozen=True):
+    """One right. `via`: `direct`, `PUBLIC`, or the role that the agent's role is a member of."""
+
+    kind: str
+    object: str
+    privilege: str
+    via: str
+    columns: tuple[str, ...] | None = None
+    #: whoever asked can take it away
+    revocable: bool = False
+    definer: bool = False
+
+    @property
+    def on_objects(self) -> bool:
+        return self.kind in _ON
+
+    @property
+    def plain_object(self) -> str:
+        return self.object.replace('"', "")
+
+    @property
+    def granted(self) -> str:
+        """`SELECT (a, b) ON TABLE public.t`"""
+        columns = f" ({', '.join(quote(c) for c in self.columns)})" if self.columns else ""
+        return f"{self.privilege}{columns} ON {_ON[self.kind]} {self.object}"
+
+    @property
+    def shown(self) -> str:
+        columns = f" ({', '.join(self.columns)})" if self.columns else ""
+        return f"{self.privilege}{columns}"
+
+
+class Rights(msgspec.Struct, frozen=True):
+    """What RIGHTS query returned for one role and the schema of one wall."""
+
+    exists: bool
+    may_alter: bool | None
+    settings: tuple[str, ...]
+    rights: tuple[Right, ...]
+    comment: str | None
+    usage: bool | None
+    views: tuple[str, ...]
+    policies: tuple[str, ...]
+
+    @classmethod
+    def from_document(cls, document: str | bytes) -> Rights:
+        """What `rights_query` returned.
+
+        Raises:
+            ValueError: the text is not such a document.
+        """
+        try:
+            return msgspec.json.decode(document, type=cls)
+        except msgspec.DecodeError as ex:
+            raise ValueError(f"this is not what the query of rights returns: {ex}") from None
+
+
+def rights_query(agent: str, schema: str, policy: str) -> str:
+    """One row, one text. Run it with search_path = pg_catalog."""
+    query = "\n".join(line for line in _QUERY.splitlines() if not line.startswith("--"))
+    return query % {"agent": literal(agent), "schema": literal(schema), "policy": literal(policy)}
