@@ -13,6 +13,7 @@ from types import MappingProxyType
 
 from guarddb.decision import deciding, scripts, writing
 from guarddb.decision.access import access
+from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.caps import row_cap
 from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
 from guarddb.decision.filters.rule import row_filters
@@ -27,6 +28,7 @@ from guarddb.decision.writing import SessionState, write_plan
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 from guarddb.vocabulary import Rule
 
@@ -100,34 +102,52 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
     """
     session = SessionState(names)
     judging: list[Case] = []
-    try:
-        answer = _decide(sql, policy, catalog, session, judging)
-    except RecursionError:
-        answer = Refusal(
-            "parse_error", "the text nests too deeply to be judged", "Write it with fewer levels."
-        )
-    except Exception:
-        logger.exception("the decision failed; the statement is refused")
-        answer = Refusal(
-            "internal_error",
-            "guarddb could not judge this statement and refuses it; the log has the details",
-            "Write the statement in a simpler way.",
-        )
+    answer = _answer(sql, policy, catalog, session, judging)
     if isinstance(answer, Plan):
         return answer
     # A NUL byte would end the text for the server, but not for the log.
     if policy.profile.forbids_nothing and answer.rule in _PASSED_ON and "\0" not in sql:
         return _passed_on(sql, answer, policy, session)
+
+    def judge(text: str) -> Plan | Refused:
+        seen: list[Case] = []
+        found = _answer(text, policy, catalog, SessionState(names), seen)
+        return found if isinstance(found, Plan) else Refused(text, found, _only(seen))
+
+    advised = advise(Refused(sql, answer, _only(judging)), policy, catalog, judge)
     decision = Decision(
         "block",
-        answer.rule,
-        answer.reason,
-        answer.hint,
+        advised.rule,
+        advised.reason,
+        advised.hint,
+        try_sql=advised.try_sql,
         policy_name=policy.profile.name,
         policy_version=policy.version,
         deciding=deciding.of_refusal(answer, judging[-1] if judging else None),
     )
     return Plan(decision, uses_session=session.used)
+
+
+def _answer(
+    sql: str, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState, judging: list[Case]
+) -> Plan | Refusal:
+    """The plan or the refusal, whatever happens."""
+    try:
+        return _decide(sql, policy, catalog, session, judging)
+    except RecursionError:
+        return Refusal("parse_error", "the text nests too deeply to be judged", "Write it with fewer levels.")
+    except Exception:
+        logger.exception("the decision failed; the statement is refused")
+        return Refusal(
+            "internal_error",
+            "guarddb could not judge this statement and refuses it; the log has the details",
+            "Write the statement in a simpler way.",
+        )
+
+
+def _only(cases: list[Case]) -> Statement | None:
+    """The facts of a text's one statement."""
+    return cases[0].statement if len(cases) == 1 else None
 
 
 def _passed_on(sql: str, refusal: Refusal, policy: CompiledPolicy, session: SessionState) -> Plan:

@@ -391,11 +391,12 @@ class Governance:
                     allowed.update(use.allow)
         return frozenset(allowed)
 
-    @staticmethod
-    def shown(link: Link) -> str:
-        """A link as a person reads it: `public.users.ssn`."""
+    def shown(self, link: Link) -> str:
+        """A link as a person reads it: `public.users.ssn`. Of several origins, a masked one."""
         if isinstance(link, Output):
-            found = sorted(f"{r.qualified_name}.{a}" for r, a in origins(link))
+            found = sorted(
+                f"{r.qualified_name}.{a}" for r, a in origins(link) if self._base_mask((r, a)) is not None
+            )
             return found[0] if found else link.name
         return f"{link[0].qualified_name}.{link[1]}"
 

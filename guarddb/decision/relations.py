@@ -144,11 +144,10 @@ def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog
     ):
         return None
     listed = ", ".join(profile.table_allowlist)
-    temporary = " (The entry pg_temp.* would allow temporary tables.)" if _is_temporary(reference) else ""
     return Refusal(
         "table_not_allowed",
         f"{shown} is not in this credential's allowlist; allowed tables: {listed}",
-        f"Use only these tables: {listed}.{temporary}",
+        f"Use only these tables: {listed}.",
     )
 
 

@@ -203,6 +203,13 @@ GROUPS: tuple[Group, ...] = (
         openable=True,
     ),
     _refused(
+        "directories",
+        """pg_ls_waldir pg_ls_logdir pg_ls_tmpdir pg_ls_archive_statusdir pg_ls_replslotdir pg_ls_logicalmapdir
+        pg_ls_logicalsnapdir pg_ls_summariesdir""",
+        "lists the files in a directory of the server",
+        openable=True,
+    ),
+    _refused(
         "notifications",
         "pg_notify",
         "sends a message of any content to other sessions",
@@ -243,7 +250,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     _refused(
         "files",
-        """pg_read_file pg_read_file_old pg_read_binary_file pg_stat_file pg_ls_* pg_tablespace_databases
+        """pg_read_file pg_read_file_old pg_read_binary_file pg_stat_file pg_ls_dir pg_tablespace_databases
         pg_hba_file_rules pg_ident_file_mappings pg_show_all_file_settings""",
         "reads files or directories of the server",
     ),

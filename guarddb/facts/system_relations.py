@@ -21,10 +21,6 @@ RESTRICTED = frozenset(
         "pg_catalog.pg_user_mapping",
         "pg_catalog.pg_user_mappings",
         "pg_catalog.pg_largeobject",
-        "pg_catalog.pg_stats",
-        "pg_catalog.pg_statistic",
-        "pg_catalog.pg_stats_ext",
-        "pg_catalog.pg_stats_ext_exprs",
         "pg_catalog.pg_statistic_ext_data",
         "information_schema.user_mapping_options",
         # The tables below the two above that name options; their views are built on them.
@@ -99,6 +95,23 @@ _PROGRESS = "counts the rows and pages that a running command has gone through"
 #: What of a relation of pg_catalog is closed, by its name.
 CLOSED: dict[str, tuple[ClosedColumns, ...]] = {
     "pg_stat_activity": _columns("query", "shows the SQL text of other sessions", own_row=True),
+    **{
+        name: _columns(
+            """most_common_vals histogram_bounds most_common_elems range_bounds_histogram stavalues1 stavalues2
+            stavalues3 stavalues4 stavalues5""",
+            "shows sampled values of columns",
+        )
+        + _columns(
+            """null_frac n_distinct avg_width most_common_freqs most_common_elem_freqs elem_count_histogram correlation
+            range_length_histogram range_empty_frac dependencies most_common_val_nulls most_common_base_freqs
+            stanullfrac stawidth stadistinct stanumbers1 stanumbers2 stanumbers3 stanumbers4 stanumbers5""",
+            "tells how the values of columns are spread",
+            "filter",
+            "mask",
+            "list",
+        )
+        for name in ("pg_statistic", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs")
+    },
     "pg_subscription": _columns("subconninfo", "shows how to connect to another server, password and all"),
     "pg_attribute": _columns(
         "attmissingval", "keeps a value of the column's old rows", "filter", "mask", "list"
