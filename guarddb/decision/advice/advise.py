@@ -89,7 +89,11 @@ def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) ->
         name = str(statement.fields.get("name", "")).lower()
         if name == "timezone":
             return "Write AT TIME ZONE in the query itself; the session's time zone stays as it is."
-    if rule == "parse_error" and texts.of_another_dialect(refused.sql) is not None:
+    if (
+        rule == "parse_error"
+        and len(refused.sql) <= _LONGEST
+        and texts.of_another_dialect(refused.sql) is not None
+    ):
         return "That is a command of another program or database; in PostgreSQL it is a SELECT."
     return None
 
@@ -158,6 +162,8 @@ def _about_masked_predicate(refused: Refused, policy: CompiledPolicy, catalog: C
 
 def _proposal(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None, judge: Judge) -> str | None:
     """A statement that passes, made from the refused one step by step; None where no way is known."""
+    if len(refused.sql) > _LONGEST:
+        return None
     if refused.refusal.rule in ("parse_error", "statement_not_allowed", "empty") or refused.statement is None:
         for text in texts.corrections(refused.sql):
             answer = judge(text)
@@ -169,17 +175,21 @@ def _proposal(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None,
                     return further
         return None
     if refused.statement.command == "DoStmt":
-        bodies = [
-            text
-            for option in refused.statement.fields.get("args", ())
-            if option.get("DefElem", {}).get("defname") == "as"
-            and (text := texts.of_block(option["DefElem"]["arg"]["String"]["sval"])) is not None
-        ]
-        for text in bodies:
-            answer = judge(text)
-            return text if isinstance(answer, Plan) else _made_to_pass(answer, policy, catalog, judge)
-        return None
+        inner = _of_block(refused.statement)
+        if inner is None:
+            return None
+        answer = judge(inner)
+        return inner if isinstance(answer, Plan) else _made_to_pass(answer, policy, catalog, judge)
     return _made_to_pass(refused, policy, catalog, judge)
+
+
+def _of_block(statement: Statement) -> str | None:
+    """The statement inside of a DO block that has only one."""
+    for option in statement.fields.get("args", ()):
+        element = option.get("DefElem", {})
+        if element.get("defname") == "as":
+            return texts.of_block(element["arg"]["String"]["sval"])
+    return None
 
 
 def _made_to_pass(
