@@ -222,7 +222,7 @@ def test_restricted_relations_and_row_counters_exist(server_dsn: str) -> None:
                 # Views of one family share the list, and some have fewer columns than others.
                 assert closed.columns is None or closed.columns & set(found.columns)
     assert is_restricted_relation("public", "pg_stat_statements")
-    assert is_restricted_relation("pg_catalog", "pg_stats")
+    assert is_restricted_relation("pg_catalog", "pg_authid")
     assert not is_restricted_relation("pg_catalog", "pg_class")
     assert not is_restricted_relation("public", "pg_stats")
 
