@@ -208,6 +208,8 @@ class UserType:
     check_functions: tuple[str, ...] = ()
     #: of a domain: it, or one below it, has a CHECK or is NOT NULL
     constrained: bool = False
+    #: of a domain: pg_type.typtypmod, the modifier of its base type
+    typmod: int = -1
 
 
 class _Document(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ WITH RECURSIVE
   ),
   -- Every type with its qualified name; 600 built-in ones, so it is cheap and saves two joins for each column.
   named_type AS MATERIALIZED (
-    SELECT t.oid, t.typname, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typrelid, t.typnamespace,
+    SELECT t.oid, t.typname, t.typtype, t.typcategory, t.typbasetype, t.typelem, t.typrelid, t.typnamespace, t.typtypmod,
       n.nspname, n.nspname || '.' || t.typname AS name
     FROM pg_catalog.pg_type AS t JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
   ),
@@ -25,7 +25,7 @@ WITH RECURSIVE
     WHERE t.typtype = 'd'
   ),
   resolved_type AS MATERIALIZED (
-    SELECT t.oid, t.typname, t.nspname, t.typtype, t.typrelid, t.typelem, t.name,
+    SELECT t.oid, t.typname, t.nspname, t.typtype, t.typrelid, t.typelem, t.typtypmod, t.name,
       b.oid AS base_oid, b.name AS base_name, b.typcategory AS category,
       coalesce(e.typtype = 'e' OR e.nspname = 'pg_catalog' AND e.typname IN (
         'bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'name', 'char',
@@ -298,7 +298,8 @@ WITH RECURSIVE
       'base_type', t.base_name,
       'category', t.category,
       'check_functions', coalesce(f.names, '[]'),
-      'constrained', k.domain IS NOT NULL
+      'constrained', k.domain IS NOT NULL,
+      'typmod', t.typtypmod
     ) ORDER BY t.oid) AS document
     FROM resolved_type AS t
     LEFT JOIN pg_catalog.pg_class AS c ON c.oid = t.typrelid

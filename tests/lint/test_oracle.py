@@ -1,0 +1,123 @@
+"""The lint says what PostgreSQL does: every statement is run, and its locks and its work are compared with what the lint says.
+
+PostgreSQL 18 is asked in every run; 16 and 15 with `-m versions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import psycopg
+import pytest
+
+from guarddb.lint.acts import Act, Lock, Work
+from guarddb.lint.finding import Finding
+from guarddb.lint.judging import strongest
+from guarddb.lint.migrations import lint, walk
+from tests.lint.conftest import World
+from tests.lint.oracle import Measured, condensed, in_transaction, while_it_waits
+from tests.lint.statements import FAILS, OUTSIDE, all_statements, since
+
+#: Findings of severity error that are about something else than a lock with work under it.
+NOT_ABOUT_WORK = frozenset({"unsafe_drop", "truncate", "unsupported_by_server"})
+#: Small enough in world.sql for the lint to say that nobody notices.
+SMALL = frozenset({"tiny", "empty"})
+
+VERSIONS = [
+    18,
+    pytest.param(16, marks=pytest.mark.versions),
+    pytest.param(15, marks=pytest.mark.versions),
+]
+
+
+def predicted(sql: str, world: World) -> dict[tuple[str, str], tuple[Lock, frozenset[Work]]]:
+    """What the lint says of relations that were there before, strong locks only."""
+    acts = [act for step in walk(sql, world.catalog) for act in step.said if isinstance(act, Act)]
+    found = {}
+    for name, (lock, work) in strongest(acts).items():
+        relation = world.catalog.relation(*name)
+        if lock >= Lock.SHARE and relation is not None:
+            found[name] = (lock, frozenset() if relation.kind == "p" else condensed(work))
+    return found
+
+
+def blocks(measured: Measured, world: World) -> bool:
+    """Whether somebody waits for work that grows with a table, by what was measured."""
+    for name, (lock, work) in measured.strong().items():
+        relation = world.catalog.relation(*name)
+        assert relation is not None
+        if work and name[1] not in SMALL and (relation.kind != "m" or lock is Lock.ACCESS_EXCLUSIVE):
+            return True
+    return False
+
+
+def errors(findings: list[Finding]) -> list[Finding]:
+    return [f for f in findings if f.severity == "error" and f.rule not in NOT_ABOUT_WORK]
+
+
+def test_there_are_enough_statements() -> None:
+    assert len(all_statements()) == len(set(all_statements())) >= 150
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_locks_and_work_are_those_of_the_server(worlds: Callable[[int], World], major: int) -> None:
+    world = worlds(major)
+    wrong = []
+    for statement in all_statements():
+        if statement in FAILS or since(statement) > major:
+            continue
+        measured = in_transaction(world.conn, statement)
+        if predicted(statement, world) != measured.strong():
+            wrong.append((statement, predicted(statement, world), measured.strong()))
+    assert wrong == []
+
+
+@pytest.mark.parametrize("major", VERSIONS)
+def test_the_verdict_follows_what_was_measured(worlds: Callable[[int], World], major: int) -> None:
+    """An error where others wait for work, and no error where they do not: on tables that are large enough to matter."""
+    world = worlds(major)
+    wrong = []
+    for statement in all_statements():
+        if statement in FAILS or since(statement) > major:
+            continue
+        measured = in_transaction(world.conn, statement)
+        found = errors(lint(statement, world.catalog))
+        if bool(found) != blocks(measured, world):
+            wrong.append((statement, found, measured))
+    assert wrong == []
+
+
+def test_without_a_catalog_the_lint_is_not_looser(world: World) -> None:
+    """What is an error with the catalog is a warning at the least without one."""
+    looser = []
+    for statement in all_statements():
+        with_catalog = {f.rule for f in errors(lint(statement, world.catalog))}
+        without = {f.rule for f in lint(statement) if f.severity != "info"}
+        if with_catalog and not without - {"missing_lock_timeout"}:
+            looser.append((statement, with_catalog, without))
+    # What only a catalog can tell: it names another table, or an index that nobody knows.
+    assert [statement for statement, *_ in looser] == [
+        "CREATE INDEX ON ONLY lonely (id)",
+        "ALTER TABLE customers ALTER COLUMN email TYPE varchar(50)",
+    ][: len(looser)]
+
+
+@pytest.mark.parametrize(("statement", "table"), OUTSIDE)
+def test_what_runs_outside_of_transactions_is_measured_while_it_waits(
+    world: World, statement: str, table: str
+) -> None:
+    measured = while_it_waits(world.dsn, statement, table)
+    strong = {name: lock for name, lock in measured.locks.items() if lock >= Lock.SHARE}
+    says = {name: lock for name, (lock, _) in predicted(statement, world).items()}
+    assert says == strong
+    assert bool(errors(lint(statement, world.catalog))) == ("FULL" in statement)
+
+
+@pytest.mark.parametrize(
+    "statement", sorted(FAILS) + ["BEGIN; CREATE INDEX CONCURRENTLY ON orders (qty); COMMIT"]
+)
+def test_statements_that_cannot_run(world: World, statement: str) -> None:
+    with pytest.raises(psycopg.Error), world.conn.transaction(force_rollback=True):
+        for part in statement.removeprefix("BEGIN; ").removesuffix("; COMMIT").split("; "):
+            world.conn.execute(part)
+    lint(statement, world.catalog)
