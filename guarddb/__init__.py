@@ -91,6 +91,8 @@ from guarddb.errors import (
     PolicyViolation as PolicyViolation,
 )
 from guarddb.evaluation import evaluate as evaluate
+from guarddb.lint.finding import Finding as Finding
+from guarddb.lint.migrations import lint as lint  # the function takes the place of the package of that name
 from guarddb.policy.load import load_policy as load_policy
 from guarddb.policy.profile import (
     MaskingRule as MaskingRule,

@@ -27,6 +27,7 @@ PUBLIC_NAMES = {
     "Catalog",
     "Connection",
     "Decision",
+    "Finding",
     "MaskingRule",
     "PolicyError",
     "PolicyProfile",
@@ -37,6 +38,7 @@ PUBLIC_NAMES = {
     "connect",
     "evaluate",
     "install",
+    "lint",
     "load_policy",
     "uninstall",
 }

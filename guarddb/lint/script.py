@@ -223,7 +223,7 @@ class Script:
         if self.catalog is None:
             return []
         reads = {
-            relation.oid: _named_in(relation.definition, column and (target.key, column))
+            relation.oid: _named_in(relation.definition, (target.key, column) if column else None)
             for relation in self.catalog.relations.values()
             if relation.definition is not None
         }

@@ -16,7 +16,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from guarddb import Catalog
-from tests.fix_server import temporary_database
+from tests.fix_server import running_server, temporary_database
 
 WORLD = (Path(__file__).parent / "world.sql").read_text()
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -63,7 +63,7 @@ def debian_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def worlds(request: pytest.FixtureRequest) -> Iterator[Callable[[int], World]]:
+def worlds(server_dsn: str, run_directory: Path) -> Iterator[Callable[[int], World]]:
     """worlds(18) -> the world on that server; made when first asked for."""
     made: dict[int, World] = {}
     with ExitStack() as opened:
@@ -74,8 +74,10 @@ def worlds(request: pytest.FixtureRequest) -> Iterator[Callable[[int], World]]:
                     if not (DEBIAN / "initdb").exists():
                         pytest.skip("PostgreSQL 15 (Debian's package postgresql) is not installed")
                     server = opened.enter_context(debian_server())
+                elif major == 18:
+                    server = server_dsn
                 else:
-                    server = request.getfixturevalue("server_dsn" if major == 18 else f"server{major}_dsn")
+                    server = opened.enter_context(running_server(run_directory / str(major), major))
                 dsn = opened.enter_context(temporary_database(server, f"lint{major}"))
                 conn = opened.enter_context(psycopg.connect(dsn, autocommit=True))
                 conn.execute(WORLD)
@@ -83,6 +85,15 @@ def worlds(request: pytest.FixtureRequest) -> Iterator[Callable[[int], World]]:
             return made[major]
 
         yield world
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Other versions are asked by `-m versions` only."""
+    if "versions" not in (config.option.markexpr or ""):
+        left_out = [item for item in items if item.get_closest_marker("versions")]
+        if left_out:
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any, assert_type
 from psycopg.rows import TupleRow, dict_row
 
 import guarddb
-from guarddb import Decision
+from guarddb import Decision, Finding
 
 
 def sync() -> None:
@@ -23,6 +23,10 @@ def sync() -> None:
         assert_type(cur.execute("SELECT 1").fetchone(), TupleRow | None)
         with conn.cursor() as inner:
             assert_type(inner.truncated, bool)
+
+
+def linted() -> None:
+    assert_type(guarddb.lint("DROP TABLE t", None, in_transaction=True), list[Finding])
 
 
 def rows() -> None:

@@ -102,10 +102,7 @@ def _type_text(command: Command) -> str:
 
 def _may_be_free(wanted: Column) -> bool:
     """Whether the old type is likely one that is stored in the same way: a varchar that gets longer, or becomes text."""
-    return (wanted.type or "").removeprefix("pg_catalog.") in ("text", "varchar") and wanted.typmod in (
-        -1,
-        *range(5, 10_485_765),
-    )
+    return wanted.type in ("pg_catalog.text", "pg_catalog.varchar")
 
 
 def _is_free(

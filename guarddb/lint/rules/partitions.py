@@ -204,6 +204,8 @@ def detach(command: Command, script: Script) -> Iterator[Said]:
                 script_of(["COMMIT", command.statement.text, "BEGIN"]),
             )
         yield Act(parent, Lock.SHARE_UPDATE_EXCLUSIVE, momentary=True)
+        # Its second transaction takes the partition, once everybody has left it.
+        yield Act(partition, Lock.ACCESS_EXCLUSIVE, why="DETACH PARTITION CONCURRENTLY", implied=True)
         return
     why = "DETACH PARTITION without CONCURRENTLY"
     yield Act(parent, Lock.ACCESS_EXCLUSIVE, why=why)
