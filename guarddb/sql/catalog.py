@@ -61,6 +61,10 @@ class Attribute:
     virtual: bool = False
     #: pg_attribute.atttypmod: the length of a varchar and the like, as PostgreSQL encodes it; -1 none
     typmod: int = -1
+    #: of a generated column: the columns that its expression reads
+    reads: tuple[str, ...] = ()
+    #: the data class that a security label or the comment on the column names (`classification: pii`), as it is written there
+    labelled: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,45 @@ WITH RECURSIVE
     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
       AND n.nspname <> 'information_schema'
   ),
+  -- What an operator says a column holds: a security label, or in the comment `classification: pii` (a word before the colon,
+  -- one behind it).
+  column_label AS MATERIALIZED (
+    SELECT l.objoid, l.objsubid, min(l.class) AS class
+    FROM (
+      SELECT d.objoid, d.objsubid, 1 AS rank, substring(d.description FROM
+        '(?i)(?:^|[^[:alnum:]_])(?:guarddb|classification|data[ _-]?class|sensitivity)\s*[:=]\s*([[:alnum:]_-]+)') AS class
+      FROM pg_catalog.pg_description AS d
+      WHERE d.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objoid >= 16384 AND d.objsubid > 0
+      UNION ALL
+      SELECT s.objoid, s.objsubid, 0, coalesce(
+        substring(s.label FROM
+          '(?i)(?:^|[^[:alnum:]_])(?:guarddb|classification|data[ _-]?class|sensitivity)\s*[:=]\s*([[:alnum:]_-]+)'),
+        substring(s.label FROM '^[[:alnum:]_-]+$'))
+      FROM pg_catalog.pg_seclabel AS s
+      WHERE s.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass AND s.objoid >= 16384 AND s.objsubid > 0
+    ) AS l
+    WHERE l.class IS NOT NULL
+    GROUP BY l.objoid, l.objsubid, l.rank
+    HAVING l.rank = 0 OR NOT EXISTS (
+      SELECT 1 FROM pg_catalog.pg_seclabel AS s
+      WHERE s.classoid = 'pg_catalog.pg_class'::pg_catalog.regclass
+        AND s.objoid = l.objoid AND s.objsubid = l.objsubid)
+  ),
+  -- The columns that a generated one is computed from.
+  generated_from AS MATERIALIZED (
+    SELECT g.adrelid, g.adnum, json_agg(a.attname ORDER BY a.attnum) AS columns
+    FROM (
+      SELECT DISTINCT f.adrelid, f.adnum, d.refobjsubid
+      FROM pg_catalog.pg_attrdef AS f
+      JOIN pg_catalog.pg_attribute AS o ON o.attrelid = f.adrelid AND o.attnum = f.adnum AND o.attgenerated <> ''
+      JOIN pg_catalog.pg_depend AS d ON d.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND d.objid = f.oid
+        AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = f.adrelid
+        AND d.refobjsubid > 0 AND d.refobjsubid <> f.adnum
+      WHERE f.adrelid >= 16384
+    ) AS g
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = g.adrelid AND a.attnum = g.refobjsubid
+    GROUP BY g.adrelid, g.adnum
+  ),
   relation_attributes AS MATERIALIZED (
     SELECT a.attrelid, json_agg(json_build_object(
       'name', a.attname,
@@ -56,11 +95,15 @@ WITH RECURSIVE
       'not_null', a.attnotnull,
       'generated', a.attgenerated <> '',
       'virtual', a.attgenerated = 'v',
-      'typmod', a.atttypmod
+      'typmod', a.atttypmod,
+      'reads', coalesce(f.columns, '[]'),
+      'labelled', m.class
     ) ORDER BY a.attnum) AS attributes
     FROM pg_catalog.pg_attribute AS a
     JOIN resolved_type AS t ON t.oid = a.atttypid
     LEFT JOIN pg_catalog.pg_collation AS k ON k.oid = a.attcollation
+    LEFT JOIN generated_from AS f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+    LEFT JOIN column_label AS m ON m.objoid = a.attrelid AND m.objsubid = a.attnum
     WHERE a.attrelid >= 16384 AND a.attnum > 0 AND NOT a.attisdropped
       AND a.attrelid IN (SELECT oid FROM user_relation)
     GROUP BY a.attrelid

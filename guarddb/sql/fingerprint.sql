@@ -78,6 +78,24 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(parts.part, ' ' ORDER BY parts.part 
     FROM pg_catalog.pg_collation
     WHERE oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
   UNION ALL
+  -- What generated columns are computed from, and what operators say of columns.
+  SELECT pg_catalog.concat('d', pg_catalog.count(*), ':',
+    pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
+    FROM pg_catalog.pg_attrdef
+    WHERE adrelid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  UNION ALL
+  SELECT pg_catalog.concat('m', pg_catalog.count(*), ':',
+    pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
+    FROM pg_catalog.pg_description
+    WHERE objoid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+      AND classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+  UNION ALL
+  SELECT pg_catalog.concat('b', pg_catalog.count(*), ':',
+    pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
+    FROM pg_catalog.pg_seclabel
+    WHERE objoid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+      AND classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
+  UNION ALL
   -- Which objects belong to an extension (ALTER EXTENSION … ADD writes nothing else).
   SELECT pg_catalog.concat('e', pg_catalog.count(*), ':',
     pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
