@@ -26,7 +26,8 @@ No lock is held on the database while somebody is asked, and an approver is call
 take its time.
 One approver may serve many connections at once, from several threads.
 
-`connect(approver=…)` takes an approver of either form, or a callable `request -> Answer | bool` (sync or async): `as_approver`
+`connect(approver=…)` takes an approver of either form, a callable `request -> Answer | bool` (sync or async), or the URL of a
+project on a control plane: `as_approver`
 and
 `as_async_approver` make the form that a connection needs.
 """
@@ -44,6 +45,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast, get_args, runtime_checkable
 
 from guarddb.lint.finding import Finding
+from guarddb.policy.load import is_url
 from guarddb.vocabulary import KINDS, Kind
 
 logger = logging.getLogger("guarddb.approvals")
@@ -213,7 +215,7 @@ class AsyncApprover(Protocol):
 
 #: What `connect(approver=…)` takes.
 AnyApprover: TypeAlias = (
-    Approver | AsyncApprover | Callable[[ApprovalRequest], Answer | bool | Awaitable[Answer | bool]]
+    Approver | AsyncApprover | Callable[[ApprovalRequest], Answer | bool | Awaitable[Answer | bool]] | str
 )
 Filed: TypeAlias = Callable[[ApprovalRequest], None]
 
@@ -395,7 +397,7 @@ def as_approver(approver: AnyApprover) -> Approver:
     Raises:
         TypeError: it is no approver and cannot be called.
     """
-    given: Any = approver
+    given = _opened(approver)
     if _has_protocol(given):
         return _InLoop(given) if _is_async(given.wait) else cast("Approver", given)
     if _is_async(_called(given)):
@@ -409,12 +411,21 @@ def as_async_approver(approver: AnyApprover) -> AsyncApprover:
     Raises:
         TypeError: it is no approver and cannot be called.
     """
-    given: Any = approver
+    given = _opened(approver)
     if _has_protocol(given):
         return cast("AsyncApprover", given) if _is_async(given.wait) else _InThread(given)
     if _is_async(_called(given)):
         return AsyncCallableApprover(given)
     return _InThread(CallableApprover(given))
+
+
+def _opened(approver: object) -> Any:
+    """The approver behind a URL, or what was given."""
+    if is_url(approver):
+        from guarddb.runtime.http_approver import ControlPlaneApprover
+
+        return ControlPlaneApprover(approver)
+    return approver
 
 
 def _called(given: object) -> object:

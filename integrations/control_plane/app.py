@@ -98,7 +98,7 @@ def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
     broker = Broker(database)
 
     def pending() -> int:
-        query = select(func.count()).where(Approval.status == "pending", Approval.expires_at > now())
+        query = select(func.count()).where(Approval.status == "pending")
         with database.read() as session:
             return session.scalar(query) or 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
@@ -42,8 +41,11 @@ Status = Literal["pending", "approved", "rejected", "expired", "executed", "fail
 )
 def submit(project_id: str, caller: AgentOrAdmin, server: ServerDep, body: ApprovalInput) -> Response:
     """Ask for a person's decision. The same request sent twice with the same `id` is one request."""
-    own = {"id", "timeout_seconds", "requested_at", "expires_at"}
+    own = {"id", "status", "timeout_seconds", "requested_at", "expires_at"}
     request: dict[str, Any] = body.model_dump(mode="json", exclude=own)
+    if request["rows"] is None:
+        counted = request["counted_rows"]
+        request["rows"] = counted if counted is not None else request["estimated_rows"]
     if caller.agent_name is not None and request["agent"] is None:
         request["agent"] = caller.agent_name
     with server.database.write() as session:
@@ -53,7 +55,7 @@ def submit(project_id: str, caller: AgentOrAdmin, server: ServerDep, body: Appro
             request,
             approval_id=body.id,
             agent_id=caller.agent_id,
-            timeout=timedelta(seconds=body.timeout_seconds),
+            waits=body.waits(),
             actor=caller.actor,
         )
     return JSONResponse(approvals.wire(approval), 201 if is_new else 200)

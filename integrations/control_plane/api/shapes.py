@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
@@ -182,28 +182,40 @@ class KeyWithText(KeyBody):
 
 
 class ApprovalInput(Body):
-    """A statement that shall wait for a person. What it holds is shown to that person and kept as it is."""
+    """A statement that shall wait for a person. What it holds is shown to that person and kept as it is.
+
+    How long it waits: `timeout_seconds`, else from `requested_at` (or now) to `expires_at`, both by the session's clock,
+    else 300 seconds; `expires_at: null` waits for ever. The server's own clock ends the wait.
+    """
 
     id: Annotated[str, Field(pattern=r"^apr_[A-Za-z0-9_-]{1,64}$")] | None = None
+    status: Literal["pending"] = "pending"
     sql: Annotated[str, Field(min_length=1, max_length=1_000_000)]
     kind: Annotated[str, Field(max_length=64)] = "other"
     tables: Annotated[list[str], Field(max_length=1_000)] = []
     rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
-    rows_are: Literal["counted", "estimated"] | None = None
-    parameters: Any = None
+    estimated_rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    counted_rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    parameters: list[Any] | dict[str, Any] | None = None
+    sample: Annotated[list[Any], Field(max_length=1_000)] = []
     findings: Annotated[list[Any], Field(max_length=1_000)] = []
-    sample: Any = None
     agent: Annotated[str, Field(max_length=256)] | None = None
+    policy: Annotated[str, Field(max_length=256)] | None = None
     policy_id: Annotated[str, Field(max_length=80)] | None = None
     policy_version: Annotated[str, Field(max_length=80)] | None = None
-    policy_name: Annotated[str, Field(max_length=200)] | None = None
-    requested_at: AwareDatetime | None = Field(
-        None, description="The session's clock; the server uses its own."
-    )
-    expires_at: AwareDatetime | None = Field(
-        None, description="The session's clock; the server uses its own."
-    )
-    timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] = 300
+    catalog_version: Annotated[str, Field(max_length=80)] | None = None
+    requested_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+    timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] | None = None
+
+    def waits(self) -> timedelta | None:
+        """How long it waits; None: for ever."""
+        if self.timeout_seconds is not None:
+            return timedelta(seconds=self.timeout_seconds)
+        if self.expires_at is not None:
+            since = self.requested_at or datetime.now(UTC)
+            return min(max(self.expires_at - since, timedelta(0)), timedelta(days=3650))
+        return None if "expires_at" in self.model_fields_set else timedelta(seconds=300)
 
 
 class ApprovalDecision(Body):
@@ -232,7 +244,7 @@ class ApprovalBody(BaseModel):
     findings: list[Any]
     status: Literal["pending", "approved", "rejected", "expired", "executed", "failed"]
     requested_at: datetime
-    expires_at: datetime
+    expires_at: datetime | None
     decided_at: datetime | None
     decided_by: str | None
     reason: str | None

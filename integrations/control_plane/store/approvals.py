@@ -18,10 +18,16 @@ from .tables import Approval
 STATUSES = ("pending", "approved", "rejected", "expired", "executed", "failed")
 
 
+def is_late(approval: Approval) -> bool:
+    """Whether nobody decided in time, written down already or not."""
+    expires = approval.expires_at
+    return approval.status == "pending" and expires is not None and expires <= now()
+
+
 def wire(approval: Approval) -> dict[str, Any]:
     """The request as the API shows it. One whose time is over is shown as expired, even before that is written."""
     status = approval.status
-    if status == "pending" and approval.expires_at <= now():
+    if is_late(approval):
         status = "expired"
     return {
         "id": approval.id,
@@ -30,7 +36,7 @@ def wire(approval: Approval) -> dict[str, Any]:
         **approval.request,
         "status": status,
         "requested_at": rfc3339(approval.requested_at),
-        "expires_at": rfc3339(approval.expires_at),
+        "expires_at": rfc3339(approval.expires_at) if approval.expires_at else None,
         "decided_at": rfc3339(approval.decided_at) if approval.decided_at else None,
         "decided_by": approval.decided_by,
         "reason": approval.reason,
@@ -59,7 +65,8 @@ def page(
     if after is not None:
         query = query.where(Approval.id < after)
     if status == "pending":
-        query = query.where(Approval.status == status, Approval.expires_at > now())
+        in_time = Approval.expires_at.is_(None) | (Approval.expires_at > now())
+        query = query.where(Approval.status == status, in_time)
     elif status == "expired":
         late = (Approval.status == "pending") & (Approval.expires_at <= now())
         query = query.where((Approval.status == status) | late)
@@ -77,7 +84,7 @@ def submit(
     *,
     approval_id: str | None,
     agent_id: str | None,
-    timeout: timedelta,
+    waits: timedelta | None,
     actor: str,
 ) -> tuple[Approval, bool]:
     """A new request, and True; or the one with the same identifier and content, and False.
@@ -97,7 +104,7 @@ def submit(
         status="pending",
         request=request,
         requested_at=moment,
-        expires_at=moment + timeout,
+        expires_at=moment + waits if waits is not None else None,
     )
     session.add(approval)
     session.flush()
@@ -112,7 +119,7 @@ def decide(session: Session, approval: Approval, status: str, *, reason: str | N
     Raises:
         Conflict: it was decided already.
     """
-    if approval.status == "pending" and approval.expires_at <= now():
+    if is_late(approval):
         expire(session, approval)
         return False
     # Asked and set in one statement: two people who decide at the same moment cannot both be first.

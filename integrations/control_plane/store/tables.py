@@ -114,7 +114,7 @@ class Approval(Base):
     #: sql, kind, tables, rows, findings and whatever else the approver is shown
     request: Mapped[Any] = mapped_column(Json)
     requested_at: Mapped[datetime] = mapped_column(Moment)
-    expires_at: Mapped[datetime] = mapped_column(Moment)
+    expires_at: Mapped[datetime | None] = mapped_column(Moment)
     decided_at: Mapped[datetime | None] = mapped_column(Moment)
     decided_by: Mapped[str | None] = mapped_column(String(200))
     reason: Mapped[Any] = mapped_column(Json, nullable=True)
