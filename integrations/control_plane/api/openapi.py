@@ -10,6 +10,8 @@ from fastapi.openapi.utils import get_openapi
 
 from guarddb import PolicyProfile
 
+from . import action_policies
+
 DESCRIPTION = """Policy profiles for the SQL that AI agents write: stored, versioned, tested and followed live.
 
 Keys go into `Authorization: Bearer <key>`; the routes of action policies and events take `X-API-Key` too.
@@ -19,7 +21,7 @@ Every failed request answers `{"error": {"code", "message"}}`.
 
 def _profile_schemas() -> dict[str, Any]:
     schema = PolicyProfile.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas: dict[str, Any] = schema.pop("$defs", {})
+    schemas: dict[str, Any] = {**schema.pop("$defs", {}), **action_policies.schemas()}
     stored = {"id", "project_id", "created_at", "updated_at"}
     properties = schema["properties"]
     body = {**schema, "properties": {key: value for key, value in properties.items() if key not in stored}}

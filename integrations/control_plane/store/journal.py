@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from . import webhooks
 from .columns import now, rfc3339
 from .tables import AuditEntry, Event
 
@@ -80,5 +81,7 @@ def entries(session: Session, project_id: str) -> Iterator[AuditEntry]:
 
 
 def announce(session: Session, project_id: str, topic: str, kind: str, data: dict[str, Any]) -> None:
-    """Tell the event streams, once the transaction is committed."""
-    session.add(Event(project_id=project_id, topic=topic, kind=kind, data=data, at=now()))
+    """Tell the event streams and the webhooks, once the transaction is committed."""
+    event = Event(project_id=project_id, topic=topic, kind=kind, data=data, at=now())
+    session.add(event)
+    webhooks.enqueue(session, event)
