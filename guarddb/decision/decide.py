@@ -2,13 +2,15 @@
 
 `RULES`, `SCRIPT_RULES` and `WRITERS` are the whole policy: what is asked of each statement, of a text of several, and what is
 written into a text that has passed. What is refused is reported by the first rule that refuses. `decide` is the one function
-behind the dry evaluation and the live session; it does no I/O.
+behind the dry evaluation and the live session; it does no I/O. Between the rules and the writers the text as a whole is judged
+as a migration.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 
 from guarddb.decision import deciding, scripts, writing
@@ -20,6 +22,7 @@ from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor
 from guarddb.decision.functions import functions
 from guarddb.decision.masks.rule import masking
+from guarddb.decision.migrations import migration_safety
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, SessionNames, StatementPlan
 from guarddb.decision.refusal import Finding, Refusal
@@ -188,7 +191,13 @@ def _decide(
                 return answer
             if answer is not None:
                 findings.append(answer)
-    return write_plan(sql, raws, cases, WRITERS, policy, catalog, session, tuple(findings))
+    safety = migration_safety(sql, raws, cases)
+    if isinstance(safety, Refusal):
+        return safety
+    noted, warnings = safety
+    findings += noted
+    plan = write_plan(sql, raws, cases, WRITERS, policy, catalog, session, tuple(findings))
+    return replace(plan, warnings=warnings) if warnings and isinstance(plan, Plan) else plan
 
 
 def _judge(

@@ -143,6 +143,8 @@ class Plan:
     statements: tuple[StatementPlan, ...] = ()
     #: the answer depends on the session's own prepared statements or portals: not to be cached by text alone
     uses_session: bool = False
+    #: what the connection's notice handlers are told before it runs
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

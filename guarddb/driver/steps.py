@@ -27,6 +27,7 @@ from psycopg._queries import PostgresClientQuery
 
 from guarddb import telemetry
 from guarddb.driver import shown
+from guarddb.driver.messages import notify
 from guarddb.driver.views import Results
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, refusal_message
 from guarddb.runtime.budgets import RULES, Overrun
@@ -64,6 +65,9 @@ def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
         raise session.deny("internal_error", _NEVER_JUDGED)
     if session.in_force.counts:
         count(session, judged)
+    if judged.plan.warnings:
+        for warning in judged.plan.warnings:
+            notify(conn, warning, "guarddb lint shows the safe form")
     pgq.passed = True
     if conn._autocommit or conn.pgconn.transaction_status != IDLE:
         return None

@@ -18,7 +18,7 @@ from guarddb.lint.script import NEWEST, Check, ForeignKey, Script
 from guarddb.lint.sizes import size_of
 from guarddb.lint.text import StatementText
 from guarddb.sql.catalog import Catalog
-from guarddb.tree import SQLSyntaxError, nodes, parse
+from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 
 #: How long a statement should wait for a lock, at the most, while others wait behind it.
 LOCK_TIMEOUT = "2s"
@@ -125,7 +125,28 @@ def walk(
     Raises:
         SQLSyntaxError: it does not parse.
     """
-    raws = parse(sql, checked=False)
+    yield from walk_parsed(
+        sql, parse(sql, checked=False), catalog, in_transaction=in_transaction, server_version=server_version
+    )
+
+
+def lint_parsed(
+    sql: str, raws: list[Node], catalog: Catalog | None, *, in_transaction: bool
+) -> list[Finding]:
+    """`lint` of a text that has been parsed already."""
+    steps = walk_parsed(sql, raws, catalog, in_transaction=in_transaction)
+    return [finding for step in steps for finding in step.findings]
+
+
+def walk_parsed(
+    sql: str,
+    raws: list[Node],
+    catalog: Catalog | None,
+    *,
+    in_transaction: bool = False,
+    server_version: int | None = None,
+) -> Iterator[Step]:
+    """`walk` of a text that has been parsed already."""
     version = catalog.server_version if catalog is not None else server_version
     major = None if version is None else version // 10000 if version >= 10000 else version
     script = Script(catalog, major, in_transaction=in_transaction)

@@ -31,10 +31,9 @@ class Size:
     @property
     def tiny(self) -> bool:
         return (
-            self.rows is not None
-            and self.rows <= TINY_ROWS
-            and self.bytes is not None
+            self.bytes is not None
             and self.bytes <= TINY_BYTES
+            and (self.rows <= TINY_ROWS if self.rows is not None else self.bytes <= TINY_BYTES // 8)
         )
 
     @property
@@ -43,9 +42,11 @@ class Size:
 
     def shown(self, work: Work | None) -> str:
         """`about 2.1 million rows, 310 MB: some 6 seconds`; empty when nothing is known."""
-        if self.rows is None or self.bytes is None:
+        if self.bytes is None:
             return ""
-        text = f"about {_count(self.rows)} rows, {_bytes(self.bytes)}"
+        text = _bytes(self.bytes)
+        if self.rows is not None:
+            text = f"about {_count(self.rows)} rows, {text}"
         return text if work is None else f"{text}: some {_seconds(self.bytes / _SPEED[work])}"
 
 
@@ -53,13 +54,13 @@ def size_of(target: Target, script: Script) -> Size:
     """The size of a relation with its partitions and children."""
     relations = [each.relation for each in (target, *script.children(target)) if each.relation is not None]
     stored = [relation for relation in relations if relation.kind != "p"]
-    # -1: never vacuumed or analyzed, so that even its pages say nothing.
-    if not stored or any(relation.estimated_rows < 0 for relation in stored):
+    if not stored:
         return Size(None, None)
-    return Size(
-        int(sum(relation.estimated_rows for relation in stored)),
-        sum(relation.pages for relation in stored) * _BLOCK,
-    )
+    size = sum(relation.pages for relation in stored) * _BLOCK
+    # -1: never vacuumed or analyzed. Its pages are those of the file then, see catalog.sql.
+    if any(relation.estimated_rows < 0 for relation in stored):
+        return Size(0 if size == 0 else None, size)
+    return Size(int(sum(relation.estimated_rows for relation in stored)), size)
 
 
 def _count(rows: int) -> str:

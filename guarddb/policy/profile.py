@@ -45,7 +45,6 @@ NOT_YET: dict[str, tuple[str | int, ...]] = {
     "approval_mode": ("off",),
     "approval_auto_max_rows": (0,),
     "approval_timeout_seconds": (300, 0),
-    "migration_safety": ("off",),
     "max_affected_rows": (0,),
     "content_scan_mode": ("off",),
     "content_scan_max_bytes": (0,),
@@ -462,7 +461,8 @@ class PolicyProfile(_Model):
         300, description="Seconds until a held statement is refused. Only 300 and 0 work in this version."
     )
     migration_safety: Literal["off", "warn", "block"] = Field(
-        "off", description="What to do about risky DDL. Only off works in this version."
+        "off",
+        description="What to do about DDL that locks others out or destroys data: nothing, warn, or refuse it.",
     )
     max_affected_rows: Count = Field(
         0, description="Rows that one write may touch. Only 0 (no limit) works in this version."

@@ -210,7 +210,9 @@ WITH RECURSIVE
       'has_rules', w.ev_class IS NOT NULL,
       'estimated_rows', c.reltuples,
       'extension', e.extname,
-      'pages', c.relpages,
+      -- A table that nobody has analyzed yet: only its file tells whether there is anything in it.
+      'pages', CASE WHEN c.reltuples < 0 AND c.relkind IN ('r', 'm') THEN
+        coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int, 0) ELSE c.relpages END,
       'persistence', c.relpersistence,
       'constraints', coalesce(k.constraints, '[]'),
       'indexes', coalesce(i.indexes, '[]'),

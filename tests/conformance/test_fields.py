@@ -952,7 +952,6 @@ SET = {
     "approval_mode": ["writes", "ddl", "all"],
     "approval_auto_max_rows": [1],
     "approval_timeout_seconds": [1, 600],
-    "migration_safety": ["warn", "block"],
     "max_affected_rows": [1, 10**6],
     "content_scan_mode": ["annotate", "block"],
     "content_scan_max_bytes": [1],
