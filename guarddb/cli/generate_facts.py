@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from guarddb.facts.functions import Facts, OperatorFact, Overload, SystemRelation, TypeFact
+from guarddb.facts.functions import CastFact, Facts, OperatorFact, Overload, SystemRelation, TypeFact
 
 #: From harmless to not: i immutable, s stable, v volatile.
 _VOLATILITY = "isv"
@@ -31,9 +31,20 @@ def read_facts(conn: Any) -> Facts:
     def rows(name: str) -> Any:
         return conn.execute((source / f"{name}.sql").read_text()).fetchall()
 
-    for name, arguments, required, variadic, kind, volatility, strict, set_, result, names, types in rows(
-        "functions"
-    ):
+    for (
+        name,
+        arguments,
+        required,
+        variadic,
+        kind,
+        volatility,
+        strict,
+        set_,
+        result,
+        names,
+        types,
+        leakproof,
+    ) in rows("functions"):
         facts.functions.setdefault(name, []).append(
             Overload(
                 arguments=tuple(arguments),
@@ -46,19 +57,22 @@ def read_facts(conn: Any) -> Facts:
                 returns=result,
                 output_names=tuple(names),
                 output_types=tuple(types),
+                leakproof=leakproof,
             )
         )
-    for name, left, right, result, volatility in rows("operators"):
-        facts.operators.setdefault(name, []).append(OperatorFact(left, right, result, volatility))
-    for name, category, kind, element in rows("types"):
-        facts.types[name] = TypeFact(name, category, kind, element)
+    for name, *operator in rows("operators"):
+        facts.operators.setdefault(name, []).append(OperatorFact(*operator))
+    for name, *type_ in rows("types"):
+        facts.types[name] = TypeFact(name, *type_)
+    for name, *cast in rows("casts"):
+        facts.casts.setdefault(name, []).append(CastFact(*cast))
     for schema, name, kind, columns in rows("relations"):
         facts.relations[f"{schema}.{name}"] = SystemRelation(schema, name, kind, tuple(columns))
     return facts
 
 
 def merge(newer: Facts, older: Facts) -> Facts:
-    """Both in one; where they differ the newer wins, except that an overload keeps its worst volatility."""
+    """Both in one; where they differ the newer wins, but that the worst volatility counts, and the one that is leaky."""
     majors = newer.majors + older.majors
     merged = Facts(majors=majors)
     for name in sorted({*newer.functions, *older.functions}):
@@ -77,14 +91,29 @@ def merge(newer: Facts, older: Facts) -> Facts:
                     found[0][0],
                     volatility=max((each.volatility for each, _ in found), key=_VOLATILITY.index),
                     majors=() if where == majors else where,
+                    leakproof=all(each.leakproof for each, _ in found),
                 )
             )
     for name in sorted({*newer.operators, *older.operators}):
         here = newer.operators.get(name, [])
-        known = {(each.left, each.right) for each in here}
+        there = {(each.left, each.right): each for each in older.operators.get(name, [])}
+        both = [(each, there.pop((each.left, each.right), each)) for each in here]
         merged.operators[name] = [
-            *here,
-            *(each for each in older.operators.get(name, []) if (each.left, each.right) not in known),
+            *(
+                msgspec.structs.replace(ours, leakproof=ours.leakproof and old.leakproof)
+                for ours, old in both
+            ),
+            *there.values(),
+        ]
+    for name in sorted({*newer.casts, *older.casts}):
+        casts = {each.target: each for each in older.casts.get(name, [])}
+        pairs = [(each, casts.pop(each.target, each)) for each in newer.casts.get(name, [])]
+        merged.casts[name] = [
+            *(
+                msgspec.structs.replace(ours, leakproof=ours.leakproof and old.leakproof)
+                for ours, old in pairs
+            ),
+            *casts.values(),
         ]
     merged.types.update(sorted({**older.types, **newer.types}.items()))
     for name, relation in sorted({**older.relations, **newer.relations}.items()):

@@ -10,7 +10,7 @@ from typing import Any, cast
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
 from guarddb.decision.case import Case, Writer
 from guarddb.decision.deciding import of_filters, of_masks
-from guarddb.decision.filters.writing import FilterWriter
+from guarddb.decision.filters.writes import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
 from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
 from guarddb.decision.on_catalog import CompiledPolicy, Governance

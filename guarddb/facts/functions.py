@@ -30,7 +30,7 @@ class Overload(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     `kind` is pg_proc.prokind (f function, a aggregate, w window function, p procedure), `volatility`
     provolatile (i immutable, s stable, v volatile); types are pg_type names without schema. `required` is the
     fewest arguments a call may have. `majors` lists the PostgreSQL versions that have it; empty: all that the
-    facts were made from.
+    facts were made from. `leakproof` is proleakproof: it tells nothing of its arguments but by its result.
     """
 
     arguments: tuple[str, ...]
@@ -44,6 +44,7 @@ class Overload(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
     output_names: tuple[str, ...] = ()
     output_types: tuple[str, ...] = ()
     majors: tuple[int, ...] = ()
+    leakproof: bool = False
 
     def takes(self, nargs: int) -> bool:
         """Whether a call with `nargs` arguments may mean this one.
@@ -57,22 +58,40 @@ class Overload(msgspec.Struct, frozen=True, array_like=True, gc=False, omit_defa
 
 
 class OperatorFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An operator of pg_catalog; `left` is None for a prefix operator. `volatility` is that of its
-    function."""
+    """An operator of pg_catalog; `left` is None for a prefix operator. `volatility` and `leakproof` are those
+    of `function`, the one behind it."""
 
     left: str | None
     right: str
     result: str
     volatility: Volatility
+    function: str = ""
+    leakproof: bool = False
+
+
+class CastFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A cast between types of pg_catalog.
+
+    `method`: f calls a function (whose `volatility` and `leakproof` these are), i goes by the types' text, b does
+    nothing. `context`: e explicit, a assignment, i implicit.
+    """
+
+    target: str
+    method: Literal["f", "i", "b"]
+    context: Literal["e", "a", "i"]
+    volatility: Volatility = "i"
+    leakproof: bool = True
 
 
 class TypeFact(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A type of pg_catalog: typcategory, typtype, and the element type when it is an array type."""
+    """A type of pg_catalog: typcategory, typtype, the element type when it is an array type, and whether it is
+    the preferred one of its category."""
 
     name: str
     category: str
     kind: str
     element: str | None = None
+    preferred: bool = False
 
 
 class SystemRelation(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -96,6 +115,8 @@ class Facts(msgspec.Struct):
     functions: dict[str, list[Overload]] = {}
     operators: dict[str, list[OperatorFact]] = {}
     types: dict[str, TypeFact] = {}
+    #: by the type that is cast
+    casts: dict[str, list[CastFact]] = {}
     relations: dict[str, SystemRelation] = {}
 
 
@@ -125,6 +146,11 @@ def builtin_operator(name: str) -> tuple[OperatorFact, ...]:
     return tuple(facts().operators.get(name, ()))
 
 
+def builtin_cast(source: str, target: str) -> CastFact | None:
+    """The cast between two types of pg_catalog that has an entry of its own, or None."""
+    return next((cast for cast in facts().casts.get(source, ()) if cast.target == target), None)
+
+
 def builtin_type(name: str) -> TypeFact | None:
     """The type of pg_catalog with this name (`int4`, not `integer`; `_int4` for its array)."""
     return facts().types.get(name)
@@ -152,6 +178,11 @@ def is_aggregate(name: str) -> bool:
 
 def is_window(name: str) -> bool:
     return any(overload.kind == "w" for overload in builtin(name))
+
+
+def is_volatile(name: str) -> bool:
+    """Whether a function of this name may answer otherwise at the next call; true as well of one that is not built in."""
+    return any(overload.volatility == "v" for overload in builtin(name)) or not builtin(name)
 
 
 def returns_set(name: str) -> bool:

@@ -1,5 +1,5 @@
--- Every operator of pg_catalog with the volatility of the function behind it. left is NULL for a prefix operator.
-SELECT o.oprname, l.typname, r.typname, t.typname, p.provolatile
+-- Every operator of pg_catalog with the function behind it, its volatility and whether it is leakproof. left is NULL for a prefix operator.
+SELECT o.oprname, l.typname, r.typname, t.typname, p.provolatile, p.proname, p.proleakproof
 FROM pg_catalog.pg_operator AS o
 LEFT JOIN pg_catalog.pg_type AS l ON l.oid = o.oprleft
 JOIN pg_catalog.pg_type AS r ON r.oid = o.oprright

@@ -65,6 +65,8 @@ class Attribute:
     reads: tuple[str, ...] = ()
     #: the data class that a security label or the comment on the column names (`classification: pii`), as it is written there
     labelled: str | None = None
+    #: the name of its collation, where that is not the database's
+    collation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,8 @@ WITH RECURSIVE
       'virtual', a.attgenerated = 'v',
       'typmod', a.atttypmod,
       'reads', coalesce(f.columns, '[]'),
-      'labelled', m.class
+      'labelled', m.class,
+      'collation', CASE WHEN a.attcollation <> 100 THEN k.collname END
     ) ORDER BY a.attnum) AS attributes
     FROM pg_catalog.pg_attribute AS a
     JOIN resolved_type AS t ON t.oid = a.atttypid

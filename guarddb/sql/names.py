@@ -30,6 +30,50 @@ def columns_in(node: Any) -> set[int]:
     return found
 
 
+def holds_sublink(node: Any) -> bool:
+    """Whether a sub-select stands below a node."""
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "SubLink" in value:
+                return True
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False
+
+
+def sub_selects(node: Any) -> list[Node]:
+    """The fields of every sub-select below a node, but those inside another."""
+    found: list[Node] = []
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "subselect" in value:
+                found += value["subselect"].values()
+            stack.extend(child for key, child in value.items() if key != "subselect")
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found
+
+
+def calls_in(node: Any) -> list[str]:
+    """The names of the functions called below a node, without their schemas."""
+    found: list[str] = []
+    stack = [node]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            if "FuncCall" in value:
+                found.append(string_list(value["FuncCall"]["funcname"])[-1])
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found
+
+
 def quote(identifier: str) -> str:
     """An identifier in double quotes."""
     return '"' + identifier.replace('"', '""') + '"'

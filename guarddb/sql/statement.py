@@ -147,10 +147,12 @@ class Output:
     `qualifier`: for a column that a star expands to, the alias it is reached by (None: unqualified, a merged column).
     `guessed`: its name is our reading of a rule of PostgreSQL's (an unnamed expression, a function's column), so that a name
     found here may still mean a column further out.
+    `call`: for the only column of a function in FROM, the call.
     `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
     """
 
     __slots__ = (
+        "call",
         "guessed",
         "links",
         "name",
@@ -174,6 +176,7 @@ class Output:
         self.root: Root | None = None
         self.star = False
         self.guessed = False
+        self.call: Node | None = None
         self.qualifier: str | None = None
         self.open: Open | None = None
 

@@ -12,7 +12,9 @@ from guarddb.policy.predicate import Predicate
 from guarddb.sql.analysis.scope import Scope, Table, Unknown
 from guarddb.sql.analysis.writes import Analysis
 from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.leakproof.judge import conjuncts
 from guarddb.sql.names import literal, quote, string_list
+from guarddb.sql.rewriting.edits import TextEdits
 from guarddb.sql.statement import Query, Reference, Statement
 from guarddb.tree import Node, nodes
 
@@ -27,11 +29,14 @@ class BoundPredicate:
         inner_names: aliases and relations inside its sub-selects; one of them would capture a qualified name.
         missing: a setting that it reads and nobody gave, or None.
         bound: every column reference of the filtered row is known, so that it can be qualified by any alias.
+        cheap: each part of it is one comparison with a constant, which no other condition can come before.
     """
 
     __slots__ = (
+        "_parts",
         "_pieces",
         "bound",
+        "cheap",
         "columns",
         "has_sublink",
         "inner_names",
@@ -51,19 +56,37 @@ class BoundPredicate:
         self.columns: set[str] = set()
         self.inner_names: set[str] = set()
         self._pieces: list[str | tuple[str]] = []
+        self._parts: list[list[str | tuple[str]]] = []
+        self.cheap = False
         self.shown = source.text
         name = pattern.name
         self.own_name = "guarded" if name is None else name.text if name.exact else fold(name.text)
 
     def text(self, qualifier: str, names: Mapping[str, str] | None = None) -> str:
         """The predicate over the row that `qualifier` (an alias, not yet quoted) names. `names`: attribute -> name seen."""
-        prefix = quote(qualifier)
-        return "".join(
-            piece
-            if isinstance(piece, str)
-            else f"{prefix}.{quote(names.get(piece[0], piece[0]) if names else piece[0])}"
-            for piece in self._pieces
+        return _written(self._pieces, qualifier, names)
+
+    def first(self, qualifier: str, names: Mapping[str, str] | None = None) -> str:
+        """The predicate in a form that the planner asks before every other condition that does something.
+
+        Conditions at one scan run in the order of their cost, equal ones as they stand (order_qual_clauses); but an
+        equality with a constant goes to an equivalence class, and comes back as the last. So a `cheap` predicate stands here
+        once more, as something that costs the same, is no equality, and which the planner believes to be nearly always true.
+        """
+        return " AND ".join(
+            f"(CASE WHEN {_written(part, qualifier, names)} THEN true END) IS NOT NULL"
+            for part in self._parts
         )
+
+
+def _written(pieces: list[str | tuple[str]], qualifier: str, names: Mapping[str, str] | None) -> str:
+    prefix = quote(qualifier)
+    return "".join(
+        piece
+        if isinstance(piece, str)
+        else f"{prefix}.{quote(names.get(piece[0], piece[0]) if names else piece[0])}"
+        for piece in pieces
+    )
 
 
 def bind(
@@ -121,18 +144,86 @@ def bind(
         edits.append((offsets[first], ends[last], (attribute,)))
         bound.columns.add(attribute)
 
-    position = 0
-    for start, end, piece in sorted(edits, key=lambda e: (e[0], e[1])):
-        bound._pieces.append(data[position:start].decode())
-        bound._pieces.append(piece)
-        position = end
-    bound._pieces.append(data[position:].decode())
-    position, parts = 0, []
+    parts = conjuncts(predicate.tree)
+    ranges = TextEdits(text).top_level_parts()
+    if len(ranges) == len(parts):
+        spans = [(offsets[first], ends[last]) for first, last in ranges]
+        bound._parts = [_pieces(data, edits, start, end) for start, end in spans]
+        bound.cheap = all(_is_cheap(part) for part in parts)
+    else:
+        spans, parts = [(0, len(data))], [predicate.tree]
+    for part, (start, end) in zip(parts, spans, strict=True):
+        if _may_become_join(part):
+            # As below native row security: a sub-select stays one, asked at the scan, and is not made a join.
+            edits += [(start, start, "("), (end, end, ") IS TRUE")]
+    bound._pieces = _pieces(data, edits, 0, len(data))
+    position, told = 0, []
     for start, end, replacement in sorted(shown):
-        parts += [data[position:start].decode(), replacement]
+        told += [data[position:start].decode(), replacement]
         position = end
-    bound.shown = "".join([*parts, data[position:].decode()])
+    bound.shown = "".join([*told, data[position:].decode()])
     return bound
+
+
+def _pieces(
+    data: bytes, edits: list[tuple[int, int, str | tuple[str]]], start: int, end: int
+) -> list[str | tuple[str]]:
+    """The text between two byte offsets with the edits in it made."""
+    pieces: list[str | tuple[str]] = []
+    position = start
+    for first, last, piece in sorted(edits, key=lambda e: (e[0], e[1])):
+        if start <= first and last <= end:
+            pieces += [data[position:first].decode(), piece]
+            position = last
+    pieces.append(data[position:end].decode())
+    return pieces
+
+
+def _may_become_join(part: Node) -> bool:
+    """A part that the planner would take into the join tree: EXISTS and IN, and their negations."""
+    negated = part.get("BoolExpr", {})
+    if negated.get("boolop") == "NOT_EXPR":
+        part = negated["args"][0]
+    return part.get("SubLink", {}).get("subLinkType", "EXISTS_SUBLINK") in (
+        "EXISTS_SUBLINK",
+        "ANY_SUBLINK",
+    ) and ("SubLink" in part)
+
+
+_COMPARISONS = frozenset(("=", "<>", "!=", "<", ">", "<=", ">="))
+#: Types whose text the planner reads when it plans.
+_READ_EARLY = frozenset(("int2", "int4", "int8", "bool", "text", "varchar", "numeric", "uuid"))
+
+
+def _is_cheap(part: Node) -> bool:
+    """A column, or one comparison of a column with what is a constant once the statement is planned."""
+    negated = part.get("BoolExpr", {})
+    if negated.get("boolop") == "NOT_EXPR":
+        part = negated["args"][0]
+    for test in ("NullTest", "BooleanTest"):
+        part = part[test]["arg"] if test in part else part
+    if "ColumnRef" in part:
+        return True
+    fields = part.get("A_Expr")
+    if fields is None or string_list(fields.get("name", ()))[-1:] not in [[name] for name in _COMPARISONS]:
+        return False
+    left, right = fields.get("lexpr", {}), fields.get("rexpr", {})
+    kind = fields.get("kind", "AEXPR_OP")
+    if kind == "AEXPR_IN":
+        items = right.get("List", {}).get("items", ())
+        return "ColumnRef" in left and len(items) <= 2 and all(_is_constant(item) for item in items)
+    return kind == "AEXPR_OP" and (
+        ("ColumnRef" in left and _is_constant(right)) or ("ColumnRef" in right and _is_constant(left))
+    )
+
+
+def _is_constant(node: Node) -> bool:
+    while "TypeCast" in node:
+        if string_list(node["TypeCast"]["typeName"].get("names", ()))[-1:] not in [[t] for t in _READ_EARLY]:
+            return "A_Const" in node["TypeCast"]["arg"]
+        node = node["TypeCast"]["arg"]
+    call = node.get("FuncCall", {})
+    return "A_Const" in node or string_list(call.get("funcname", ()))[-1:] == ["current_setting"]
 
 
 def _closing(tokens: list[parser.Token], first: int) -> int:

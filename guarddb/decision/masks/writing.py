@@ -6,9 +6,8 @@ So the raw value does not flow on inside the statement, and what a rule might ov
 from __future__ import annotations
 
 from guarddb.decision.case import Case
-from guarddb.sql.analysis.hazards import holds_sublink
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.names import quote
+from guarddb.sql.names import holds_sublink, quote
 from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Link, Output, Query, origins
 from guarddb.tree import Node

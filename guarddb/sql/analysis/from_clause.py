@@ -213,7 +213,11 @@ class FromClause(Expressions):
             name = alias or _call_name(fields["functions"][0]["List"]["items"][0])
             return Unknown(name, None)
         shown = alias or _call_name(fields["functions"][0]["List"]["items"][0])
-        return Derived(shown, _guessed(names, query), aliases)
+        outputs = _guessed(names, query)
+        single = len(fields["functions"]) == 1 and "coldeflist" not in fields
+        if single and len(outputs) - fields.get("ordinality", False) == 1:
+            outputs[0].call = fields["functions"][0]["List"]["items"][0]
+        return Derived(shown, outputs, aliases)
 
     def _column_definition(self, fields: Node) -> str:
         if "typeName" in fields:

@@ -220,6 +220,10 @@ class TextEdits:
         pieces.append((start, last))
         return pieces
 
+    def top_level_parts(self) -> list[tuple[int, int]]:
+        """The token ranges of the parts of a text that is one conjunction."""
+        return self._conjuncts(0, len(self.names) - 1)
+
     def _apply(self) -> str:
         """The edited text."""
         pieces: list[str] = []

@@ -46,6 +46,16 @@ _BEFORE_TARGET = frozenset(["SELECT", "DISTINCT", "ALL", "RETURNING", "ASCII_44"
 _JOIN_WORDS = frozenset(["LEFT", "RIGHT", "FULL", "INNER_P", "CROSS", "NATURAL"])
 
 
+_PAIRS = (("ASCII_40", "ASCII_41"), ("ASCII_91", "ASCII_93"), ("CASE", "END_P"))
+
+
+def _parts(query: Query) -> list[Node]:
+    """The parts of a query's WHERE."""
+    node: Node = query.fields["whereClause"]
+    conjunction = node.get("BoolExpr", {})
+    return list(conjunction["args"]) if conjunction.get("boolop") == "AND_EXPR" else [node]
+
+
 class Rewriter(TextEdits):
     """The edits of one text and of the trees of its statements."""
 
@@ -143,13 +153,15 @@ class Rewriter(TextEdits):
         text = self.sql[self.starts[first] : self._end(self._name_end(first))]
         return text if reference.inherits else f"ONLY {text}"
 
-    def add_condition(self, query: Query, condition: str | None, guards: Mapping[int, str]) -> None:
+    def add_condition(
+        self, query: Query, condition: str | None, guards: Mapping[int, str], gates: tuple[str, ...] = ()
+    ) -> None:
         """AND a condition in front of a query's WHERE, and let parts of it run only where a guard is true.
 
         Args:
             condition: None to leave the WHERE as it is but for the guards.
-            guards: index of a conjunct -> the condition it waits for; -1 for the whole WHERE. Each becomes
-                `CASE WHEN guard THEN conjunct END`.
+            guards: index of a conjunct -> the form that it is put into, with `{}` where it stood; -1 for the whole WHERE.
+            gates: more conditions, ANDed behind it, where every parameter has got its type.
         """
         fields = query.fields
         words = {"select": ("SELECT", "TABLE"), "update": ("UPDATE",), "delete": ("DELETE_P",)}.get(
@@ -166,7 +178,7 @@ class Rewriter(TextEdits):
             put(
                 fields,
                 "whereClause",
-                self._conjoined(where + 1, end, fields["whereClause"], condition, guards),
+                self._conjoined(where + 1, end, fields["whereClause"], condition, guards, gates),
             )
         else:
             if "whereClause" in fields or condition is None:
@@ -175,7 +187,13 @@ class Rewriter(TextEdits):
             put(fields, "whereClause", expression_tree(condition))
 
     def _conjoined(
-        self, first: int, last: int, node: Node, condition: str | None, guards: Mapping[int, str]
+        self,
+        first: int,
+        last: int,
+        node: Node,
+        condition: str | None,
+        guards: Mapping[int, str],
+        gates: tuple[str, ...] = (),
     ) -> Node:
         """Guard and extend the condition between two tokens; its tree."""
         if condition is not None:
@@ -184,60 +202,83 @@ class Rewriter(TextEdits):
             node = self._guard(first, last, node, guards)
         if condition is None:
             return node
-        self._after(last, ")")
-        return conjunction_of(expression_tree(condition), node)
+        self._after(last, ")" + "".join(f" AND {gate}" for gate in gates))
+        node = conjunction_of(expression_tree(condition), node)
+        for gate in gates:
+            node = conjunction_of(node, expression_tree(gate))
+        return node
 
     def _guard(self, first: int, last: int, node: Node, guards: Mapping[int, str]) -> Node:
         conjunction = node.get("BoolExpr", {})
         parts = conjunction.get("args", ())
         pieces = self._conjuncts(first, last)
-        single = conjunction.get("boolop") != "AND_EXPR" or len(parts) != len(pieces)
-        if single or -1 in guards or len(guards) == len(parts):
-            texts = list(dict.fromkeys(guards.values()))
-            text = texts[0] if len(texts) == 1 else " AND ".join(f"({t})" for t in texts)
-            self._before(first, f"CASE WHEN ({text}) THEN (")
-            self._after(last, ") END")
-            return guarded(expression_tree(text), node)
+        if conjunction.get("boolop") != "AND_EXPR" or len(parts) != len(pieces) or -1 in guards:
+            form = "{}"
+            for each in dict.fromkeys(guards.values()):
+                form = each.replace("{}", form)
+            return self._put_into(first, last, node, form)
         arguments = list(parts)
-        for index, text in guards.items():
-            start, end = pieces[index]
-            self._before(start, f"CASE WHEN ({text}) THEN (")
-            self._after(end, ") END")
-            arguments[index] = guarded(expression_tree(text), arguments[index])
+        for index, form in guards.items():
+            arguments[index] = self._put_into(*pieces[index], arguments[index], form)
         return {"BoolExpr": {**conjunction, "args": arguments}}
 
-    def copied_conjunct(self, query: Query, index: int, alias: str, attributes: dict[str, str]) -> list[str]:
-        """One part of a query's WHERE over another alias of its only relation; empty when the parts cannot be told apart.
+    def _put_into(self, first: int, last: int, node: Node, form: str) -> Node:
+        before, after = form.split("{}")
+        self._before(first, before)
+        self._after(last, after)
+        return substituted(form, node)
 
-        Args:
-            attributes: column name as written -> attribute, where they differ.
-        """
+    def _part_of_where(self, query: Query, index: int) -> tuple[int, int] | None:
+        """The tokens of one part of a query's WHERE; None when the parts cannot be told apart."""
         anchor = self._anchor(query)
         words = frozenset({"update": ("UPDATE",), "delete": ("DELETE_P",)}.get(query.kind, ("SELECT",)))
         where = self._forward(self._level(anchor, words), AFTER_WHERE | {"WHERE"})
         if where >= len(self.names) or self.names[where] != "WHERE":
-            return []
-        end = self._forward(where, AFTER_WHERE) - 1
-        node = query.fields["whereClause"]
-        conjunction = node.get("BoolExpr", {})
-        parts = conjunction["args"] if conjunction.get("boolop") == "AND_EXPR" else [node]
-        pieces = self._conjuncts(where + 1, end)
-        if len(pieces) != len(parts):
-            return []
-        first, last = pieces[index]
+            return None
+        pieces = self._conjuncts(where + 1, self._forward(where, AFTER_WHERE) - 1)
+        return pieces[index] if len(pieces) == len(_parts(query)) else None
+
+    def copied_conjunct(
+        self, query: Query, index: int, alias: str, attributes: Mapping[int, str]
+    ) -> str | None:
+        """One part of a query's WHERE over another alias; None when the parts cannot be told apart.
+
+        Args:
+            attributes: id of each ColumnRef -> the attribute that stands in its place.
+        """
+        piece = self._part_of_where(query, index)
+        if piece is None:
+            return None
+        first, last = piece
         text, position = [], self.starts[first]
-        for column in sorted(columns_below(parts[index]), key=lambda c: c.get("location", 0)):
+        for column in sorted(columns_below(_parts(query)[index]), key=lambda c: c.get("location", 0)):
             start = self.at(column.get("location", 0))
-            name = column["fields"][-1]["String"]["sval"]
             text += [
                 self.sql[position : self.starts[start]],
-                f"{quote(alias)}.{quote(attributes.get(name, name))}",
+                f"{quote(alias)}.{quote(attributes[id(column)])}",
             ]
             position = self._end(self._name_end(start))
-        return ["".join([*text, self.sql[position : self._end(last)]])]
+        return "".join([*text, self.sql[position : self._end(last)]])
 
-    def add_on(self, join: Node, condition: str | None, guard: str | None) -> None:
-        """AND a condition in front of a join's ON, and let all of it run only where a guard is true."""
+    def operand_text(self, query: Query, index: int, side: str) -> str | None:
+        """One side (`lexpr`, `rexpr`) of a part of a query's WHERE that is a binary operator; None when it cannot be cut out."""
+        piece = self._part_of_where(query, index)
+        if piece is None:
+            return None
+        first, last = piece
+        operator = self.at(_parts(query)[index]["A_Expr"].get("location", 0))
+        if not first < operator < last or self.names[operator] == "OPERATOR":
+            return None
+        if any(
+            self.names[first:operator].count(one) != self.names[first:operator].count(other)
+            for one, other in _PAIRS
+        ):
+            return None  # the whole part stands in parentheses
+        one, other = (operator + 1, last) if side == "rexpr" else (first, operator - 1)
+        return self.sql[self.starts[one] : self._end(other)]
+
+    def add_on(self, join: Node, condition: str | None, guards: Mapping[int, str]) -> None:
+        """AND a condition in front of a join's ON, and put parts of it into forms, see `add_condition`."""
         on = self._on(join)
         end = on
         depth = 0
@@ -260,9 +301,7 @@ class Rewriter(TextEdits):
             end = position
             position += 1
         key = "quals" if "quals" in join else "joinCondition"
-        join[key] = self._conjoined(
-            on + 1, end, join[key], condition, {-1: guard} if guard is not None else {}
-        )
+        join[key] = self._conjoined(on + 1, end, join[key], condition, guards)
 
     def _on(self, join: Node) -> int:
         quals = join.get("quals") or join.get("joinCondition")

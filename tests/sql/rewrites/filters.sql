@@ -24,7 +24,7 @@ SELECT o.id FROM orders AS o WHERE ("o"."tenant_id" = 1) AND (o.total > 100) ORD
 -- name: a condition that may raise
 SELECT id FROM customers WHERE name::text <> 'x' AND 10 / id > 0 ORDER BY id
 -- becomes
-SELECT id FROM (SELECT * FROM customers AS "customers" WHERE "customers"."tenant_id" = 1 OFFSET 0) AS "customers" WHERE name::text <> 'x' AND 10 / id > 0 ORDER BY id
+SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name::text <> 'x' AND CASE WHEN ("customers"."tenant_id" = 1) THEN (10 / id > 0) END) ORDER BY id
 
 -- name: group and having
 SELECT status, count(*) FROM orders GROUP BY status HAVING count(*) > 1 ORDER BY 1
@@ -54,7 +54,7 @@ SELECT o.id, i.item FROM orders AS o LEFT JOIN hr.orders AS i ON o.id = i.id WHE
 -- name: full join
 SELECT o.id, i.id FROM orders AS o FULL JOIN hr.orders AS i ON o.id = i.id ORDER BY 1, 2
 -- becomes
-SELECT o.id, i.id FROM (SELECT * FROM orders AS "orders" WHERE "orders"."tenant_id" = 1) AS o FULL JOIN hr.orders AS i ON o.id = i.id ORDER BY 1, 2
+SELECT o.id, i.id FROM (SELECT "orders"."id" FROM orders AS "orders" WHERE "orders"."tenant_id" = 1) AS o FULL JOIN hr.orders AS i ON o.id = i.id ORDER BY 1, 2
 
 -- name: right join
 SELECT o.total, i.id FROM orders AS o RIGHT JOIN hr.orders AS i ON o.id = i.id ORDER BY 2
@@ -188,7 +188,7 @@ DELETE FROM order_items AS i USING orders AS o WHERE ("o"."tenant_id" = 1) AND (
 -- name: insert
 INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, '2025-01-01')
 -- becomes
-INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, '2025-01-01') RETURNING CASE WHEN ("orders"."tenant_id" = 1) THEN true ELSE pg_catalog.concat('guarddb:row_filter_violation:public.orders', NULLIF("orders".tableoid, "orders".tableoid))::pg_catalog.bool END
+INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, '2025-01-01') RETURNING CASE WHEN ("orders"."tenant_id" = 1) THEN true ELSE pg_catalog.concat('guarddb:row_filter_violation:public.orders', CASE WHEN "orders"."tenant_id" IS NULL THEN '' END)::pg_catalog.bool END
 
 -- name: insert select from a filtered table
 INSERT INTO hr.orders SELECT 900 + id, 1, comment FROM orders WHERE comment IS NOT NULL

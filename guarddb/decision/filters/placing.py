@@ -1,0 +1,414 @@
+"""Where a filter goes in a statement, and what has to wait for it.
+
+A filter is ANDed to the query's WHERE or to the join's ON, so that the planner asks it at the scan of its relation as it asks
+a native policy. What may tell of hidden rows before that (see `guarddb.sql.leakproof`) is
+
+- *guarded*: `CASE WHEN filter THEN condition END` in its own place. Nothing else of the plan changes: as below native row
+  security a condition that is not leakproof is no index condition, and is asked of rows that came through;
+- *put behind*, where it takes no column of the row and could only raise: the filter stands in the statement in a form that
+  the planner asks first, and the condition keeps its index. Where the filter is too dear for that, what could raise is
+  evaluated once more, in a condition without columns: that one is asked before any row is read, whatever the rows are;
+- *kept outside a fence*, where neither has a place: the relation becomes a subquery with OFFSET 0, which holds the filter, every
+  condition that tells nothing, and the columns that are needed.
+
+What fits none of them is refused: `row_filter_unsafe`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from guarddb.decision.filters.rule import unsafe
+from guarddb.decision.masks.writing import Targets
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+from guarddb.facts import functions
+from guarddb.sql.catalog import Catalog
+from guarddb.sql.leakproof.judge import FREE, conjuncts
+from guarddb.sql.leakproof.restrictions import Hazard, Restrictions
+from guarddb.sql.names import calls_in, holds_sublink, string_list, sub_selects
+from guarddb.sql.rewriting.rewriter import Rewriter
+from guarddb.sql.statement import Output, Query, Reference, Statement
+from guarddb.tree import Node
+
+__all__ = ["Conditions", "Guards", "Placing", "join_place", "joined", "unsafe"]
+
+
+class Conditions:
+    """What one WHERE or ON gets: conditions that are ANDed to it, and guards for its parts (-1: for all of it).
+
+    `gates` are ANDed behind it: conditions without a column, which are asked before any row is read.
+    """
+
+    def __init__(self, condition: Node | None) -> None:
+        self.texts: list[str] = []
+        self.parts = conjuncts(condition)
+        self.guards: dict[int, list[str]] = {}
+        self.gates: list[str] = []
+
+    def guard(self, part: int, condition: str) -> None:
+        """Let a part run only on rows for which a condition holds."""
+        found = self.guards.setdefault(part, [])
+        if condition not in found:
+            found.append(condition)
+
+    @property
+    def condition(self) -> str | None:
+        return joined(self.texts) if self.texts else None
+
+    def forms(self) -> dict[int, str]:
+        """What each guarded part is put into, `{}` where it stood."""
+        return {
+            part: _guard_form(joined(texts), self.parts[part] if part >= 0 else None)
+            for part, texts in self.guards.items()
+        }
+
+
+class Guards(NamedTuple):
+    """What keeps the hazards of one relation behind its filter.
+
+    `conditions`: parts of conditions that get a guard. `outputs`: columns of nested queries that get one. `gates`: what is
+    evaluated before any row is read. `first`: the filter has to stand in the form that is asked before all else. `holding`:
+    a guarded part takes nothing but this relation, so that the filter in its guard is all that is needed of it.
+    """
+
+    conditions: list[tuple[Conditions, int]]
+    outputs: list[Output]
+    gates: list[tuple[Conditions, str]]
+    first: bool
+    holding: bool
+
+
+class Placing:
+    """The state of one statement whose filters are being placed, and what its readers and writers share."""
+
+    def __init__(
+        self,
+        statement: Statement,
+        policy: CompiledPolicy,
+        governance: Governance,
+        rewriter: Rewriter,
+        targets: Targets,
+        catalog: Catalog | None,
+    ) -> None:
+        self.statement = statement
+        self.policy = policy
+        self.governance = governance
+        self.rewriter = rewriter
+        self.targets = targets
+        self.catalog = catalog
+        self.where: dict[int, tuple[Query, Conditions]] = {}
+        self.on: dict[int, tuple[Node, Conditions]] = {}
+        self.shown: list[str] = []
+        self.hidden_returning = False
+        self._restrictions: Restrictions | None = None
+
+    @property
+    def restrictions(self) -> Restrictions:
+        """What the conditions of the statement may tell; worked out when the first filter asks."""
+        if self._restrictions is None:
+            self._restrictions = Restrictions(self.statement, self.catalog)
+        return self._restrictions
+
+    def show(self, rules: RelationRules) -> None:
+        for predicate in rules.filters:
+            if predicate.shown not in self.shown:
+                self.shown.append(predicate.shown)
+
+    def write_conditions(self) -> None:
+        """Make the edits to WHERE and ON."""
+        for query, conditions in self.where.values():
+            if conditions.texts or conditions.guards:
+                self.rewriter.add_condition(
+                    query, conditions.condition, conditions.forms(), tuple(conditions.gates)
+                )
+        for join, conditions in self.on.values():
+            if conditions.texts or conditions.guards:
+                self.rewriter.add_on(join, conditions.condition, conditions.forms())
+
+    def where_of(self, query: Query) -> Conditions:
+        return self.where.setdefault(id(query), (query, Conditions(query.fields.get("whereClause"))))[1]
+
+    def on_of(self, join: Node) -> Conditions:
+        quals = join.get("quals") or join.get("joinCondition")
+        return self.on.setdefault(id(join), (join, Conditions(quals)))[1]
+
+    def condition(self, reference: Reference, rules: RelationRules, *, first: bool = False) -> str | None:
+        """The filter as a condition on the reference's alias; None where a name in it could be captured.
+
+        `first`: with the form of it that is asked before all else.
+        """
+        names: dict[str, str] | None = None
+        if reference.alias_columns:
+            relation = reference.relation
+            if relation is None:
+                return None
+            aliases = reference.alias_columns
+            names = {a.name: aliases[i] for i, a in enumerate(relation.attributes) if i < len(aliases)}
+            seen = [names.get(a.name, a.name) for a in relation.attributes]
+            if any(seen.count(names.get(c, c)) > 1 for p in rules.filters for c in p.columns):
+                return None  # two columns of one name: PostgreSQL would call it ambiguous
+        for predicate in rules.filters:
+            if not predicate.bound or reference.alias in predicate.inner_names:
+                return None
+        texts = [p.text(reference.alias, names) for p in rules.filters]
+        if first:
+            texts += [p.first(reference.alias, names) for p in rules.filters]
+        return joined(texts)
+
+    # ------------------------------------------------------------------ guards
+
+    def guards(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> Guards | None:
+        """Where each hazard gets its guard; None when one has no place for it."""
+        found = Guards([], [], [], first=False, holding=False)
+        for hazard in hazards:
+            if hazard.raises_only and self._waits(reference, rules, hazard):
+                found = found._replace(first=True)
+            elif hazard.raises_only and (gate := self._gate(hazard)) is not None:
+                found.gates.append(gate)
+            elif hazard.output is not None:
+                if not self._has_target(reference, hazard.output):
+                    return None
+                if hazard.output not in found.outputs:
+                    found.outputs.append(hazard.output)
+            else:
+                places = self._places(reference, hazard)
+                if not places:
+                    return None
+                found.conditions.extend(places)
+                root = hazard.root
+                if root.clause == "where" and root.query is reference.query and places[0][1] >= 0:
+                    uses = self.restrictions.judge.condition(hazard.node).uses
+                    found = found._replace(holding=found.holding or uses == {reference})
+        return found
+
+    def set_guards(self, guards: Guards, condition: str) -> None:
+        """Guard all of these by a filter's condition."""
+        for conditions, part in guards.conditions:
+            conditions.guard(part, condition)
+        for conditions, gate in guards.gates:
+            if gate not in conditions.gates:
+                conditions.gates.append(gate)
+        for output in guards.outputs:
+            assert output.target is not None
+            assert output.query is not None
+            form = f"CASE WHEN ({condition}) THEN ({{}}) END"
+            key = id(output.target)
+            if key in self.targets.wraps:
+                form = form.replace("{}", self.targets.wraps[key][3])
+            self.targets.wraps[key] = (output.query, output.target, output, form)
+
+    @staticmethod
+    def _waits(reference: Reference, rules: RelationRules, hazard: Hazard) -> bool:
+        """Whether a part that may only raise runs behind a filter that is asked first: it has to cost as much, at least."""
+        if (
+            not all(predicate.cheap for predicate in rules.filters)
+            or hazard.root.clause != "where"
+            or join_place(reference) != "where"
+        ):
+            return False
+        query: Query | None = reference.query
+        while query is not None and query is not hazard.root.query:
+            query = query.parent
+        return query is not None and _costs_something(hazard.node)
+
+    def _gate(self, hazard: Hazard) -> tuple[Conditions, str] | None:
+        """The operand of a comparison that takes no column, as a condition that is always true and evaluates it.
+
+        A condition without columns and VOLATILE functions is asked once, before any row is read (create_gating_plan). What the
+        policy governs is not read a second time.
+        """
+        query = hazard.root.query
+        fields = hazard.node.get("A_Expr", {})
+        if (
+            hazard.root.clause != "where"
+            or query is None
+            or query.kind not in ("select", "update", "delete")
+            or query.parent is not None
+            or fields.get("kind", "AEXPR_OP") != "AEXPR_OP"
+            or "lexpr" not in fields
+        ):
+            return None
+        judge = self.restrictions.judge
+        for side in ("rexpr", "lexpr"):
+            judged = judge.condition(fields[side])
+            if not judged.raises or judged.level > FREE or self._reads_governed(fields[side]):
+                continue
+            conditions = self.where_of(query)
+            index = _index(conditions, hazard.node)
+            text = self.rewriter.operand_text(query, index, side) if index >= 0 else None
+            if text is None:
+                return None
+            return conditions, f"CASE WHEN ({text}) IS NULL THEN true ELSE true END"
+        return None
+
+    def _reads_governed(self, node: Node) -> bool:
+        """Whether a sub-select below a node reads what has masks or filters, or calls what may answer otherwise next time."""
+        judge = self.restrictions.judge
+        queries = [q for wrapped in sub_selects(node) if (q := judge.by_fields.get(id(wrapped))) is not None]
+        inside = [each for query in queries for each in judge.subtree(query)]
+        return any(
+            self.governance.rules(reference).governed for each in inside for reference in each.references
+        ) or any(functions.is_volatile(name) for name in calls_in(node))
+
+    def _places(self, reference: Reference, hazard: Hazard) -> list[tuple[Conditions, int]]:
+        """The part of a condition that gets the guard: the hazard's own, or one around it. Empty when there is none."""
+        root, query = hazard.root, reference.query
+        if query is None or root.query is None:
+            return []
+        if root.clause == "on":
+            return self._places_on(reference, hazard)
+        if root.clause != "where" or join_place(reference) != "where":
+            return []
+        if root.query is query or (
+            root.query.references and root.query.kind == "select" and _sees(root.query, reference)
+        ):
+            conditions = self.where_of(root.query)
+            return [(conditions, _index(conditions, hazard.node))]
+        if _inside_where(root.query, query):
+            conditions = self.where_of(query)
+            return [(conditions, i) for i, part in enumerate(conditions.parts) if holds_sublink(part)]
+        return []
+
+    def _places_on(self, reference: Reference, hazard: Hazard) -> list[tuple[Conditions, int]]:
+        root, query = hazard.root, hazard.root.query
+        assert query is not None
+        if query.kind == "merge" and query.fields.get("joinCondition") is root.node:
+            conditions = self.on_of(query.fields)
+            return [(conditions, _index(conditions, hazard.node))]
+        if query is reference.query:
+            for depth, (join, _) in enumerate(reference.joins):
+                if join.get("quals") is root.node:
+                    below = reference.joins[depth + 1 :]
+                    if any(_is_nullable(each, side) for each, side in below):
+                        return []  # a row that found no partner has no columns to ask the filter of
+                    conditions = self.on_of(join)
+                    return [(conditions, _index(conditions, hazard.node))]
+            return []
+        if join_place(reference) != "where" or not _sees(query, reference):
+            return []
+        for other in query.references:
+            for join, _ in other.joins:
+                if join.get("quals") is root.node and join.get("jointype", "JOIN_INNER") == "JOIN_INNER":
+                    conditions = self.on_of(join)
+                    return [(conditions, _index(conditions, hazard.node))]
+        return []
+
+    def _has_target(self, reference: Reference, output: Output) -> bool:
+        """Whether a column of a nested query can get a guard: the filter can be asked there, and nothing refers to its text."""
+        query, target = output.query, output.target
+        return (
+            query is not None
+            and target is not None
+            and query is reference.query
+            and query.kind == "select"
+            and not output.star
+            and join_place(reference) == "where"
+            and not query.fields.keys()
+            & {"groupClause", "distinctClause", "windowClause", "sortClause", "havingClause"}
+            and id(target) not in self.targets.columns
+            and id(target) not in self.targets.stars
+            and not target["val"].get("TypeCast", {}).get("typeName", {}).get("typmods")
+        )
+
+
+def _index(conditions: Conditions, node: Node) -> int:
+    return next((i for i, part in enumerate(conditions.parts) if part is node), -1)
+
+
+def _guard_form(condition: str, part: Node | None) -> str:
+    """A part that runs only where a condition holds, and is believed to be true as rarely as it would be without.
+
+    The planner takes a CASE to be true for every second row. Of an equality or a pattern it believes one in two hundred, and
+    the same of IS NULL.
+    """
+    if part is not None and _is_selective(part):
+        return f"CASE WHEN CASE WHEN ({condition}) THEN ({{}}) END THEN NULL ELSE false END IS NULL"
+    return f"CASE WHEN ({condition}) THEN ({{}}) END"
+
+
+def _is_selective(part: Node) -> bool:
+    fields = part.get("A_Expr", {})
+    kind = fields.get("kind", "AEXPR_OP")
+    names = string_list(fields.get("name", ()))[-1:]
+    if kind in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_IN"):
+        return names in (["="], ["~"], ["~*"], ["@>"], ["<@"], ["@@"], ["?"], ["&&"])
+    return kind == "AEXPR_BETWEEN" or (kind in ("AEXPR_LIKE", "AEXPR_ILIKE") and names in (["~~"], ["~~*"]))
+
+
+def _costs_something(part: Node) -> bool:
+    """Whether evaluating a part costs the planner's price of one operator at least."""
+    fields = part.get("A_Expr")
+    if fields is None:
+        return False
+    kind = fields.get("kind", "AEXPR_OP")
+    if kind in ("AEXPR_OP_ANY", "AEXPR_OP_ALL"):
+        array = fields.get("rexpr", {}).get("A_ArrayExpr")
+        return array is None or len(array.get("elements", ())) > 1
+    return (
+        kind in ("AEXPR_OP", "AEXPR_DISTINCT", "AEXPR_NOT_DISTINCT", "AEXPR_LIKE", "AEXPR_ILIKE")
+        or "BETWEEN" in kind
+    )
+
+
+def _is_nullable(join: Node, side: str) -> bool:
+    kind = join.get("jointype", "JOIN_INNER")
+    return kind == "JOIN_FULL" or (kind, side) in (("JOIN_LEFT", "r"), ("JOIN_RIGHT", "l"))
+
+
+def joined(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else " AND ".join(f"({t})" for t in texts)
+
+
+def join_place(reference: Reference) -> str | Node | None:
+    """Where a plain condition on a joined relation goes: `where`, the fields of a join whose ON takes it, or None."""
+    inner_on: Node | None = None
+    for join, side in reversed(reference.joins):
+        kind = join.get("jointype", "JOIN_INNER")
+        has_on = "quals" in join
+        if kind == "JOIN_INNER":
+            if has_on and inner_on is None:
+                inner_on = join
+            continue
+        if (kind == "JOIN_LEFT" and side == "l") or (kind == "JOIN_RIGHT" and side == "r"):
+            continue  # preserved: a row that the filter drops would be dropped above as well
+        if kind == "JOIN_FULL":
+            return inner_on
+        # The nullable side of LEFT or RIGHT: the join's own ON decides which rows count as matching.
+        return inner_on or (join if has_on else None)
+    return "where"
+
+
+def _sees(inner: Query, reference: Reference) -> bool:
+    """Whether a query inside the reference's own reaches it by its alias, with no other of that name in between."""
+    query: Query | None = inner
+    while query is not None and query is not reference.query:
+        if query.kind != "select" or not query.references:
+            return False
+        if any(name == reference.alias for name in _aliases(query.fields.get("fromClause", ()))):
+            return False
+        query = query.parent
+    return query is not None
+
+
+def _inside_where(inner: Query, query: Query) -> bool:
+    """Whether a query stands in a sub-select of another's own WHERE."""
+    found: Query | None = inner
+    while found is not None and found.parent is not query:
+        found = found.parent
+    return found is not None and found.clause == "where"
+
+
+def _aliases(tree: object) -> set[str]:
+    """Every alias and relation name in a FROM list, sub-selects included."""
+    found: set[str] = set()
+    stack = [tree]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            for key in ("aliasname", "relname"):
+                if isinstance(name := value.get(key), str):
+                    found.add(name)
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return found

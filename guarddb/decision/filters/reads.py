@@ -1,0 +1,214 @@
+"""Filters of relations that are read: in the query's own conditions, or as a subquery in the relation's place."""
+
+from __future__ import annotations
+
+from guarddb.decision.filters.placing import Placing, join_place, joined, unsafe
+from guarddb.decision.on_catalog import RelationRules
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.leakproof.judge import ROW
+from guarddb.sql.leakproof.restrictions import Hazard, is_equality
+from guarddb.sql.names import quote
+from guarddb.sql.statement import Link, Output, Query, Reference
+
+
+class Reads(Placing):
+    """The part of the writer that places the filters of relations in FROM."""
+
+    def read(self, reference: Reference, rules: RelationRules) -> Refusal | None:
+        hazards = self.restrictions.hazards(reference)
+        if not hazards:
+            if self._plainly(reference, rules):
+                return None
+            if not self._needs_base(reference) and self._fence(reference, rules, fence=False):
+                return None
+        ways = (self._guarded, self._fenced)
+        for way in ways[::-1] if self._better_fenced(reference, hazards) else ways:
+            if way(reference, rules, hazards):
+                return None
+        if (
+            reference.whole_row
+            and not reference.system_columns
+            and not self._grouped_by_key(reference)
+            and self._fence(reference, rules, fence=bool(hazards))
+        ):
+            return None
+        return unsafe(
+            reference,
+            "a condition that can raise an error would run on hidden rows",
+            "Compare columns with constants only, or put the condition into an outer query over a subquery.",
+        )
+
+    def _better_fenced(self, reference: Reference, hazards: list[Hazard]) -> bool:
+        """Whether a guard would cost more than a fence.
+
+        A guard takes an equality between two relations from the hash join that lives by it, unless there is another.
+        """
+        if not any(is_equality(h.node) and self._joins(h.node) for h in hazards if h.node is not None):
+            return False
+        mine = {id(hazard.node) for hazard in hazards}
+        return not any(
+            id(node) not in mine and is_equality(node) and reference in judged.uses and len(judged.uses) > 1
+            for _, node, judged in self.restrictions.parts
+            if node is not None
+        )
+
+    def _joins(self, node: dict[str, object]) -> bool:
+        """Whether an equality has a relation of its own on either side."""
+        fields = node["A_Expr"]
+        assert isinstance(fields, dict)
+        one, other = (self.restrictions.judge.condition(fields[side]) for side in ("lexpr", "rexpr"))
+        return one.level == other.level == ROW and not one.uses & other.uses
+
+    def _needs_base(self, reference: Reference) -> bool:
+        """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
+        if reference.system_columns or reference.whole_row or reference.wrapper is None:
+            return True
+        return self._grouped_by_key(reference)
+
+    def _grouped_by_key(self, reference: Reference) -> bool:
+        """GROUP BY on the primary key lets the other columns stand ungrouped, of a table only."""
+        query, relation = reference.query, reference.relation
+        if query is None or relation is None or not relation.primary_key:
+            return False
+        grouped = {
+            base[1] for link in query.group_by if (base := _bare(link)) is not None and base[0] is reference
+        }
+        if not grouped or not grouped >= set(relation.primary_key):
+            return False
+        used = [link for output in query.outputs for link in (*output.links, *output.opaque)]
+        used += [
+            link
+            for root in self.statement.roots
+            if root.query is not query or root.clause in ("target", "having", "order", "window", "distinct")
+            for link, _ in root.uses
+        ]
+        # A sub-select of the target list looks at the row as well.
+        used += [
+            k
+            for q in self.statement.queries
+            if q is not query
+            for o in q.outputs
+            for k in (*o.links, *o.opaque)
+        ]
+        return any(
+            isinstance(link, tuple) and link[0] is reference and link[1] not in grouped for link in used
+        )
+
+    def _plainly(
+        self, reference: Reference, rules: RelationRules, *, only_where: bool = False, first: bool = False
+    ) -> bool:
+        """AND the filter to the query's WHERE, or to the ON below which the relation may be null-extended."""
+        query = reference.query
+        condition = self.condition(reference, rules, first=first)
+        if (
+            condition is None
+            or query is None
+            or reference.hidden_by_join_alias
+            or self._alias_twice(reference, query)
+        ):
+            return False
+        place = join_place(reference)
+        if place is None:
+            return False
+        if place == "where":
+            if query.kind not in ("select", "update", "delete"):
+                return False
+            self.where_of(query).texts.append(condition)
+            return True
+        if only_where:
+            return False
+        assert isinstance(place, dict)
+        self.on_of(place).texts.append(condition)
+        return True
+
+    @staticmethod
+    def renamed_row(reference: Reference) -> bool:
+        """A whole row under an alias list: a table's keeps the attributes' names, a subquery's takes the aliases."""
+        return reference.whole_row and reference.alias_columns is not None
+
+    @staticmethod
+    def _alias_twice(reference: Reference, query: Query) -> bool:
+        """PostgreSQL refuses the same alias twice in one FROM, but not inside an aliased join."""
+        return sum(1 for other in query.references if other.alias == reference.alias) > 1 or (
+            query.target is not None and query.target.alias == reference.alias
+        )
+
+    def _guarded(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> bool:
+        """AND the filter, and let what may tell of hidden rows run only where it is true."""
+        condition = self.condition(reference, rules)
+        if condition is None or not hazards:
+            return False
+        guards = self.guards(reference, rules, hazards)
+        if guards is None:
+            return False
+        # A filter with a sub-select is not asked twice where a guard asks it anyway.
+        held = guards.holding and not guards.outputs and any(p.has_sublink for p in rules.filters)
+        if not held and not self._plainly(reference, rules, first=guards.first):
+            return False
+        self.set_guards(guards, condition)
+        return True
+
+    def _fenced(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> bool:
+        return not self._needs_base(reference) and self._fence(reference, rules, fence=bool(hazards))
+
+    def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
+        """Put `(SELECT … FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
+        if reference.wrapper is None or self.renamed_row(reference):
+            return False
+        name = self.rewriter.relation_text(reference)
+        alias = rules.filters[0].own_name
+        for predicate in rules.filters:
+            if not predicate.bound and predicate.own_name != alias:
+                return False
+        texts = [p.text(alias) if p.bound else p.source.text for p in rules.filters]
+        if fence and join_place(reference) == "where":
+            texts += self.inside(reference, alias)
+        columns = self._columns(reference, alias)
+        rest = f"WHERE {joined(texts)}{' OFFSET 0' if fence else ''}"
+        if reference.sample is not None:
+            self.rewriter.replace_sample(reference, alias, rest)
+        else:
+            self.rewriter.replace_relation(
+                reference, f"SELECT {columns} FROM {name} AS {quote(alias)} {rest}"
+            )
+        return True
+
+    def inside(self, reference: Reference, alias: str, only: set[str] | None = None) -> list[str]:
+        """The conditions that tell nothing, over another alias of the relation: inside a fence they find their index.
+
+        `only`: those that ask for no other columns than these.
+        """
+        found = (
+            self.rewriter.copied_conjunct(query, index, alias, attributes)
+            for query, index, attributes in self.restrictions.inside_fence(reference)
+            if only is None or only.issuperset(attributes.values())
+        )
+        return [text for text in found if text is not None]
+
+    def _columns(self, reference: Reference, alias: str) -> str:
+        """What a fence has to select: nothing that the statement does not ask for, so that a grant of columns will do."""
+        relation = reference.relation
+        if relation is None or reference.alias_columns is not None or reference.whole_row:
+            return "*"
+        links: list[Link] = [link for root in self.statement.roots for link, _ in root.uses]
+        for query in self.statement.queries:
+            links += query.group_by
+            for output in query.outputs:
+                links += (*output.links, *output.opaque)
+        used = {link[1] for link in links if isinstance(link, tuple) and link[0] is reference}
+        if not used or not used <= {attribute.name for attribute in relation.attributes}:
+            return "*"
+        return ", ".join(
+            f"{quote(alias)}.{quote(attribute.name)}"
+            for attribute in relation.attributes
+            if attribute.name in used
+        )
+
+
+def _bare(link: Link) -> tuple[Reference, str] | None:
+    """The column that a link is a bare copy of: GROUP BY 1 and GROUP BY name go by the output."""
+    while isinstance(link, Output):
+        if link.root is not None or link.opaque or len(link.links) != 1:
+            return None
+        link = link.links[0]
+    return link
