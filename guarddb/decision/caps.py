@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.names import string_list
+from guarddb.facts import functions
+from guarddb.sql.names import calls_in, string_list
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node
 
@@ -28,7 +29,40 @@ def wants_limit(statement: Statement, policy: CompiledPolicy) -> bool:
         return False
     if statement.top.kind not in ("select", "setop", "values"):
         return False
-    return is_exact(statement) or not _finds_one_row(statement)
+    return is_exact(statement) or not (_computes_one_row(statement) or _finds_one_row(statement))
+
+
+def _computes_one_row(statement: Statement) -> bool:
+    """Whether it is SELECT without FROM, or an aggregate of everything: one row whatever there is.
+
+    A LIMIT would tell the planner to look for the first row fast, and a join of many tables is planned the worse for it.
+    """
+    top = statement.top
+    if top is None or top.kind != "select" or "groupClause" in top.fields:
+        return False
+    targets = top.fields.get("targetList", ())
+    if any(not functions.builtin(name) or functions.returns_set(name) for name in calls_in(targets)):
+        return False  # more than one row for each
+    return not top.fields.get("fromClause") or any(_is_aggregate(target) for target in targets)
+
+
+def _is_aggregate(target: Node) -> bool:
+    """Whether a target holds an aggregate of its own query, and not only a sub-select's or a window's."""
+    stack: list[object] = [target]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            call = value.get("FuncCall")
+            if (
+                call is not None
+                and "over" not in call
+                and functions.is_aggregate(string_list(call["funcname"])[-1])
+            ):
+                return True
+            stack.extend(child for key, child in value.items() if key not in ("SubLink", "over"))
+        elif isinstance(value, list):
+            stack.extend(value)
+    return False
 
 
 def _finds_one_row(statement: Statement) -> bool:

@@ -230,10 +230,13 @@ class Rewriter(TextEdits):
 
     def _part_of_where(self, query: Query, index: int) -> tuple[int, int] | None:
         """The tokens of one part of a query's WHERE; None when the parts cannot be told apart."""
-        anchor = self._anchor(query)
-        words = frozenset({"update": ("UPDATE",), "delete": ("DELETE_P",)}.get(query.kind, ("SELECT",)))
-        where = self._forward(self._level(anchor, words), AFTER_WHERE | {"WHERE"})
-        if where >= len(self.names) or self.names[where] != "WHERE":
+        location = first_location(query.fields["whereClause"])
+        if location is None:
+            return None
+        where = self.at(location) - 1
+        while where >= 0 and self.names[where] in (OPEN, "NOT", "NOT_LA"):
+            where -= 1
+        if where < 0 or self.names[where] != "WHERE":
             return None
         pieces = self._conjuncts(where + 1, self._forward(where, AFTER_WHERE) - 1)
         return pieces[index] if len(pieces) == len(_parts(query)) else None

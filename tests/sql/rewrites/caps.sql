@@ -6,6 +6,31 @@ SELECT id FROM orders ORDER BY id
 -- becomes
 SELECT id FROM orders ORDER BY id LIMIT 4
 
+-- name: an aggregate of everything
+SELECT count(*), max(id) + 1 FROM orders WHERE id > 3
+-- becomes
+SELECT count(*), max(id) + 1 FROM orders WHERE id > 3
+
+-- name: nothing is read
+SELECT EXISTS (SELECT 1 FROM orders WHERE id = 4), 1 + 2
+-- becomes
+SELECT EXISTS (SELECT 1 FROM orders WHERE id = 4), 1 + 2
+
+-- name: an aggregate by group
+SELECT status, count(*) FROM orders GROUP BY status ORDER BY status
+-- becomes
+SELECT status, count(*) FROM orders GROUP BY status ORDER BY status LIMIT 4
+
+-- name: an aggregate over a window
+SELECT count(*) OVER () FROM orders
+-- becomes
+SELECT count(*) OVER () FROM orders LIMIT 4
+
+-- name: a row for each of a set
+SELECT count(*), generate_series(1, 9) FROM orders
+-- becomes
+SELECT count(*), generate_series(1, 9) FROM orders LIMIT 4
+
 -- name: a smaller limit
 SELECT id FROM orders ORDER BY id LIMIT 2
 -- becomes
@@ -79,7 +104,7 @@ WITH o AS (SELECT id FROM orders ORDER BY id) SELECT id FROM o LIMIT 4
 -- name: the subquery stays
 SELECT count(*) FROM (SELECT id FROM orders) AS q
 -- becomes
-SELECT count(*) FROM (SELECT id FROM orders) AS q LIMIT 4
+SELECT count(*) FROM (SELECT id FROM orders) AS q
 
 -- name: for update
 SELECT id FROM orders ORDER BY id FOR UPDATE

@@ -214,3 +214,63 @@ EXPLAIN (COSTS OFF) SELECT id FROM orders WHERE ("orders"."tenant_id" = 1)
 EXPLAIN (COSTS OFF) SELECT id FROM orders
 -- becomes
 EXPLAIN (COSTS OFF) SELECT id FROM orders WHERE ("orders"."tenant_id" = 1)
+
+-- name: a comparison with what a sub-select finds keeps its index
+SELECT id FROM orders WHERE customer_id = (SELECT id FROM customers WHERE name = 'x') ORDER BY id
+-- becomes
+SELECT id FROM orders WHERE (("orders"."tenant_id" = 1) AND ((CASE WHEN "orders"."tenant_id" = 1 THEN true END) IS NOT NULL)) AND (customer_id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) ORDER BY id
+
+-- name: a sub-select with one row at the most cannot raise
+SELECT id FROM orders WHERE id = (SELECT max(id) FROM orders)
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (id = (SELECT max(id) FROM orders WHERE ("orders"."tenant_id" = 1)))
+
+-- name: a moment near now
+SELECT id FROM orders WHERE placed_at >= now() - interval '7 days' ORDER BY id
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (placed_at >= now() - interval '7 days') ORDER BY id
+
+-- name: a column that is computed further in
+SELECT id FROM (SELECT id, 10 / id AS share FROM orders) AS s WHERE share > 0 AND id < 9 ORDER BY id
+-- becomes
+SELECT id FROM (SELECT id, CASE WHEN ("orders"."tenant_id" = 1) THEN (10 / id) END AS share FROM orders WHERE ("orders"."tenant_id" = 1)) AS s WHERE share > 0 AND id < 9 ORDER BY id
+
+-- name: a condition from outside that a computed value meets
+SELECT id FROM (SELECT id, customer_id FROM orders) AS s WHERE 10 / id > 0 AND customer_id < 9 ORDER BY id
+-- becomes
+SELECT id FROM (SELECT id, customer_id FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" < 9) OFFSET 0) AS "orders") AS s WHERE 10 / id > 0 AND customer_id < 9 ORDER BY id
+
+-- name: a join that lives by an equality that tells
+SELECT o.id, g FROM orders AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE o.customer_id > 0 ORDER BY 1
+-- becomes
+SELECT o.id, g FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" > 0) OFFSET 0) AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE o.customer_id > 0 ORDER BY 1
+
+-- name: a sub-select that becomes a join is guarded inside
+SELECT o.id FROM orders AS o WHERE EXISTS (SELECT 1 FROM order_items AS i WHERE i.order_id = o.id AND 10 / o.id > 0) ORDER BY 1
+-- becomes
+SELECT o.id FROM orders AS o WHERE ("o"."tenant_id" = 1) AND (EXISTS (SELECT 1 FROM order_items AS i WHERE i.order_id = o.id AND CASE WHEN ("o"."tenant_id" = 1) THEN (10 / o.id > 0) END)) ORDER BY 1
+
+-- name: one that stays a sub-select is guarded outside
+SELECT o.id FROM orders AS o WHERE (SELECT max(10 / i.quantity) FROM order_items AS i WHERE i.order_id = o.id) > 0 ORDER BY 1
+-- becomes
+SELECT o.id FROM orders AS o WHERE ("o"."tenant_id" = 1) AND (CASE WHEN ("o"."tenant_id" = 1) THEN ((SELECT max(10 / i.quantity) FROM order_items AS i WHERE i.order_id = o.id) > 0) END) ORDER BY 1
+
+-- name: rows of columns are compared column by column
+SELECT id FROM orders WHERE (id, customer_id) = (1, 2) AND row(id, 1) = ANY (ARRAY[row('x'::text, 1)])
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND ((id, customer_id) = (1, 2) AND CASE WHEN CASE WHEN ("orders"."tenant_id" = 1) THEN (row(id, 1) = ANY (ARRAY[row('x'::text, 1)])) END THEN NULL ELSE false END IS NULL)
+
+-- name: a pattern that ends with its escape character
+SELECT id FROM orders WHERE status LIKE 'zz\'
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (CASE WHEN CASE WHEN ("orders"."tenant_id" = 1) THEN (status LIKE 'zz\') END THEN NULL ELSE false END IS NULL)
+
+-- name: the primary key of an update stays open
+UPDATE orders SET customer_id = customer_id WHERE id = (SELECT id FROM customers WHERE name = 'x')
+-- becomes
+UPDATE orders SET customer_id = customer_id WHERE (("orders"."tenant_id" = 1) AND ((CASE WHEN "orders"."tenant_id" = 1 THEN true END) IS NOT NULL)) AND (id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x')))
+
+-- name: a group by position
+SELECT o.id, o.customer_id, count(*) FROM orders AS o WHERE 10 / o.id > 0 GROUP BY 1 ORDER BY 1
+-- becomes
+SELECT o.id, o.customer_id, count(*) FROM orders AS o WHERE ("o"."tenant_id" = 1) AND (CASE WHEN ("o"."tenant_id" = 1) THEN (10 / o.id > 0) END) GROUP BY 1 ORDER BY 1
