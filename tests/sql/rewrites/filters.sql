@@ -261,9 +261,9 @@ SELECT id FROM orders WHERE (id, customer_id) = (1, 2) AND row(id, 1) = ANY (ARR
 SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND ((id, customer_id) = (1, 2) AND CASE WHEN CASE WHEN ("orders"."tenant_id" = 1) THEN (row(id, 1) = ANY (ARRAY[row('x'::text, 1)])) END THEN NULL ELSE false END IS NULL)
 
 -- name: a pattern that ends with its escape character
-SELECT id FROM orders WHERE status LIKE 'zz\'
+SELECT id FROM customers WHERE name LIKE 'zz\'
 -- becomes
-SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (CASE WHEN CASE WHEN ("orders"."tenant_id" = 1) THEN (status LIKE 'zz\') END THEN NULL ELSE false END IS NULL)
+SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (CASE WHEN CASE WHEN ("customers"."tenant_id" = 1) THEN (name LIKE 'zz\') END THEN NULL ELSE false END IS NULL)
 
 -- name: the primary key of an update stays open
 UPDATE orders SET customer_id = customer_id WHERE id = (SELECT id FROM customers WHERE name = 'x')
