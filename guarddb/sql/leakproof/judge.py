@@ -227,18 +227,13 @@ class Judge:
         return self._by_key(query)
 
     def _by_key(self, query: Query) -> bool:
-        """Whether WHERE gives every column of the primary key of the only table a value."""
+        """Whether WHERE gives every column of a key of the only table a value."""
         items = query.fields.get("fromClause", ())
         if len(items) != 1 or "RangeVar" not in items[0] or len(query.references) != 1:
             return False
         (reference,) = query.references
         relation = reference.relation
-        if (
-            relation is None
-            or relation.kind not in ("r", "p")
-            or relation.descendants
-            or not relation.primary_key
-        ):
+        if relation is None or relation.kind not in ("r", "p") or relation.descendants:
             return False
         given = set()
         for node in conjuncts(query.fields.get("whereClause")):
@@ -257,7 +252,8 @@ class Judge:
                     and reference not in self._node(other, 0).uses
                 ):
                     given.add(links[0][1])
-        return given.issuperset(relation.primary_key)
+        keys = [relation.primary_key, *(c.columns for c in relation.constraints if c.kind == "u")]
+        return any(key and given.issuperset(key) for key in keys)
 
     # ------------------------------------------------------------------ columns
 
@@ -276,7 +272,7 @@ class Judge:
             if attribute.name != name:
                 continue
             judged = Judged(attribute.base_type, ROW, uses)
-            if not attribute.plain and (attribute.generated or attribute.base_type in COLLATABLE):
+            if attribute.virtual or (not attribute.plain and attribute.base_type in COLLATABLE):
                 # A virtual column is an expression; a nondeterministic collation asks a library.
                 return self._lost([judged])
             if attribute.collation is not None:
