@@ -18,13 +18,17 @@ from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.caps import row_cap
 from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
+from guarddb.decision.definitions import definitions
 from guarddb.decision.filters.rule import row_filters
-from guarddb.decision.floor import floor
+from guarddb.decision.floor import floor, late_floor
+from guarddb.decision.foundation import stands_on
 from guarddb.decision.functions import functions
+from guarddb.decision.masks.conflicts import conflicts
 from guarddb.decision.masks.rule import masking
 from guarddb.decision.migrations import migration_safety
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, SessionNames, StatementPlan
+from guarddb.decision.referential import referential_actions
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.relations import relations
 from guarddb.decision.writing import SessionState, write_plan
@@ -46,7 +50,12 @@ RULES: tuple[StatementRule, ...] = (
     functions,
     relations,
     masking,
+    conflicts,
     row_filters,
+    stands_on,
+    referential_actions,
+    late_floor,
+    definitions,
 )
 #: The rules about how the statements of one text go together.
 SCRIPT_RULES: tuple[ScriptRule, ...] = (

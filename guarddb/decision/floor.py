@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from guarddb.decision.administration import anonymous_code, rights, system_objects
 from guarddb.decision.case import Case
-from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.analysis.definitions import Definition
-from guarddb.sql.statement import Statement
+from guarddb.decision.settings import closed_settings, session_settings, superuser_settings
+from guarddb.sql.analysis.definitions import Definition, define, stored
+from guarddb.sql.names import string_list
 from guarddb.tree import Node, nodes
 
 #: Objects whose DROP takes data with it. A type or an extension takes the columns of it, a schema all that is in it.
@@ -32,50 +33,14 @@ _HOLDS_DATA = frozenset(
         "owned",
     ]
 )
-#: Settings a session may never change, besides those the profile's own row filters read.
-_PROTECTED = frozenset(
-    [
-        "statement_timeout",
-        "row_security",
-        "session_replication_role",
-        "transaction_read_only",
-        "default_transaction_read_only",
-        "transaction_timeout",
-    ]
-)
-#: Settings by which the server would read another text than the guard: where a string constant ends, which bytes are what.
-_READING = frozenset(("standard_conforming_strings", "backslash_quote"))
-_ENCODING = frozenset(("client_encoding", "names"))
-_ROLE = frozenset(("role", "session_authorization"))
-#: What stores code for later, or says which code is run.
-_STORES_CODE = frozenset(
-    (
-        ("alter", "event trigger"),
-        ("alter", "function"),
-        ("create", "access method"),
-        ("create", "aggregate"),
-        ("create", "cast"),
-        ("create", "event trigger"),
-        ("create", "extension"),
-        ("create", "function"),
-        ("create", "language"),
-        ("create", "operator"),
-        ("create", "operator class"),
-        ("create", "rule"),
-        ("create", "transform"),
-        ("create", "trigger"),
-        ("load", "library"),
-    )
-)
-_CODE_SHOWN = {"create function": "CREATE FUNCTION or PROCEDURE", "load library": "LOAD"}
 
 
-def destructive_ddl(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
+def destructive_ddl(case: Case) -> Iterator[Refusal]:
     """DROP of anything that holds data, DROP COLUMN, TRUNCATE.
 
     `DROP TABLE IF EXISTS t` -> refused; `DROP VIEW v` -> passes; `DROP VIEW v CASCADE` -> refused
     """
-    for definition in statement.definitions:
+    for definition in _with_stored(case):
         what = _destroys(definition)
         if what is not None:
             yield Refusal(
@@ -101,10 +66,21 @@ def _destroys(definition: Definition) -> str | None:
     return None
 
 
-def whereless_write(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
+def _with_stored(case: Case) -> Iterator[Definition]:
+    """The definitions of a statement, and the utility statements that they keep for later."""
+    for definition in case.statement.definitions:
+        yield definition
+        for name, node in stored(definition) or ():
+            yield define(name, node)
+
+
+def whereless_write(case: Case) -> Iterator[Refusal]:
     """UPDATE and DELETE (and MERGE that does either) without a condition on a column, at any depth."""
-    if statement.ddl is not None:
-        for name, node in nodes(statement.ddl[1]):
+    statement = case.statement
+    for definition in statement.definitions:
+        kept = stored(definition) or ()
+        inner = [pair for name, tree in kept for pair in ((name, tree), *nodes(tree))]
+        for name, node in (*nodes(definition.fields), *inner):
             # In the body of a rule or a function: it would run later, by itself.
             if name in ("UpdateStmt", "DeleteStmt") and "whereClause" not in node:
                 yield Refusal(
@@ -131,109 +107,85 @@ def whereless_write(statement: Statement, policy: CompiledPolicy) -> Iterator[Re
         )
 
 
-def anonymous_code(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
-    """DO blocks; and, when the profile restricts data, everything that stores code for later."""
-    for definition in statement.definitions:
-        if definition.verb == "do":
-            yield Refusal(
-                "anonymous_code",
-                "DO runs code that cannot be judged",
-                "Write the statements of the block one by one.",
-            )
-        if not policy.restricts_data:
-            continue
-        key = (definition.verb, definition.object)
-        # (A type by DEFINE is a base type, made of C functions.)
-        if key in _STORES_CODE or (key == ("create", "type") and definition.command == "DefineStmt"):
-            shown = _CODE_SHOWN.get(" ".join(key), definition.shown)
-            yield Refusal(
-                "anonymous_code",
-                f"{shown} stores code that would run outside this policy",
-                "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
-            )
-
-
-def session_settings(statement: Statement, policy: CompiledPolicy) -> Iterator[Refusal]:
-    """search_path, role and the settings that hold the guard's walls up, by SET, RESET, DISCARD, ALTER or set_config()."""
-    for definition in statement.definitions:
-        command, fields = definition.command, definition.fields
-        if command == "VariableSetStmt":
-            yield from _variable(fields, policy)
-        elif command in ("AlterRoleSetStmt", "AlterDatabaseSetStmt", "AlterSystemStmt"):
-            yield from _variable(fields.get("setstmt", {}), policy)
-        elif command in ("AlterFunctionStmt", "CreateFunctionStmt"):
-            for _, node in nodes(fields):
-                if "kind" in node and str(node.get("kind", "")).startswith("VAR_"):
-                    yield from _variable(node, policy)
-        elif command == "DiscardStmt" and fields.get("target", "DISCARD_ALL") == "DISCARD_ALL":
-            yield Refusal(
-                "protected_setting",
-                "DISCARD ALL would reset the settings that this policy depends on",
-                "Close and reopen the connection for a fresh session.",
-            )
-    for call in statement.calls:
-        if call.name == "set_config" and call.schema in (None, "pg_catalog"):
-            name = _constant_argument(call.node)
-            if name is not None:
-                yield from _setting(name, policy)
-    yield from _settings_view(statement)
-
-
-def _settings_view(statement: Statement) -> Iterator[Refusal]:
-    for reference in statement.references:
-        if reference.mode in ("update", "insert", "delete", "merge") and reference.schema == "pg_catalog":
-            if reference.name == "pg_settings":
+def overwrites_a_column(case: Case) -> Iterator[Refusal]:
+    """ALTER COLUMN … TYPE … USING an expression that is not made of the column: every row gets another value."""
+    for definition in case.statement.definitions:
+        for part in definition.parts:
+            if part.verb != "alter column type" or definition.object == "type":
+                continue
+            using = part.node.get("def", {}).get("ColumnDef", {}).get("raw_default")
+            if using is not None and not _carries(using, part.name or ""):
                 yield Refusal(
-                    "protected_setting",
-                    "UPDATE pg_settings changes settings like SET does",
-                    "Leave the session's settings as they are.",
+                    "whereless_write",
+                    f'the USING of ALTER COLUMN "{part.name}" does not keep its value, and would overwrite every row',
+                    f"Make the new value of the column itself, for example USING {part.name}::text.",
                 )
 
 
-def _variable(fields: Node, policy: CompiledPolicy) -> Iterator[Refusal]:
-    kind = fields.get("kind", "VAR_SET_VALUE")
-    name = str(fields.get("name", "")).lower()
-    if kind == "VAR_RESET_ALL":
-        yield Refusal(
-            "protected_setting",
-            "RESET ALL would reset the settings that this policy depends on",
-            "Reset the one setting that you changed, by its name.",
-        )
-    elif kind == "VAR_SET_MULTI":
-        # SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE is default_transaction_read_only = off.
-        if name == "session characteristics" and any(
-            a.get("DefElem", {}).get("defname") == "transaction_read_only" for a in fields.get("args", ())
+#: Functions that give nothing of a text when they are told to give 0 characters of it.
+_CUTTERS = frozenset(("left", "right", "repeat", "lpad", "rpad", "substr", "substring"))
+
+
+def _carries(node: Any, column: str) -> bool:
+    """Whether the value of an expression depends on a column, as far as its form tells.
+
+    `v::int`, `CASE v WHEN 'yes' THEN true ELSE false END` -> yes; `''`, `CASE WHEN true THEN '' ELSE v END`, `left(v, 0)` -> no
+    """
+    if not isinstance(node, dict) or len(node) != 1:
+        return False
+    ((name, fields),) = node.items()
+    if not isinstance(fields, dict):
+        return False
+    if name == "ColumnRef":
+        return string_list(fields["fields"])[-1:] == [column]
+    if name == "CaseExpr":
+        return _case_carries(fields, column)
+    if name == "CoalesceExpr":
+        return _carries(fields["args"][0], column)
+    if name == "A_Expr":
+        left, right = fields.get("lexpr", {}), fields.get("rexpr", {})
+        if _bare(left) == _bare(right) or (
+            string_list(fields.get("name", ())) == ["*"] and (_is_zero(left) or _is_zero(right))
         ):
-            yield from _setting("default_transaction_read_only", policy)
-    else:
-        yield from _setting(name, policy)
+            return False  # NULLIF(v, v), v = v, v - v, v * 0
+    if name == "FuncCall":
+        arguments = fields.get("args", ())
+        if string_list(fields.get("funcname", ()))[-1] in _CUTTERS and arguments and _is_zero(arguments[-1]):
+            return False
+    return any(
+        _carries(child, column)
+        for value in fields.values()
+        for child in (value if isinstance(value, list) else [value])
+    )
 
 
-def _setting(name: str, policy: CompiledPolicy) -> Iterator[Refusal]:
-    name = name.lower()
-    if name in ("search_path", "schema"):
-        yield Refusal(
-            "search_path_change",
-            "changing search_path would change which tables a name means",
-            "Write the schema in front of the table: schema.table.",
-        )
-    elif name in _ROLE:
-        yield Refusal(
-            "role_change",
-            f'changing "{name}" would change whose rights apply',
-            "Work with the role you are connected as.",
-        )
-    elif name in _PROTECTED | _READING | _ENCODING or name in policy.protected_settings:
-        yield Refusal(
-            "protected_setting",
-            f'the setting "{name}" is set by the policy and cannot be changed',
-            "Leave it as it is; SHOW tells its value.",
-        )
+def _case_carries(fields: Node, column: str) -> bool:
+    given = _carries(fields.get("arg"), column)
+    results = []
+    for wrapped in fields.get("args", ()):
+        arm = wrapped["CaseWhen"]
+        if not (given or _carries(arm["expr"], column) or _carries(arm["result"], column)):
+            return False  # taken whatever the value is
+        results.append(arm["result"])
+    results.append(fields.get("defresult", {}))
+    return any(_carries(r, column) for r in results) or len({str(_bare(r)) for r in results}) > 1
 
 
-def copy_files(statement: Statement) -> Refusal | None:
+def _is_zero(node: Node) -> bool:
+    value = node.get("A_Const", {})
+    return "ival" in value and not value["ival"].get("ival", 0)
+
+
+def _bare(value: Any) -> Any:
+    """A tree without its locations."""
+    if isinstance(value, dict):
+        return {key: _bare(item) for key, item in value.items() if key != "location"}
+    return [_bare(item) for item in value] if isinstance(value, list) else value
+
+
+def copy_files(case: Case) -> Refusal | None:
     """COPY to or from a file or a program of the server. No profile lifts this one."""
-    for definition in statement.definitions:
+    for definition in _with_stored(case):
         fields = definition.fields
         if definition.verb == "copy" and (fields.get("is_program") or "filename" in fields):
             what = "a program" if fields.get("is_program") else "a file"
@@ -245,37 +197,48 @@ def copy_files(statement: Statement) -> Refusal | None:
     return None
 
 
-def _constant_argument(call: Node | None) -> str | None:
-    if call is None:
-        return None
-    for argument in call.get("args", ()):
-        node: Any = argument
-        if "NamedArgExpr" in node:
-            node = node["NamedArgExpr"]["arg"]
-        while "TypeCast" in node:
-            node = node["TypeCast"]["arg"]
-        text = node.get("A_Const", {}).get("sval", {}).get("sval")
-        if text is not None:
-            return str(text)
-        return None
-    return None
-
-
 #: The floor but for functions, in the order they are asked.
-FLOOR: tuple[Callable[[Statement, CompiledPolicy], Iterator[Refusal]], ...] = (
+FLOOR: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
     destructive_ddl,
     whereless_write,
     session_settings,
     anonymous_code,
 )
+#: Asked after the rules about relations, masks and filters, which say more about the same statement.
+LATE: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
+    overwrites_a_column,
+    rights,
+)
+#: What no exception lifts.
+ALWAYS: tuple[Callable[[Case], Refusal | None], ...] = (
+    copy_files,
+    closed_settings,
+    superuser_settings,
+    system_objects,
+)
 
 
 def floor(case: Case) -> Refusal | None:
     """The first rule of the floor that refuses the statement and that the profile does not lift."""
-    statement, policy = case.statement, case.policy
-    for rule in FLOOR:
+    found = _first(FLOOR, case)
+    if found is not None:
+        return found
+    for always in ALWAYS:
+        if (refusal_of := always(case)) is not None:
+            return refusal_of
+    return None
+
+
+def late_floor(case: Case) -> Refusal | None:
+    """The rest of the floor: what is about a definition's parts."""
+    return _first(LATE, case) if case.statement.definitions else None
+
+
+def _first(rules: tuple[Callable[[Case], Iterator[Refusal]], ...], case: Case) -> Refusal | None:
+    lifted = case.policy.floor_exceptions
+    for rule in rules:
         # All of a rule's, for what the profile lifts may stand in front of what it does not.
-        for refusal in rule(statement, policy):
-            if refusal.rule not in policy.floor_exceptions:
+        for refusal in rule(case):
+            if refusal.rule not in lifted:
                 return refusal
-    return copy_files(statement)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set as AbstractSet
 from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from types import MappingProxyType
 from cachetools import LRUCache
 
 from guarddb.decision.filters.predicates import BoundPredicate, bind
+from guarddb.decision.foundation import Foundation, foundation
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
 from guarddb.facts.groups import Hidden
@@ -17,7 +18,7 @@ from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import read_statement
-from guarddb.sql.catalog import Cast, Catalog, Relation
+from guarddb.sql.catalog import Cast, Catalog, Constraint, Relation
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
 from guarddb.tree import parse
 from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
@@ -169,6 +170,55 @@ class Governance:
     def rules_for(self, relation: Relation) -> RelationRules:
         found = self._rules.get((relation.schema, relation.name))
         return found or self._first_rules(relation.schema, relation.name, relation)
+
+    def tables(self, pattern: RelationPattern) -> list[Relation]:
+        """The relations of the catalog that an entry about rows or columns names."""
+        if self.catalog is None:
+            return []
+        return [
+            relation
+            for relation in self.catalog.relations.values()
+            if relation.kind != "c"
+            and pattern.matches(relation.schema, relation.name, bare="public", strict=False)
+        ]
+
+    @cached_property
+    def governed_tables(self) -> list[Relation]:
+        """The tables that masks or filters are about, partitions and children included."""
+        if self.catalog is None or not self.restricts:
+            return []
+        return [
+            relation
+            for relation in self.catalog.relations.values()
+            if relation.kind in ("r", "p", "f") and self.rules_for(relation).governed
+        ]
+
+    @cached_property
+    def foundation(self) -> Foundation:
+        """What the row filters stand on."""
+        return foundation(self)
+
+    @property
+    def settings(self) -> AbstractSet[str]:
+        """Settings that what a filter gives, or the text of a hash, follows."""
+        return self.foundation.settings if self.restricts else frozenset()
+
+    def is_stood_on(self, relation: Relation) -> bool:
+        """Whether a row filter reads the relation."""
+        return (relation.schema, relation.name) in self.foundation.relations
+
+    @cached_property
+    def _referencing(self) -> dict[int, list[tuple[Relation, Constraint]]]:
+        found: dict[int, list[tuple[Relation, Constraint]]] = {}
+        for relation in self.catalog.relations.values() if self.catalog is not None else ():
+            for constraint in relation.constraints:
+                if constraint.kind == "f":
+                    found.setdefault(constraint.references, []).append((relation, constraint))
+        return found
+
+    def referencing(self, oid: int) -> list[tuple[Relation, Constraint]]:
+        """The foreign keys that reference a relation, each with its table."""
+        return self._referencing.get(oid, [])
 
     def _first_rules(self, schema: str, name: str, relation: Relation | None) -> RelationRules:
         with self._lock:
@@ -380,10 +430,16 @@ class Governance:
             self._base_mask(origin) is None or uses <= self._allowed_uses(origin) for origin in origins(link)
         )
 
+    def uses_of(self, relation: Relation, attribute: str) -> frozenset[MaskUseKind]:
+        """What else than being selected the profile lets a masked column be used for."""
+        return self._uses(self.rules_for(relation).identities, attribute)
+
     def _allowed_uses(self, origin: tuple[Reference, str]) -> frozenset[MaskUseKind]:
-        reference, attribute = origin
+        return self._uses(self.rules(origin[0]).identities, origin[1])
+
+    def _uses(self, identities: Iterable[tuple[str, str]], attribute: str) -> frozenset[MaskUseKind]:
         allowed: set[MaskUseKind] = set()
-        for schema, name in self.rules(reference).identities:
+        for schema, name in identities:
             for pattern, use in self.policy.profile.mask_use_patterns:
                 if pattern.matches(schema, name, bare="public", strict=True) and use.column_name.matches(
                     attribute, strict=True

@@ -67,12 +67,6 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
             f"{statement.operation} would bring rows past this policy, from outside or to the outside",
             "Work with the tables of this database.",
         )
-    if command in _ROLES or any(part.verb == "change owner" for part in definition.parts):
-        return Refusal(
-            "role_change",
-            f"{statement.operation} would change whose rights apply",
-            "Work with the role you are connected as.",
-        )
     renames = definition.verb == "rename" and what == "schema"
     if not renames and not (what == "extension" and _moves_members(definition)):
         return None
@@ -83,7 +77,6 @@ def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | N
     )
 
 
-_ROLES = frozenset(("CreateRoleStmt", "AlterRoleStmt", "GrantRoleStmt", "AlterOwnerStmt"))
 #: ALTER DATABASE, which is about the database's own settings.
 _SETTINGS = frozenset(("AlterDatabaseStmt", "AlterDatabaseSetStmt", "AlterDatabaseRefreshCollStmt"))
 

@@ -320,6 +320,10 @@ class GuarddbExtension(_Model):
     mask_uses: tuple[MaskUse, ...] = Field(
         (), description="What else than being selected a masked column may be used for."
     )
+    may_change: tuple[RelationName, ...] = Field(
+        (),
+        description="Tables that row filters read and that the agent may write all the same: name (in public), schema.name.",
+    )
     hash_key_env: Text | None = Field(
         None,
         description="Environment variable with the HMAC-SHA-256 key of hash masks. Unset: plain SHA-256.",
@@ -554,6 +558,11 @@ class PolicyProfile(_Model):
     def mask_use_patterns(self) -> tuple[tuple[RelationPattern, MaskUse], ...]:
         """Each mask use with its parsed table; it admits, so match with bare="public", strict=True."""
         return tuple((use.pattern, use) for use in self.guarddb.mask_uses)
+
+    @cached_property
+    def may_change_patterns(self) -> tuple[RelationPattern, ...]:
+        """The parsed `guarddb.may_change`; it admits, so match with bare="public", strict=True."""
+        return tuple(RelationPattern.parse(entry) for entry in self.guarddb.may_change)
 
     @cached_property
     def filter_settings(self) -> frozenset[str]:

@@ -212,6 +212,8 @@ class UserType:
     category: str
     #: functions outside pg_catalog that a domain's CHECK constraints call
     check_functions: tuple[str, ...] = ()
+    #: of a domain, the type that it is over, which may be a domain again
+    over: str | None = None
     #: of a domain: it, or one below it, has a CHECK or is NOT NULL
     constrained: bool = False
     #: of a domain: pg_type.typtypmod, the modifier of its base type

@@ -344,6 +344,7 @@ WITH RECURSIVE
       'base_type', t.base_name,
       'category', t.category,
       'check_functions', coalesce(f.names, '[]'),
+      'over', o.name,
       'constrained', k.domain IS NOT NULL,
       'typmod', t.typtypmod
     ) ORDER BY t.oid) AS document
@@ -352,6 +353,8 @@ WITH RECURSIVE
     LEFT JOIN named_type AS e ON e.oid = t.typelem
     LEFT JOIN check_function AS f ON f.domain = t.oid
     LEFT JOIN constrained_domain AS k ON k.domain = t.oid
+    LEFT JOIN named_type AS n ON n.oid = t.oid
+    LEFT JOIN named_type AS o ON o.oid = n.typbasetype
     -- The row types of tables and views are found by the relation; of composite types only those of their own.
     WHERE t.oid >= 16384 AND t.nspname <> 'information_schema'
       AND (t.typrelid = 0 OR c.relkind = 'c') AND coalesce(e.typrelid, 0) = 0

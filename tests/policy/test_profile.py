@@ -83,6 +83,7 @@ def test_only_the_name_is_required_and_the_rest_has_its_documented_default() -> 
             "function_allowlist": (),
             "floor_exceptions": (),
             "function_groups": (),
+            "may_change": (),
             "mask_uses": (),
             "hash_key_env": None,
             "settings": {},

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from guarddb.facts import functions
-from guarddb.sql.analysis.definitions import definitions
+from guarddb.sql.analysis.definitions import definitions, stored
 from guarddb.sql.analysis.expressions import NotJudged
 from guarddb.sql.analysis.scope import Scope
 from guarddb.sql.analysis.writes import Analysis, UnknownNode
@@ -106,7 +106,19 @@ def read_statement(raw: Node, catalog: Catalog | None, names: Mapping[str, Mappi
     reader.read(wrapper, top=True)
     if statement.ddl is not None:
         statement.definitions = definitions(*statement.ddl)
+        for definition in statement.definitions:
+            for name, node in stored(definition) or ():
+                _stored_kinds(name, node, statement)
     return statement
+
+
+def _stored_kinds(name: str, tree: Node, statement: Statement) -> None:
+    """What a stored statement will do counts as what the definition does: it would be done without being asked about."""
+    for inner, _ in ((name, tree), *nodes(tree)):
+        if inner in _QUERIES and inner != "SelectStmt":
+            statement.kinds.add(_QUERIES[inner][0])
+        elif inner == "CopyStmt":
+            statement.kinds.add("copy")
 
 
 class _Reader:

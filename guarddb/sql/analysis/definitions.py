@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from guarddb.sql.names import string_list
-from guarddb.tree import Node, nodes
+from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 
 #: Where the node's name alone says what is done to what.
 _PLAIN: dict[str, tuple[str, str]] = {
@@ -296,6 +296,29 @@ def definitions(command: str, fields: Node) -> tuple[Definition, ...]:
             define(name, node) for name, node in nodes(fields) if name.endswith("Stmt") and name[0].isupper()
         ]
     return tuple(found)
+
+
+def stored(definition: Definition) -> list[tuple[str, Node]] | None:
+    """The statements that a definition keeps, to be run later: a rule's actions, the body of an SQL function.
+
+    None when they are not known: of another language, of a text that does not parse, of a function that another one stands for.
+    """
+    fields = definition.fields
+    if definition.command == "RuleStmt":
+        return [pair for wrapped in fields.get("actions", ()) for pair in wrapped.items()]
+    if definition.command != "CreateFunctionStmt":
+        return None
+    if "sql_body" in fields:
+        return [(name, node) for name, node in nodes(fields["sql_body"]) if name.endswith("Stmt")]
+    options = {o["DefElem"]["defname"]: o["DefElem"].get("arg", {}) for o in fields.get("options", ())}
+    language = options.get("language", {}).get("String", {}).get("sval", "sql")
+    texts = string_list(options.get("as", {}).get("List", {}).get("items", ()))
+    if language.lower() != "sql" or len(texts) != 1:
+        return None
+    try:
+        return [pair for raw in parse(texts[0]) for pair in raw["stmt"].items()]
+    except SQLSyntaxError:
+        return None
 
 
 def _object(value: str) -> str:

@@ -1,0 +1,167 @@
+"""Administration: whose rights apply, which code is stored, and what no profile opens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from guarddb.decision.case import Case
+from guarddb.decision.on_catalog import CompiledPolicy
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.analysis.definitions import Definition, stored
+from guarddb.vocabulary import FLOOR_RULES, KINDS
+
+#: GRANT and REVOKE, ownership, roles, row security and security labels say whose rights apply.
+_RIGHTS = frozenset(("grant", "revoke", "own", "label"))
+_RIGHTS_OBJECTS = frozenset(("role", "policy"))
+_RIGHTS_PARTS = frozenset(
+    (
+        "change owner",
+        "enable row security",
+        "disable row security",
+        "force row security",
+        "no force row security",
+    )
+)
+#: What stores code for later, or says which code is run.
+_STORES_CODE = frozenset(
+    (
+        ("alter", "event trigger"),
+        ("alter", "function"),
+        ("create", "access method"),
+        ("create", "aggregate"),
+        ("create", "cast"),
+        ("create", "event trigger"),
+        ("create", "extension"),
+        ("create", "function"),
+        ("create", "language"),
+        ("create", "operator"),
+        ("create", "operator class"),
+        ("create", "rule"),
+        ("create", "transform"),
+        ("create", "trigger"),
+        ("load", "library"),
+    )
+)
+_CODE_SHOWN = {"create function": "CREATE FUNCTION or PROCEDURE", "load library": "LOAD"}
+
+
+#: What runs when it is called by its name: by another name, of another schema or owner it would be another one.
+_CODE = frozenset(
+    (
+        "access method",
+        "aggregate",
+        "cast",
+        "conversion",
+        "domain",
+        "event trigger",
+        "function",
+        "language",
+        "operator",
+        "operator class",
+        "operator family",
+        "procedure",
+        "routine",
+        "rule",
+        "text search parser",
+        "text search template",
+        "transform",
+        "trigger",
+        "type",
+    )
+)
+
+
+def rights(case: Case) -> Iterator[Refusal]:
+    """GRANT and REVOKE, owners, roles, row security, security labels, when the profile restricts data.
+
+    `GRANT SELECT ON t TO PUBLIC` -> refused; `ALTER TABLE t OWNER TO x` -> refused
+    """
+    if not case.policy.restricts_data:
+        return
+    for definition in case.statement.definitions:
+        parts = any(part.verb in _RIGHTS_PARTS for part in definition.parts)
+        settings = definition.command == "AlterRoleSetStmt"  # judged by what is set
+        if (
+            definition.verb in _RIGHTS
+            or parts
+            or (definition.object in _RIGHTS_OBJECTS and definition.verb != "comment" and not settings)
+        ):
+            yield Refusal(
+                "role_change",
+                f"{definition.shown} would change whose rights apply",
+                "Work with the role you are connected as, and with the rights it has.",
+            )
+
+
+def anonymous_code(case: Case) -> Iterator[Refusal]:
+    """DO blocks; code that is stored for later, which would run without being asked about; and code under another name.
+
+    `DO 'begin end'` -> refused; `CREATE FUNCTION … LANGUAGE plpgsql` -> refused, but for a profile that has lifted the floor
+    """
+    policy = case.policy
+    for definition in case.statement.definitions:
+        if definition.verb == "do":
+            yield Refusal(
+                "anonymous_code",
+                "DO runs code that cannot be judged",
+                "Write the statements of the block one by one.",
+            )
+            continue
+        key = (definition.verb, definition.object)
+        # (A type by DEFINE is a base type, made of C functions.)
+        stores = (
+            key in _STORES_CODE
+            or definition.command == "AlterTypeStmt"
+            or (key == ("create", "type") and definition.command == "DefineStmt")
+        )
+        if stores and not _is_known(definition, policy):
+            shown = _CODE_SHOWN.get(" ".join(key), definition.shown)
+            yield Refusal(
+                "anonymous_code",
+                f"{shown} stores code that would run outside this policy",
+                "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
+            )
+        elif policy.restricts_data and _renames_code(definition):
+            yield Refusal(
+                "anonymous_code",
+                f"{definition.shown} would give code a name under which it was not looked at",
+                "Leave functions, operators and types under the names they have.",
+            )
+
+
+def _is_known(definition: Definition, policy: CompiledPolicy) -> bool:
+    """Whether stored code may pass: nothing restricts what it may do, or what it does is known and the floor has seen it."""
+    rules = policy.profile.statement_rules
+    if policy.restricts_data or rules.deny or (rules.allow and set(rules.allow) != set(KINDS)):
+        return False
+    if set(FLOOR_RULES) <= policy.floor_exceptions | {"anonymous_code"}:
+        return True
+    # A trigger, an operator, a cast runs a function that is there already; who made that was asked about it.
+    if definition.object in ("function", "procedure", "rule"):
+        return stored(definition) is not None
+    return definition.object != "language" and definition.verb != "load"
+
+
+def _renames_code(definition: Definition) -> bool:
+    if definition.verb == "own":
+        # (Whose a type is, says whose rights apply to it.)
+        return definition.object in _CODE - {"type", "domain"}
+    return definition.verb in ("rename", "move") and definition.object in _CODE
+
+
+def system_objects(case: Case) -> Refusal | None:
+    """Changes of functions, operators, types and the like of pg_catalog. No profile lifts this one."""
+    for definition in case.statement.definitions:
+        if definition.verb in ("comment", "select", "insert", "update", "delete", "grant", "revoke"):
+            continue
+        if definition.object not in _CODE and not definition.object.startswith(("text search", "collation")):
+            continue
+        if definition.object in ("cast", "transform", "rule", "trigger", "event trigger", "language"):
+            continue
+        if any(schema in ("pg_catalog", "information_schema") for schema, _ in definition.names):
+            return Refusal(
+                "anonymous_code",
+                f"{definition.shown} in pg_catalog would change PostgreSQL itself, and is refused under every policy",
+                "Change only objects of your own.",
+            )
+    return None

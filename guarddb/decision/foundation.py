@@ -1,0 +1,379 @@
+"""What the row filters of a policy stand on, and that it is frozen for the agent.
+
+A filter is as good as the tables its sub-selects read, the functions, operators and types it uses, and the settings they follow.
+Whoever may write or redefine these sees other rows. So they are resolved when the policy meets a catalog, and left alone unless
+the profile names them in `guarddb.may_change`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from guarddb.decision.case import Case
+from guarddb.decision.refusal import Refusal
+from guarddb.facts import functions as facts, settings as setting_facts
+from guarddb.policy.predicate import Predicate
+from guarddb.sql.analysis.definitions import Definition
+from guarddb.sql.catalog import Catalog, Function, Relation
+from guarddb.sql.names import string_list
+from guarddb.sql.statement import Reference, Statement
+from guarddb.tree import Node, nodes
+
+if TYPE_CHECKING:
+    from guarddb.decision.on_catalog import Governance
+
+_WORD = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
+
+
+class Foundation:
+    """What all row filters of a policy stand on, in one catalog.
+
+    Attributes:
+        relations: (schema, name) of a relation -> the table whose filter reads it.
+        functions, operators, types: the names of those that are used, each -> the table whose filter does. Without their
+            schema: the path of the session decides among those of one name.
+        settings: the settings that a filter's value, or a hash's text, follows.
+        text_search: a text search configuration is used.
+    """
+
+    __slots__ = ("functions", "operators", "relations", "settings", "text_search", "types")
+
+    def __init__(self) -> None:
+        self.relations: dict[tuple[str, str], str] = {}
+        self.functions: dict[str, str] = {}
+        self.operators: dict[str, str] = {}
+        self.types: dict[str, str] = {}
+        self.settings: set[str] = set()
+        self.text_search = False
+
+
+def foundation(governance: Governance) -> Foundation:
+    """Work out what the filters stand on."""
+    found = Foundation()
+    for pattern, predicate in governance.filters:
+        _Reader(found, governance, str(pattern)).predicate(predicate, governance.tables(pattern))
+    if any(rule.kind == "hash" for _, rule in governance.masks):
+        found.settings |= _of_hashes(governance)
+    return found
+
+
+def _of_hashes(governance: Governance) -> set[str]:
+    """The settings that the text of a hashed column follows."""
+    if governance.catalog is None:
+        return set(setting_facts.ALL)
+    found: set[str] = set()
+    for pattern, rule in governance.masks:
+        if rule.kind != "hash":
+            continue
+        for relation in governance.tables(pattern):
+            for attribute in relation.attributes:
+                if rule.column_name.matches(attribute.name, strict=False):
+                    found |= _of_column(attribute.base_type, governance.catalog)
+    return found
+
+
+def _of_column(qualified: str, catalog: Catalog | None) -> frozenset[str]:
+    schema, _, name = qualified.partition(".")
+    if catalog is not None and schema != "pg_catalog":
+        known = catalog.type_named(schema, name)
+        if known is not None and known.kind == "e":
+            return frozenset()
+        if known is not None and known.base_type.startswith("pg_catalog."):
+            return setting_facts.of_type(known.base_type)
+    return setting_facts.of_type(qualified)
+
+
+class _Reader:
+    """Reads what one filter uses, through views and the bodies of functions."""
+
+    def __init__(self, found: Foundation, governance: Governance, table: str) -> None:
+        self.found = found
+        self.governance = governance
+        self.catalog = governance.catalog
+        self.table = table
+
+    def predicate(self, predicate: Predicate, filtered: Iterable[Relation]) -> None:
+        tree = predicate.tree
+        relations = list(filtered)
+        relations += self._relations(tree)
+        self._uses(tree)
+        columns = {
+            string_list(node["fields"])[-1]
+            for name, node in nodes(tree)
+            if name == "ColumnRef" and string_list(node["fields"])
+        }
+        for relation in relations:
+            for attribute in relation.attributes:
+                if attribute.name in columns:
+                    self._type(attribute.type)
+                    if not attribute.type.startswith("pg_catalog."):
+                        self._type(attribute.base_type)
+                    self.found.settings |= _of_column(attribute.base_type, self.catalog)
+
+    def _relations(self, tree: Node) -> list[Relation]:
+        """The relations that the sub-selects read."""
+        inner = {node.get("ctename") for name, node in nodes(tree) if name == "CommonTableExpr"}
+        read: list[Relation] = []
+        for _, node in nodes(tree):
+            name = node.get("relname")
+            if name is None or ("schemaname" not in node and name in inner):
+                continue
+            schema = node.get("schemaname")
+            if schema is None:
+                schema = "public" if facts.system_relation(None, name) is None else "pg_catalog"
+            self._relation(schema, name)
+            relation = self.catalog.relation(schema, name) if self.catalog is not None else None
+            if relation is not None:
+                read.append(relation)
+        return read
+
+    def _relation(self, schema: str, name: str) -> None:
+        key = (schema, name)
+        if key in self.found.relations or schema in ("pg_catalog", "information_schema"):
+            return
+        self.found.relations[key] = self.table
+        relation = self.catalog.relation(schema, name) if self.catalog is not None else None
+        if relation is None or self.catalog is None:
+            return
+        for oid in (*relation.descendants, *relation.ancestors):
+            near = self.catalog.by_oid(oid)
+            if near is not None:
+                self._relation(near.schema, near.name)
+        if relation.definition is not None:
+            statement = self.governance.rules_for(relation).definition
+            if statement is not None:
+                self._statement(statement)
+
+    def _statement(self, statement: Statement) -> None:
+        """What a view's definition uses."""
+        for reference in statement.references:
+            self._relation(reference.schema, reference.name)
+        for call in statement.calls:
+            self._function(call.name)
+        for _, name in statement.operators:
+            self.found.operators.setdefault(name, self.table)
+        for use in statement.types:
+            self.found.types.setdefault(use.name, self.table)
+        self._uses(statement.fields)
+
+    def _uses(self, tree: Node) -> None:
+        for name, node in nodes(tree):
+            if name == "FuncCall":
+                self._function(string_list(node.get("funcname", ()))[-1])
+            elif name == "A_Expr":
+                self._expression(node)
+            elif name == "TypeCast":
+                parts = string_list(node.get("typeName", {}).get("names", ()))
+                if parts:
+                    self._type(".".join(parts) if len(parts) > 1 else parts[0])
+            elif name == "SQLValueFunction" and not node.get("op", "").startswith(_NO_CLOCK):
+                self.found.settings |= setting_facts.CLOCK
+            elif name == "A_Indirection":
+                for step in node.get("indirection", ()):
+                    if "String" in step:
+                        self._function(step["String"].get("sval", ""))
+
+    def _expression(self, node: Node) -> None:
+        parts = string_list(node.get("name", ()))
+        if parts:
+            self.found.operators.setdefault(parts[-1], self.table)
+        if parts == ["="] and any(
+            "isnull" in node.get(side, {}).get("A_Const", {}) for side in ("lexpr", "rexpr")
+        ):
+            self.found.settings.add("transform_null_equals")
+
+    def _type(self, name: str) -> None:
+        """A type by its name, qualified or not."""
+        self.found.types.setdefault(name.rpartition(".")[2], self.table)
+        if "." in name or facts.builtin_type(name) is not None:
+            self.found.settings |= _of_column(name if "." in name else f"pg_catalog.{name}", self.catalog)
+        elif self.catalog is not None and (known := self.catalog.type_named(None, name)) is not None:
+            self.found.settings |= _of_column(f"{known.schema}.{known.name}", self.catalog)
+
+    def _function(self, name: str) -> None:
+        if name in self.found.functions or name == "current_setting":
+            return
+        self.found.functions[name] = self.table
+        mine: tuple[Function, ...] = ()
+        if self.catalog is not None:
+            mine = tuple(each for each in self.catalog.functions if each.name == name)
+        if not mine and facts.builtin(name):
+            self.found.settings |= setting_facts.of_function(name)
+            self.found.text_search |= "default_text_search_config" in setting_facts.of_function(name)
+            return
+        self.found.settings |= setting_facts.ALL
+        for function in mine:
+            self._body(function.body or "")
+
+    def _body(self, text: str) -> None:
+        """Whatever a function's text names: what it does with it is not asked."""
+        if self.catalog is None or not text:
+            return
+        words = {word.lower() for word in _WORD.findall(text)} | set(_WORD.findall(text))
+        for relation in self.catalog.relations.values():
+            if relation.name in words:
+                self._relation(relation.schema, relation.name)
+        for function in self.catalog.functions:
+            if function.name in words:
+                self._function(function.name)
+
+
+_NO_CLOCK = ("SVFOP_CURRENT_ROLE", "SVFOP_CURRENT_USER", "SVFOP_USER", "SVFOP_SESSION_USER",
+             "SVFOP_CURRENT_CATALOG", "SVFOP_CURRENT_SCHEMA")  # fmt: skip
+
+
+# ---------------------------------------------------------------------- the rule
+
+
+_WRITES = frozenset(("insert", "update", "delete", "merge"))
+#: Definitions that change neither the rows nor the meaning of the relation they name.
+_LEAVES_AS_IT_IS = frozenset(
+    (
+        ("create", "index"),
+        ("create", "statistics"),
+        ("create", "view"),
+        ("create", "materialized view"),
+        ("create", "sequence"),
+        ("analyze", "table"),
+        ("vacuum", "table"),
+        ("reindex", "index"),
+        ("cluster", "table"),
+        ("lock", "table"),
+        ("alter", "index"),
+        ("alter", "statistics"),
+        ("drop", "index"),
+        ("drop", "statistics"),
+    )
+)
+_PARTS_THAT_LEAVE_IT = frozenset(
+    (
+        "set statistics",
+        "set options",
+        "reset options",
+        "set storage",
+        "set compression",
+        "set rel options",
+        "reset rel options",
+        "cluster on",
+        "drop cluster",
+        "replica identity",
+    )
+)
+
+
+def stands_on(case: Case) -> Refusal | None:
+    """Writing or redefining what a row filter stands on.
+
+    With `project IN (SELECT m.project FROM members m)` as a filter, `INSERT INTO members …` -> refused
+    """
+    governance = case.governance
+    if not governance.filters:
+        return None
+    found = governance.foundation
+    for reference in case.statement.references:
+        refusal = _relation_frozen(reference, case, found)
+        if refusal is not None:
+            return refusal
+    for definition in case.statement.definitions:
+        refusal = _object_frozen(definition, found)
+        if refusal is not None:
+            return refusal
+    return None
+
+
+def _relation_frozen(reference: Reference, case: Case, found: Foundation) -> Refusal | None:
+    writes = reference.mode in _WRITES or (
+        reference.mode == "copy" and case.statement.fields.get("is_from", False)
+    )
+    if not writes and reference.mode != "ddl":
+        return None
+    rules = case.governance.rules(reference)
+    identities: Iterator[tuple[str, str]] = iter(
+        (*rules.identities, *(sorted(rules.seen_through) if writes else ()))
+    )
+    for identity in identities:
+        table = found.relations.get(identity)
+        if table is None or _admitted(identity, case):
+            continue
+        if not writes and all(_leaves(d, reference) for d in case.statement.definitions):
+            continue
+        what = "written" if writes else "redefined"
+        return Refusal(
+            "row_filter_unsafe",
+            f'"{identity[0]}.{identity[1]}" may not be {what}: the row filter on {table} depends on it',
+            "Leave it to somebody who may see all rows, or have the policy name it in guarddb.may_change.",
+            _entry(case, table),
+        )
+    return None
+
+
+def _entry(case: Case, table: str) -> str | None:
+    for index, (pattern, _) in enumerate(case.governance.filters):
+        if str(pattern) == table:
+            return f"row_filters[{index}]"
+    return None
+
+
+def _admitted(identity: tuple[str, str], case: Case) -> bool:
+    return any(
+        pattern.matches(*identity, bare="public", strict=True)
+        for pattern in case.policy.profile.may_change_patterns
+    )
+
+
+def _leaves(definition: Definition, reference: Reference) -> bool:
+    """Whether a definition leaves the relation as it is."""
+    if definition.verb in ("comment", "grant", "revoke", "label"):
+        return True
+    if definition.command == "CreateSchemaStmt":
+        return True  # what is inside is asked by itself
+    if definition.command == "ViewStmt":
+        return reference.node is not definition.fields.get("view")
+    if definition.command == "CreateTableAsStmt":
+        return reference.node is not definition.fields["into"].get("rel")
+    if (definition.verb, definition.object) in _LEAVES_AS_IT_IS:
+        return True
+    if definition.command == "CreateStmt":
+        # Its rows would be among those of a table that it is a partition or a child of.
+        inherits = [each.get("RangeVar", each) for each in definition.fields.get("inhRelations", ())]
+        own = reference.node is definition.fields.get("relation")
+        return not own and not any(node is reference.node for node in inherits)
+    return bool(definition.parts) and all(part.verb in _PARTS_THAT_LEAVE_IT for part in definition.parts)
+
+
+_FUNCTIONS = frozenset(("function", "procedure", "routine", "aggregate"))
+_TYPES = frozenset(("type", "domain", "attribute", "domain constraint", "collation"))
+
+
+def _object_frozen(definition: Definition, found: Foundation) -> Refusal | None:
+    if definition.verb in ("comment", "select", "insert", "update", "delete"):
+        return None
+    what = definition.object
+    names = [name for _, name in definition.names]
+    if definition.command == "CreateStmt" or definition.command == "ViewStmt":
+        # A relation is a type as well.
+        relation = definition.fields.get("relation") or definition.fields.get("view") or {}
+        names, what = [relation.get("relname", "")], "type"
+    group = (
+        found.functions
+        if what in _FUNCTIONS
+        else found.operators
+        if what == "operator"
+        else found.types
+        if what in _TYPES
+        else {}
+    )
+    table = next((group[name] for name in names if name in group), None)
+    if what.startswith("text search") and found.text_search:
+        table = next(iter(found.functions.values()), None)
+    if what in ("operator class", "operator family", "cast") and definition.verb in ("alter", "drop"):
+        table = next(iter(found.operators.values()), None)
+    if table is None:
+        return None
+    return Refusal(
+        "row_filter_unsafe",
+        f'{definition.shown} of "{names[0] if names else what}" is refused: the row filter on {table} uses it',
+        "Leave it to somebody who may see all rows.",
+    )

@@ -1,0 +1,391 @@
+"""What a policy stands on, and definitions: classes of attempts under a role of its own, and their harmless neighbours.
+
+Each attempt is judged with the catalog of a real server and sent through a guarded connection; a neighbour must run there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+import guarddb
+from tests.fix_server import temporary_database
+
+SCHEMA = """
+CREATE ROLE {role} LOGIN;
+GRANT CREATE, USAGE ON SCHEMA public TO {role};
+CREATE SCHEMA other AUTHORIZATION {role};
+CREATE SCHEMA team AUTHORIZATION {role};
+CREATE DOMAIN mail AS text;
+CREATE DOMAIN inner_mail AS mail;
+CREATE DOMAIN free_text AS text;
+CREATE TYPE mood AS ENUM ('open', 'secret');
+CREATE TYPE colour AS ENUM ('red', 'blue');
+CREATE TYPE pair AS (a int, b text);
+CREATE TYPE loose AS (a int, b text);
+CREATE TABLE customers (id int PRIMARY KEY, email mail UNIQUE, ssn text UNIQUE, name text, born timestamptz, weight float8, box pair);
+CREATE UNIQUE INDEX customers_lower ON customers (lower(ssn));
+CREATE TABLE coded (code text PRIMARY KEY, note text);
+CREATE TABLE tenants (id int PRIMARY KEY, name text);
+CREATE TABLE regions (id int PRIMARY KEY, name text);
+CREATE TABLE deals (id int PRIMARY KEY, tenant int REFERENCES tenants ON UPDATE CASCADE ON DELETE CASCADE, note text,
+  region int REFERENCES regions, mood mood, visible_on date, box pair);
+CREATE TABLE members (project int, who text, PRIMARY KEY (project, who));
+CREATE TABLE archive (project int, who text);
+CREATE VIEW my_projects AS SELECT project, who FROM members WHERE who = 'me';
+CREATE FUNCTION is_open(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT 1 FROM archive WHERE project = $1)';
+CREATE FUNCTION free(int) RETURNS int LANGUAGE sql AS 'SELECT $1';
+CREATE TABLE parted (id int, kind text) PARTITION BY LIST (kind);
+CREATE TABLE parted_a PARTITION OF parted FOR VALUES IN ('a');
+CREATE TABLE parted_rest PARTITION OF parted DEFAULT;
+CREATE TABLE plain (id int PRIMARY KEY, v text, n int, tenant int, c colour, f free_text);
+CREATE INDEX plain_n ON plain (n);
+CREATE VIEW plain_view AS SELECT id, v FROM plain;
+CREATE SEQUENCE numbers;
+INSERT INTO customers (id, email, ssn, name) VALUES (1, 'a@x', '111', 'ada');
+INSERT INTO tenants VALUES (1, 'one'), (2, 'two');
+INSERT INTO deals (id, tenant, note, mood) VALUES (1, 1, 'mine', 'open'), (2, 2, 'hidden', 'secret');
+INSERT INTO members VALUES (1, 'me'), (2, 'you');
+INSERT INTO plain VALUES (1, 'x', 1, 1);
+"""
+OWNED = [
+    "customers",
+    "coded",
+    "tenants",
+    "regions",
+    "deals",
+    "members",
+    "archive",
+    "parted",
+    "parted_a",
+    "parted_rest",
+    "plain",
+]
+TYPES = ["mail", "inner_mail", "free_text", "mood", "colour", "pair", "loose"]
+
+MASKED: dict[str, Any] = {
+    "name": "masked",
+    "access_mode": "read_write",
+    "statement_rules": {
+        "allow": [
+            "select",
+            "insert",
+            "update",
+            "delete",
+            "ddl",
+            "copy",
+            "set",
+            "show",
+            "explain",
+            "transaction",
+            "other",
+        ]
+    },
+    "masking_rules": [
+        {"table": "customers", "column": "email", "kind": "redact"},
+        {"table": "customers", "column": "ssn", "kind": "null"},
+        {"table": "customers", "column": "box", "kind": "null"},
+        {"table": "coded", "column": "code", "kind": "redact"},
+        {"table": "parted", "column": "kind", "kind": "redact"},
+    ],
+}
+FILTERED: dict[str, Any] = {
+    **{key: value for key, value in MASKED.items() if key != "masking_rules"},
+    "name": "filtered",
+    "row_filters": [
+        {"table": "deals", "predicate": "tenant = 1 AND mood = 'open'"},
+        {"table": "parted", "predicate": "id > 0"},
+    ],
+}
+STANDING: dict[str, Any] = {
+    **FILTERED,
+    "name": "standing",
+    "row_filters": [
+        {"table": "deals", "predicate": "region IN (SELECT m.project FROM members m WHERE m.who = 'me')"},
+        {"table": "plain", "predicate": "public.is_open(plain.tenant)"},
+        {"table": "coded", "predicate": "note IN (SELECT p.who FROM my_projects p)"},
+    ],
+}
+HASHED: dict[str, Any] = {
+    **MASKED,
+    "name": "hashed",
+    "masking_rules": [
+        {"table": "customers", "column": "born", "kind": "hash"},
+        {"table": "customers", "column": "weight", "kind": "hash"},
+    ],
+}
+DATED: dict[str, Any] = {
+    **FILTERED,
+    "name": "dated",
+    "row_filters": [{"table": "deals", "predicate": "visible_on <= current_date"}],
+}
+# ruff: noqa: E501
+NOTHING: dict[str, Any] = {**{k: v for k, v in MASKED.items() if k != "masking_rules"}, "name": "nothing"}
+
+ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
+    # what looks at masked values
+    "domain check": (MASKED, "ALTER DOMAIN mail ADD CHECK (value <> 'a@x')"),
+    "domain named check": (MASKED, "ALTER DOMAIN public.mail ADD CONSTRAINT c CHECK (value <> 'a@x') NOT VALID"),
+    "domain not null": (MASKED, "ALTER DOMAIN mail SET NOT NULL"),
+    "domain validate": (MASKED, "ALTER DOMAIN mail VALIDATE CONSTRAINT c"),
+    "row type": (MASKED, "ALTER TYPE pair ALTER ATTRIBUTE b TYPE int CASCADE"),
+    "attribute renamed": (MASKED, "ALTER TYPE pair RENAME ATTRIBUTE b TO c"),
+    "foreign key to a masked key": (MASKED, "CREATE TABLE probe (c text REFERENCES coded)"),
+    "foreign key by name": (MASKED, "CREATE TABLE probe (c text REFERENCES coded (code))"),
+    "foreign key of the table": (MASKED, "CREATE TABLE probe (c text, FOREIGN KEY (c) REFERENCES coded)"),
+    "foreign key added": (MASKED, "ALTER TABLE plain ADD FOREIGN KEY (v) REFERENCES coded"),
+    "foreign key not valid": (MASKED, "ALTER TABLE plain ADD CONSTRAINT k FOREIGN KEY (v) REFERENCES coded NOT VALID"),
+    "foreign key of a new column": (MASKED, "ALTER TABLE plain ADD COLUMN c text REFERENCES coded"),
+    "cluster": (MASKED, "CLUSTER customers USING customers_ssn_key"),
+    "partition of masked key": (MASKED, "CREATE TABLE parted_b PARTITION OF parted FOR VALUES IN ('guess')"),
+    # conflicts
+    "conflict on constraint": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT ON CONSTRAINT customers_ssn_key DO NOTHING"),
+    "conflict updates": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT ON CONSTRAINT customers_ssn_key DO UPDATE SET name = 'x' RETURNING id"),
+    "conflict untargeted": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT DO NOTHING"),
+    "conflict untargeted select": (MASKED, "INSERT INTO customers (id, name) SELECT 1, 'x' ON CONFLICT DO NOTHING RETURNING id"),
+    "conflict on columns": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT (ssn) DO NOTHING"),
+    "conflict on an expression": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT (lower(ssn)) DO NOTHING"),
+    "conflict in a CTE": (MASKED, "WITH i AS (INSERT INTO coded VALUES ('x') ON CONFLICT DO NOTHING RETURNING 1) SELECT count(*) FROM i"),
+    "conflict prepared": (MASKED, "PREPARE p AS INSERT INTO coded VALUES ($1) ON CONFLICT DO NOTHING"),
+    "conflict explained": (MASKED, "EXPLAIN INSERT INTO coded VALUES ('x') ON CONFLICT DO NOTHING"),
+    # what looks at hidden rows
+    "unique index": (FILTERED, "CREATE UNIQUE INDEX ON deals (note)"),
+    "index on text": (FILTERED, "CREATE INDEX ON deals (note)"),
+    "index that includes text": (FILTERED, "CREATE INDEX ON deals (id) INCLUDE (note)"),
+    "index on an expression": (FILTERED, "CREATE INDEX ON deals ((1 / (id - 2)))"),
+    "index with a condition": (FILTERED, "CREATE INDEX ON deals (id) WHERE 1 / (id - 2) > 0"),
+    "statistics": (FILTERED, "CREATE STATISTICS s ON id, tenant FROM deals"),
+    "serial": (FILTERED, "ALTER TABLE deals ADD COLUMN n serial"),
+    "identity": (FILTERED, "ALTER TABLE deals ADD COLUMN n int GENERATED ALWAYS AS IDENTITY"),
+    "generated": (FILTERED, "ALTER TABLE deals ADD COLUMN n int GENERATED ALWAYS AS (1 / (id - 2)) STORED"),
+    "computed default": (FILTERED, "ALTER TABLE deals ADD COLUMN n bigint DEFAULT nextval('numbers')"),
+    "random default": (FILTERED, "ALTER TABLE deals ADD COLUMN n float8 DEFAULT random()"),
+    "not null without default": (FILTERED, "ALTER TABLE deals ADD COLUMN n int NOT NULL"),
+    "not null with a null default": (FILTERED, "ALTER TABLE deals ADD COLUMN n int DEFAULT NULL NOT NULL"),
+    "new column of a domain": (FILTERED, "ALTER TABLE deals ADD COLUMN n mail"),
+    "new column with a check": (FILTERED, "ALTER TABLE deals ADD COLUMN n int CHECK (id <> 2)"),
+    "set not null": (FILTERED, "ALTER TABLE deals ALTER region SET NOT NULL"),
+    "check": (FILTERED, "ALTER TABLE deals ADD CHECK (note <> 'hidden')"),
+    "check not valid": (FILTERED, "ALTER TABLE deals ADD CHECK (note <> 'hidden') NOT VALID"),
+    "validate": (FILTERED, "ALTER TABLE deals VALIDATE CONSTRAINT c"),
+    "primary key": (FILTERED, "ALTER TABLE deals ADD UNIQUE (note)"),
+    "exclude": (FILTERED, "ALTER TABLE deals ADD EXCLUDE (note WITH =)"),
+    "type": (FILTERED, "ALTER TABLE deals ALTER note TYPE varchar(3)"),
+    "type using": (FILTERED, "ALTER TABLE deals ALTER note TYPE int USING note::int"),
+    "foreign key out": (FILTERED, "ALTER TABLE deals ADD FOREIGN KEY (region) REFERENCES regions"),
+    "foreign key in": (FILTERED, "CREATE TABLE probe (d int REFERENCES deals)"),
+    "foreign key in, added": (FILTERED, "ALTER TABLE plain ADD FOREIGN KEY (id) REFERENCES deals"),
+    "partition beside the default": (FILTERED, "CREATE TABLE parted_b PARTITION OF parted FOR VALUES IN ('b')"),
+    "attach": (FILTERED, "ALTER TABLE parted ATTACH PARTITION plain FOR VALUES IN ('c')"),
+    "cluster hidden": (FILTERED, "CLUSTER deals USING deals_pkey"),
+    "domain of hidden rows": (FILTERED, "ALTER TYPE pair ADD ATTRIBUTE z int CASCADE"),
+    "rename": (FILTERED, "ALTER TABLE deals RENAME TO old_deals"),
+    "move": (FILTERED, "ALTER TABLE deals SET SCHEMA other"),
+    "rename filter column": (FILTERED, "ALTER TABLE deals RENAME tenant TO t"),
+    "rename into filter column": (FILTERED, "ALTER TABLE deals RENAME note TO tenant"),
+    # referential actions
+    "cascade on update": (FILTERED, "UPDATE tenants SET id = 99 WHERE id = 1"),
+    "cascade on delete": (FILTERED, "DELETE FROM tenants WHERE id = 2"),
+    "cascade in a CTE": (FILTERED, "WITH u AS (UPDATE tenants SET id = 3 WHERE id = 2 RETURNING id) SELECT * FROM u"),
+    "cascade by conflict": (FILTERED, "INSERT INTO tenants VALUES (2, 'x') ON CONFLICT (id) DO UPDATE SET id = 3"),
+    "cascade by merge": (FILTERED, "MERGE INTO tenants t USING (VALUES (2)) v(k) ON t.id = v.k WHEN MATCHED THEN DELETE"),
+    "cascade by merge update": (FILTERED, "MERGE INTO tenants t USING (VALUES (2)) v(k) ON t.id = v.k WHEN MATCHED THEN UPDATE SET id = 7"),
+    "cascade tuple": (FILTERED, "UPDATE tenants SET (name, id) = ('x', 9) WHERE id = 2"),
+    # what a filter stands on
+    "insert what it reads": (STANDING, "INSERT INTO members VALUES (3, 'me')"),
+    "update what it reads": (STANDING, "UPDATE members SET who = 'me' WHERE project = 2"),
+    "delete what it reads": (STANDING, "DELETE FROM members WHERE project = 2"),
+    "merge what it reads": (STANDING, "MERGE INTO members m USING (VALUES (2)) v(k) ON m.project = v.k WHEN MATCHED THEN UPDATE SET who = 'me'"),
+    "copy into what it reads": (STANDING, "COPY members FROM STDIN"),
+    "in a CTE": (STANDING, "WITH i AS (INSERT INTO members VALUES (3, 'me') RETURNING 1) SELECT * FROM i"),
+    "through the view": (STANDING, "UPDATE my_projects SET project = 2 WHERE project = 1"),
+    "rename what it reads": (STANDING, "ALTER TABLE members RENAME TO old"),
+    "rename a column of it": (STANDING, "ALTER TABLE members RENAME who TO whom"),
+    "move what it reads": (STANDING, "ALTER TABLE members SET SCHEMA other"),
+    "replace the view": (STANDING, "CREATE OR REPLACE VIEW my_projects AS SELECT project, who FROM members"),
+    "rename the view": (STANDING, "ALTER VIEW my_projects RENAME TO x"),
+    "drop the view": (STANDING, "DROP VIEW my_projects"),
+    "add a column": (STANDING, "ALTER TABLE members ADD COLUMN region int"),
+    "child of it": (STANDING, "CREATE TABLE more () INHERITS (members)"),
+    "what a function reads": (STANDING, "INSERT INTO archive VALUES (1)"),
+    "drop the function": (STANDING, "DROP FUNCTION is_open(int)"),
+    "rename the function": (STANDING, "ALTER FUNCTION is_open(int) RENAME TO x"),
+    "replace the function": (STANDING, "CREATE OR REPLACE FUNCTION is_open(int) RETURNS bool LANGUAGE sql AS 'SELECT true'"),
+    "rename an enum label": (FILTERED, "ALTER TYPE mood RENAME VALUE 'open' TO 'shut'"),
+    "new enum label": (FILTERED, "ALTER TYPE mood ADD VALUE 'x'"),
+    "rename the enum": (FILTERED, "ALTER TYPE mood RENAME TO m"),
+    # settings
+    "time zone": (DATED, "SET TIME ZONE 167"),
+    "time zone local": (DATED, "SET LOCAL TimeZone = 'Asia/Tokyo'"),
+    "time zone by function": (DATED, "SELECT set_config('timezone', 'UTC', false)"),
+    "date style": (DATED, "SET DateStyle = 'German'"),
+    "reset": (DATED, "RESET timezone"),
+    "of the role": (DATED, "ALTER ROLE CURRENT_USER SET timezone = 'UTC'"),
+    "of the database": (DATED, "ALTER DATABASE postgres SET timezone = 'UTC'"),
+    "hash: float digits": (HASHED, "SET extra_float_digits = -14"),
+    "hash: time zone": (HASHED, "SET timezone = 'UTC'"),
+    "hash: date style": (HASHED, "SET datestyle = 'German'"),
+    # administration
+    "grant": (MASKED, "GRANT SELECT ON customers TO PUBLIC"),
+    "grant all": (MASKED, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"),
+    "revoke": (MASKED, "REVOKE SELECT ON plain FROM PUBLIC"),
+    "default privileges": (MASKED, "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC"),
+    "reassign": (MASKED, "REASSIGN OWNED BY CURRENT_USER TO SESSION_USER"),
+    "owner": (MASKED, "ALTER TABLE plain OWNER TO CURRENT_USER"),
+    "view owner": (MASKED, "ALTER VIEW plain_view OWNER TO CURRENT_USER"),
+    "schema owner": (MASKED, "ALTER SCHEMA other OWNER TO CURRENT_USER"),
+    "policy": (MASKED, "CREATE POLICY p ON plain USING (true)"),
+    "drop policy": (MASKED, "DROP POLICY p ON plain"),
+    "alter policy": (MASKED, "ALTER POLICY p ON plain USING (true)"),
+    "row security off": (MASKED, "ALTER TABLE plain DISABLE ROW LEVEL SECURITY"),
+    "row security on": (MASKED, "ALTER TABLE plain FORCE ROW LEVEL SECURITY"),
+    "security label": (MASKED, "SECURITY LABEL ON TABLE plain IS 'x'"),
+    "role": (MASKED, "CREATE ROLE x"),
+    "membership": (MASKED, "GRANT pg_read_all_data TO CURRENT_USER"),
+    "alter system": (NOTHING, "ALTER SYSTEM SET archive_command = 'cp'"),
+    "alter system reset": (NOTHING, "ALTER SYSTEM RESET ALL"),
+    "preload": (NOTHING, "ALTER ROLE CURRENT_USER SET session_preload_libraries = 'x'"),
+    "local preload": (NOTHING, "SET local_preload_libraries = 'x'"),
+    "preload by function": (NOTHING, "SELECT set_config('local_preload_libraries', 'x', false)"),
+    "logging off": (NOTHING, "SET log_statement = 'none'"),
+    "logging off for the database": (NOTHING, "ALTER DATABASE postgres SET log_min_duration_statement = -1"),
+    "activity off": (NOTHING, "SET track_activities = off"),
+    "show directory": (NOTHING, "SHOW data_directory"),
+    "current_setting directory": (NOTHING, "SELECT current_setting('hba_file')"),
+    # code
+    "function renamed": (MASKED, "ALTER FUNCTION free(int) RENAME TO with_tax"),
+    "function moved": (MASKED, "ALTER FUNCTION free(int) SET SCHEMA other"),
+    "function owner": (MASKED, "ALTER FUNCTION free(int) OWNER TO CURRENT_USER"),
+    "type renamed": (MASKED, "ALTER TYPE colour RENAME TO c"),
+    "type moved": (MASKED, "ALTER TYPE colour SET SCHEMA other"),
+    "domain renamed": (MASKED, "ALTER DOMAIN free_text RENAME TO f"),
+    "routine renamed": (MASKED, "ALTER ROUTINE free(int) RENAME TO g"),
+    "operator moved": (MASKED, "ALTER OPERATOR = (int, int) SET SCHEMA other"),
+    "function in pg_catalog": (NOTHING, "CREATE FUNCTION pg_catalog.f() RETURNS int LANGUAGE sql AS 'SELECT 1'"),
+    "plpgsql": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'begin truncate plain; end'"),
+    "sql that truncates": (NOTHING, "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'TRUNCATE plain'"),
+    "sql that deletes all": (NOTHING, "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM plain'"),
+    "type using a constant": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING ''"),
+    "type using null": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING NULL"),
+    "type using another column": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING n::text"),
+    "type using nothing of it": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING CASE WHEN true THEN '' ELSE v END"),
+    "type using no characters": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING left(v, 0)"),
+}  # fmt: skip
+
+NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
+    "domain of nobody": (MASKED, "ALTER DOMAIN free_text ADD CHECK (value <> 'x')"),
+    "domain default": (MASKED, "ALTER DOMAIN mail SET DEFAULT 'x'"),
+    "new domain": (MASKED, "CREATE DOMAIN d AS int CHECK (value > 0)"),
+    "row type of nobody": (MASKED, "ALTER TYPE loose ADD ATTRIBUTE c int"),
+    "new type": (MASKED, "CREATE TYPE t AS ENUM ('a')"),
+    "new row type": (FILTERED, "CREATE TYPE t AS (a int)"),
+    "enum label of nobody": (FILTERED, "ALTER TYPE colour ADD VALUE 'green'"),
+    "rename label of nobody": (FILTERED, "ALTER TYPE colour RENAME VALUE 'red' TO 'crimson'"),
+    "foreign key to an open key": (MASKED, "CREATE TABLE probe (c int REFERENCES customers)"),
+    "foreign key elsewhere": (FILTERED, "ALTER TABLE plain ADD FOREIGN KEY (n) REFERENCES regions NOT VALID"),
+    "conflict on an open key": (MASKED, "INSERT INTO customers (id, name) VALUES (1, 'x') ON CONFLICT (id) DO NOTHING"),
+    "conflict on its constraint": (MASKED, "INSERT INTO customers (id, name) VALUES (1, 'x') ON CONFLICT ON CONSTRAINT customers_pkey DO NOTHING"),
+    "conflict elsewhere": (MASKED, "INSERT INTO plain (id) VALUES (1) ON CONFLICT DO NOTHING"),
+    "index on an open column": (MASKED, "CREATE INDEX ON customers (name)"),
+    "unique index on an open column": (MASKED, "CREATE UNIQUE INDEX ON customers (name)"),
+    "plain index": (FILTERED, "CREATE INDEX ON deals (tenant, visible_on)"),
+    "hash index": (FILTERED, "CREATE INDEX ON deals USING hash (tenant)"),
+    "index elsewhere": (FILTERED, "CREATE UNIQUE INDEX ON plain (lower(v)) WHERE n > 0"),
+    "statistics elsewhere": (FILTERED, "CREATE STATISTICS s ON v, n FROM plain"),
+    "new column": (FILTERED, "ALTER TABLE deals ADD COLUMN n int"),
+    "new column with a default": (FILTERED, "ALTER TABLE deals ADD COLUMN n int NOT NULL DEFAULT 0"),
+    "new column with a negative default": (FILTERED, "ALTER TABLE deals ADD COLUMN n numeric DEFAULT -1.5"),
+    "new column with a cast default": (FILTERED, "ALTER TABLE deals ADD COLUMN n date DEFAULT '2024-01-01'::date"),
+    "default": (FILTERED, "ALTER TABLE deals ALTER note SET DEFAULT 'x'"),
+    "drop not null": (FILTERED, "ALTER TABLE deals ALTER note DROP NOT NULL"),
+    "statistics target": (FILTERED, "ALTER TABLE deals ALTER note SET STATISTICS 100"),
+    "comment": (FILTERED, "COMMENT ON TABLE deals IS 'x'"),
+    "analyze": (FILTERED, "ANALYZE deals"),
+    "alter elsewhere": (FILTERED, "ALTER TABLE plain ADD CHECK (n > 0), ALTER v SET NOT NULL"),
+    "serial elsewhere": (FILTERED, "ALTER TABLE plain ADD COLUMN k serial"),
+    "partition elsewhere": (FILTERED, "CREATE TABLE p (id int) PARTITION BY RANGE (id)"),
+    "rename elsewhere": (FILTERED, "ALTER TABLE plain RENAME v TO w"),
+    "key without action": (FILTERED, "UPDATE regions SET id = 5 WHERE id = 1"),
+    "other column of the key's table": (FILTERED, "UPDATE tenants SET name = 'x' WHERE id = 1"),
+    "insert into the key's table": (FILTERED, "INSERT INTO tenants VALUES (3, 'three')"),
+    "conflict in the key's table": (FILTERED, "INSERT INTO tenants VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET name = 'y'"),
+    "write beside": (STANDING, "INSERT INTO tenants VALUES (4, 'four')"),
+    "index on what it reads": (STANDING, "CREATE INDEX ON members (who)"),
+    "read what it reads": (STANDING, "SELECT * FROM members"),
+    "drop another function": (STANDING, "DROP FUNCTION free(int)"),
+    "time zone elsewhere": (FILTERED, "SET TIME ZONE 'UTC'"),
+    "lock timeout": (DATED, "SET lock_timeout = '1s'"),
+    "work_mem": (HASHED, "SET work_mem = '8MB'"),
+    "float digits elsewhere": (DATED, "SET extra_float_digits = 0"),
+    "application name": (HASHED, "SET application_name = 'x'"),
+    "show": (NOTHING, "SHOW work_mem"),
+    "current_setting": (NOTHING, "SELECT current_setting('server_version')"),
+    "setting of the role": (NOTHING, "ALTER ROLE CURRENT_USER SET work_mem = '8MB'"),
+    "grant without data rules": (NOTHING, "GRANT SELECT ON plain TO PUBLIC"),
+    "sql function": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"),
+    "rule": (NOTHING, "CREATE RULE r AS ON INSERT TO plain DO ALSO NOTHING"),
+    "function renamed without data rules": (NOTHING, "ALTER FUNCTION free(int) RENAME TO g"),
+    "type with a cast": (NOTHING, "ALTER TABLE plain ALTER n TYPE text USING n::text"),
+    "type by comparison": (NOTHING, "ALTER TABLE plain ALTER f TYPE bool USING (f = 'x')"),
+    "type by case": (NOTHING, "ALTER TABLE plain ALTER f TYPE int USING CASE f WHEN 'x' THEN 1 ELSE 0 END"),
+    "type without using": (NOTHING, "ALTER TABLE plain ALTER n TYPE bigint"),
+    "view": (MASKED, "CREATE VIEW v AS SELECT id, name FROM customers"),
+    "replace a view": (MASKED, "CREATE OR REPLACE VIEW plain_view AS SELECT id, v FROM plain"),
+    "schema": (MASKED, "CREATE TABLE other.t (id int PRIMARY KEY, v text DEFAULT 'x')"),
+    "sequence": (FILTERED, "CREATE SEQUENCE s"),
+    "table as": (FILTERED, "CREATE TABLE copied AS SELECT * FROM plain"),
+    "drop index": (FILTERED, "DROP INDEX plain_n"),
+    "drop view": (FILTERED, "DROP VIEW plain_view"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def ground(server_dsn: str) -> Iterator[tuple[str, guarddb.Catalog]]:
+    with temporary_database(server_dsn, "foundations") as admin:
+        with psycopg.connect(admin, autocommit=True) as conn:
+            role = f"f_{conn.info.dbname}"
+            conn.execute(SCHEMA.format(role=role))
+            for name in OWNED:
+                conn.execute(f"ALTER TABLE {name} OWNER TO {role}")
+            for name in TYPES:
+                conn.execute(f"ALTER TYPE {name} OWNER TO {role}")
+            for name in ("my_projects", "plain_view"):
+                conn.execute(f"ALTER VIEW {name} OWNER TO {role}")
+            conn.execute(f"ALTER FUNCTION free(int) OWNER TO {role}")
+            conn.execute(f"ALTER FUNCTION is_open(int) OWNER TO {role}")
+            catalog = guarddb.Catalog.from_connection(conn)
+        try:
+            yield make_conninfo(admin, user=role), catalog
+        finally:
+            with psycopg.connect(admin, autocommit=True) as conn:
+                conn.execute(f"DROP OWNED BY {role} CASCADE")
+                conn.execute(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("name", ATTEMPTS)
+def test_is_refused(ground: tuple[str, guarddb.Catalog], name: str) -> None:
+    dsn, catalog = ground
+    policy, sql = ATTEMPTS[name]
+    decision = guarddb.evaluate(sql, policy, catalog)
+    assert decision.blocked, decision.rewritten_sql
+    assert decision.rule != "internal_error"
+    assert decision.hint
+    with guarddb.connect(dsn, policy=policy) as conn:
+        with pytest.raises(guarddb.PolicyViolation):
+            conn.execute(sql)
+        conn.rollback()
+
+
+@pytest.mark.parametrize("name", NEIGHBOURS)
+def test_passes_and_runs(ground: tuple[str, guarddb.Catalog], name: str) -> None:
+    dsn, catalog = ground
+    policy, sql = NEIGHBOURS[name]
+    decision = guarddb.evaluate(sql, policy, catalog)
+    assert not decision.blocked, decision.reason
+    with guarddb.connect(dsn, policy=policy) as conn:
+        conn.execute(sql)
+        conn.rollback()
