@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span, Tracer
 
     from guarddb.decision.plan import Decision, Plan
+    from guarddb.risk.scoring import RiskResult
 
 _SCOPE: Final = "guarddb"
 _SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.34.0"
@@ -58,6 +59,9 @@ class StatementSpan:
     ) -> None:
         """The statement is over: how many rows were handed out, whether `max_rows` cut them, what went
         wrong."""
+
+    def note(self, risk: RiskResult) -> None:
+        """What the action policy makes of the statement."""
 
 
 NO_SPAN: Final = StatementSpan()
@@ -101,6 +105,16 @@ class _RecordingSpan(StatementSpan):
             if rows:
                 meters.rows.add(rows)
             meters.duration.record(seconds, {**self._facts, **failure})
+
+    def note(self, risk: RiskResult) -> None:
+        if self._span is not None:
+            self._span.set_attributes(
+                {
+                    "guarddb.risk.score": risk.score,
+                    "guarddb.risk.level": risk.risk_level,
+                    "guarddb.risk.verdict": risk.verdict,
+                }
+            )
 
 
 def listens() -> bool:

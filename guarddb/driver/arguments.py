@@ -10,7 +10,12 @@ from typing import Any
 from psycopg import NotSupportedError
 
 from guarddb.decision.plan import Decision
+from guarddb.driver.scoring import Scored
 from guarddb.errors import PolicyUnavailable
+from guarddb.risk.columns import Classifier, ColumnClasses
+from guarddb.risk.history import History
+from guarddb.risk.scoring import check_thresholds
+from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_policy
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
@@ -25,6 +30,11 @@ ARGUMENTS = (
     "branches",
     "enforcement",
     "on_decision",
+    "action_policy",
+    "classify_columns",
+    "flag_at",
+    "refuse_at",
+    "action_history",
 )
 
 
@@ -38,6 +48,7 @@ class Attachment:
     observe: bool = False
     store: BudgetStore | None = None
     on_decision: OnDecision | None = None
+    scored: Scored | None = None
 
     @classmethod
     def of(
@@ -51,6 +62,11 @@ class Attachment:
         branches: Any = None,
         enforcement: str = "enforce",
         on_decision: OnDecision | None = None,
+        action_policy: ActionPolicyOrSource | None = None,
+        classify_columns: bool | ColumnClasses = True,
+        flag_at: float = 60,
+        refuse_at: float = 85,
+        action_history: History | Mapping[str, int] | None = None,
     ) -> Attachment:
         """Check the arguments.
 
@@ -68,6 +84,7 @@ class Attachment:
         try:
             source = open_source(policy)
             source.current()
+            scored = _scored(action_policy, classify_columns, flag_at, refuse_at, action_history)
         except PolicySourceError as ex:
             raise PolicyUnavailable(str(ex)) from None
         store: BudgetStore | None = None
@@ -79,4 +96,23 @@ class Attachment:
         elif budgets is not None:
             store = budgets
         given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
-        return cls(source, agent, given, enforcement == "observe", store, on_decision)
+        return cls(source, agent, given, enforcement == "observe", store, on_decision, scored)
+
+
+def _scored(
+    action_policy: ActionPolicyOrSource | None,
+    classify_columns: bool | ColumnClasses,
+    flag_at: float,
+    refuse_at: float,
+    action_history: History | Mapping[str, int] | None,
+) -> Scored | None:
+    """The action policy, made ready; None without one."""
+    check_thresholds(flag_at, refuse_at)
+    classifier = Classifier.of(classify_columns)
+    if action_history is not None and not isinstance(action_history, History):
+        action_history = History(action_history)
+    if action_policy is None:
+        return None
+    source = open_action_policy(action_policy)
+    source.current()
+    return Scored(source, classifier, flag_at, refuse_at, action_history)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from psycopg import BaseConnection, OperationalError, errors as e, pq
-from psycopg.generators import fetch_many, send
+from psycopg.generators import execute, fetch_many, send
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -47,3 +47,32 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
         if result is not None
         for number in range(result.ntuples)
     ]
+
+
+def explain_gen(conn: BaseConnection[Any], query: bytes, pgq: Any, *, generic: bool) -> PQGen[bytes | None]:
+    """The plan of a statement that may run, as JSON; it is not run. Outside of a pipeline.
+
+    Args:
+        pgq: the converted query, for its parameters.
+        generic: plan it for any parameters (PostgreSQL 16).
+    """
+    pgconn = conn.pgconn
+    if not pgq.params:
+        ((plan, *_),) = yield from ask_gen(conn, b"EXPLAIN (FORMAT JSON)\n" + query)
+        return plan
+    if generic:
+        ((plan, *_),) = yield from ask_gen(conn, b"EXPLAIN (GENERIC_PLAN, FORMAT JSON)\n" + query)
+        return plan
+    pgconn.send_query_params(
+        b"EXPLAIN (FORMAT JSON)\n" + query,
+        pgq.params,
+        param_types=pgq.types,
+        param_formats=pgq.formats,
+    )
+    (result,) = yield from execute(pgconn)
+    if result.status == FATAL_ERROR:
+        raise e.error_from_result(result, encoding=pgconn._encoding)
+    if result.status not in _ANSWERS or not result.ntuples:
+        raise OperationalError("the server did not answer a question of guarddb's")
+    found: bytes | None = result.get_value(0, 0)
+    return found

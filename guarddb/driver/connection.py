@@ -28,6 +28,7 @@ from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
 from guarddb.driver.watch import refresh_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
+from guarddb.policy.load import is_url
 from guarddb.runtime.policies import waits
 
 if TYPE_CHECKING:
@@ -301,6 +302,11 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             filters read. budgets: where budgets are counted, a storage URI; `memory://` unless given.
             enforcement: `enforce`, or `observe` to decide and report and change nothing. on_decision: called
             with (decision, sql) for every statement.
+            action_policy: an ActionPolicy, a dict, a path or a URL: every statement is scored by it. classify_columns:
+            False, or a mapping of column names to data classes, in place of the list of names. flag_at, refuse_at:
+            the scores, 0 to 100, from which on a statement is flagged and refused. action_history: points for the
+            rules about the agent's history (`{"volume_spike": 25}`), or a `guarddb.risk.History` that several
+            connections share.
 
         Raises:
             PolicyError: there is no policy, or it is not valid; no connection is made then.
@@ -408,7 +414,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     @classmethod
     async def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """As `Connection._guard_connect`."""
-        if waits(kwargs.get("policy")):
+        if waits(kwargs.get("policy")) or is_url(kwargs.get("action_policy")):
             attachment, arguments = await asyncio.to_thread(split_arguments, kwargs)
         else:
             attachment, arguments = split_arguments(kwargs)

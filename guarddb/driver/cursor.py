@@ -19,6 +19,8 @@ from guarddb.driver.views import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg import pq
     from psycopg._cursor_base import BaseCursor
     from psycopg._queries import PostgresQuery
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from guarddb.decision.plan import Decision
     from guarddb.driver.session import Session
+    from guarddb.risk.scoring import RiskResult
 
 #: What a generator that has nothing to do looks like to `yield from`.
 _NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
@@ -91,8 +94,16 @@ class CursorMixin(_Cursor):
     def decision(self) -> Decision | None:
         """The decision about the last statement; None before the first."""
         results = self._results
-        judged = results.judged if isinstance(results, Results) else None
-        return judged.plan.decision if judged is not None else None
+        if not isinstance(results, Results):
+            return None
+        judged = results.judged
+        return results.decision or (judged.plan.decision if judged is not None else None)
+
+    @property
+    def risk(self) -> RiskResult | None:
+        """What the action policy of the connection makes of the last statement; None without one."""
+        results = self._results
+        return results.risk if isinstance(results, Results) else None
 
     @property
     def truncated(self) -> bool:
@@ -122,7 +133,8 @@ class CursorMixin(_Cursor):
             # Sent in a pipeline by this cursor, not answered yet.
             results.pending = before.pending
             if not reset_query:  # closed: what was decided may still be asked
-                results.judged = before.judged
+                results.judged, results.decision = before.judged, before.decision
+                results.risk = before.risk
                 results.truncated = before.truncated
 
     # The statement: the policy and the catalog are made current, then it is converted and judged, and only
@@ -240,6 +252,18 @@ class CursorMixin(_Cursor):
             elif not results:
                 steps.inspect_for_row_factory(self, results, self.pgresult)
         return self._psycopgs_make_row_maker()
+
+    # executemany(): one statement, judged for each set of parameters, and one event
+
+    def _executemany_gen_pipeline(
+        self, query: Query, params_seq: Iterable[Params], returning: bool
+    ) -> PQGen[None]:
+        return steps.many_gen(self, super()._executemany_gen_pipeline, query, params_seq, returning)
+
+    def _executemany_gen_no_pipeline(
+        self, query: Query, params_seq: Iterable[Params], returning: bool
+    ) -> PQGen[None]:
+        return steps.many_gen(self, super()._executemany_gen_no_pipeline, query, params_seq, returning)
 
     # stream() and copy() convert and send in one go, so the steps before come before psycopg's generator
 

@@ -38,13 +38,11 @@ def judge(session: Session, query: bytes) -> JudgedText:
 def report(session: Session, judged: JudgedText) -> None:
     """Tell who watches, and raise when it is refused."""
     decision = judged.plan.decision
-    if session.on_decision is not None and not judged.empty:
-        try:
-            session.on_decision(decision, judged.text)
-        except Exception:
-            # The callback watches; what it does wrong must change nothing.
-            logger.exception("the on_decision callback failed")
+    if not judged.empty:
+        session.tell(decision, judged.text)
     if judged.blocked:
+        if session.scoring is not None:
+            session.scoring.refused_by_profile(session, judged)
         error = session.violation(decision)
         session.begin_span(judged).end(error=error)
         raise error

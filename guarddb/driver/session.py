@@ -15,6 +15,7 @@ from guarddb.decision.plan import Decision
 from guarddb.driver import plans
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
+from guarddb.driver.scoring import Scoring
 from guarddb.driver.watch import Freshness
 from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.runtime.keyed_hash import KeyedHash
@@ -57,6 +58,7 @@ class Session:
         "origins",
         "pgconn",
         "plans",
+        "scoring",
         "sensitive",
         "span",
     )
@@ -73,6 +75,9 @@ class Session:
         self.held: dict[str, str | None] = {}
         #: made for the first policy with a key, and kept: columns that were hashed then may still arrive
         self.keyed_hash: KeyedHash | None = None
+
+        #: the action policy, or None
+        self.scoring: Scoring | None = None
 
         self.names = Names()
         #: plans by the agent's bytes; emptied whenever `context` changes
@@ -126,6 +131,8 @@ class Session:
         """From here on statements are judged."""
         self.attachment = attachment
         self.on_decision = attachment.on_decision
+        if attachment.scored is not None:
+            self.scoring = Scoring(attachment.scored, attachment.agent)
         self.follow()
         self.fixed = type(attachment.source) is StaticPolicy
 
@@ -197,6 +204,23 @@ class Session:
     def deny(self, rule: Rule, reason: str, hint: str | None = None) -> PolicyViolation:
         """The error for something that is refused outside of a statement."""
         return self.violation(Decision("block", rule, reason, hint))
+
+    def refuse(self, judged: JudgedText, decision: Decision) -> PolicyViolation:
+        """The error for a statement that the profile allows and something after it refuses; told to whoever watches."""
+        self.tell(decision, judged.text)
+        error = self.violation(decision)
+        self.begin_span(judged).end(error=error)
+        return error
+
+    def tell(self, decision: Decision, text: str) -> None:
+        """Call on_decision."""
+        if self.on_decision is None:
+            return
+        try:
+            self.on_decision(decision, text)
+        except Exception:
+            # The callback watches; what it does wrong must change nothing.
+            logger.exception("the on_decision callback failed")
 
     def begin_span(self, judged: JudgedText) -> telemetry.StatementSpan:
         """The span of a statement, for whoever listens."""

@@ -2,6 +2,7 @@
 
     judge      the policy's answer about the text      `query.py`: at the end of every conversion
     ---------  `before`: nothing has been sent yet
+    score      by the action policy
     count      against the query budgets
     begin      the transaction that psycopg would have begun before it looked at the statement
     ---------  `approve`: the tripwire
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sized
 from typing import TYPE_CHECKING, Any
 
 import psycopg as _psycopg
@@ -33,6 +35,8 @@ from guarddb.errors import BudgetExceeded, PolicyUnavailable, refusal_message
 from guarddb.runtime.budgets import RULES, Overrun
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
 
@@ -63,6 +67,19 @@ def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
     judged: JudgedText | None = getattr(pgq, "judged", None)
     if judged is None or session.in_force is None:
         raise session.deny("internal_error", _NEVER_JUDGED)
+    if session.scoring is not None and not judged.empty:
+        session.scoring.follow(session)
+        if (asking := session.scoring.estimate(session, conn, judged, pgq)) is not None:
+            return _estimated_gen(cursor, pgq, judged, asking)
+        session.scoring.score(session, conn, judged, cursor._guard_results())
+    return _scored(cursor, pgq, judged)
+
+
+def _scored(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None] | None:
+    """What comes before sending, once a statement has been judged and scored."""
+    conn = cursor._conn
+    session: Session = conn._guard
+    assert session.in_force is not None
     if session.in_force.counts:
         count(session, judged)
     if judged.plan.warnings:
@@ -73,6 +90,32 @@ def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
         return None
     begin: PQGen[None] = cursor._guard_begin_gen()
     return begin
+
+
+def _estimated_gen(cursor: Any, pgq: Any, judged: JudgedText, asking: PQGen[None]) -> PQGen[None]:
+    """The same, when the planner has to be asked for the number of rows before."""
+    session: Session = cursor._conn._guard
+    assert session.scoring is not None
+    yield from asking
+    session.scoring.score(session, cursor._conn, judged, cursor._guard_results())
+    if (rest := _scored(cursor, pgq, judged)) is not None:
+        yield from rest
+
+
+def many_gen(
+    cursor: Any, gen: Any, query: Query, params_seq: Iterable[Params], returning: bool
+) -> PQGen[None]:
+    """executemany(): the action policy wants to know the number of sets of parameters before the first is sent."""
+    scoring = cursor._conn._guard.scoring
+    if scoring is None:
+        yield from gen(query, params_seq, returning)
+        return
+    sets = params_seq if isinstance(params_seq, Sized) else list(params_seq)
+    scoring.begin_many(len(sets))
+    try:
+        yield from gen(query, sets, returning)
+    finally:
+        scoring.begin_many(None)
 
 
 def ahead_gen(cursor: Any, query: Query, params: Params | None = None) -> PQGen[None]:
@@ -171,6 +214,8 @@ def approve(cursor: Any, pgq: Any) -> None:
     span = NO_SPAN
     if telemetry.listens():
         span = session.begin_span(judged)
+        if results.risk is not None:
+            span.note(results.risk)
     if conn._pipeline is not None:
         if results.pending is None:
             results.pending = deque()

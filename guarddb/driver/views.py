@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
     from psycopg.rows import RowMaker
 
-    from guarddb.decision.plan import StatementPlan
+    from guarddb.decision.plan import Decision, StatementPlan
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.query import QueryMixin
+    from guarddb.risk.scoring import RiskResult
     from guarddb.telemetry import StatementSpan
 
 
@@ -38,12 +39,14 @@ class Results(list["PGresult"]):
     __slots__ = (
         "ahead",
         "caps",
+        "decision",
         "due",
         "inspect",
         "judged",
         "pending",
         "portal",
         "reported",
+        "risk",
         "span",
         "statements",
         "streamed",
@@ -56,6 +59,9 @@ class Results(list["PGresult"]):
         #: the statement of the current results, and how each result is handled
         self.judged: JudgedText | None = None
         self.statements: tuple[StatementPlan, ...] = ()
+        #: what the action policy makes of it, and the decision with what came of that
+        self.risk: RiskResult | None = None
+        self.decision: Decision | None = None
         self.inspect = self.truncated = False
         #: a statement that is ready to be sent, for a generator of psycopg's that converts and sends in one go
         self.ahead: QueryMixin | None = None

@@ -78,6 +78,7 @@ class RiskResult:
         reasoning: one sentence.
         notes: what could not be judged: rules whose conditions are unknown for this event.
         rule: `ok`, `action_blocked` or `risk_denied`: the tag that a refusal carries.
+        deciding: of a refusal, the policy's entry (`blocked_actions[0]`) or the threshold (`refuse_at`).
         explanation: the components as a table, when it was asked for.
     """
 
@@ -90,6 +91,7 @@ class RiskResult:
     reasoning: str = ""
     notes: tuple[str, ...] = ()
     rule: RiskRule = "ok"
+    deciding: str | None = None
     explanation: str | None = field(default=None, repr=False)
     status: str = "scored"
 
@@ -144,12 +146,17 @@ def score(
         EventError: the event cannot be judged; it must not happen.
         PolicyError: the policy is not valid.
     """
-    for name, threshold in (("flag_at", flag_at), ("refuse_at", refuse_at)):
-        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or math.isnan(threshold):
-            raise ValueError(f"{name} is a number; it is {quoted(threshold)}")
+    check_thresholds(flag_at, refuse_at)
     checked = read_event(event)
     result = judge(checked, load_action_policy(action_policy).compiled, flag_at, refuse_at, history)
     return replace(result, explanation=table(result)) if explain else result
+
+
+def check_thresholds(flag_at: object, refuse_at: object) -> None:
+    """Raises ValueError: one of them is no number."""
+    for name, threshold in (("flag_at", flag_at), ("refuse_at", refuse_at)):
+        if isinstance(threshold, bool) or not isinstance(threshold, int | float) or math.isnan(threshold):
+            raise ValueError(f"{name} is a number; it is {quoted(threshold)}")
 
 
 class _Facts:
@@ -176,9 +183,18 @@ def judge(
     history: Sequence[ScoreComponent] = (),
 ) -> RiskResult:
     """`score` of what is checked already."""
-    violations = _blocking(event, policy)
-    action_blocked = bool(violations)
-    violations += _tool_not_allowed(event, policy)
+    blocking = [(place, pattern) for place, pattern in policy.blocked if pattern.matches(event.action)]
+    action_blocked = bool(blocking)
+    violations = tuple(
+        f"action_blocked: the action {event.action.text} is blocked by {quoted(pattern.text, 200)} ({place})"
+        for place, pattern in blocking
+    )
+    deciding = blocking[0][0] if blocking else None
+    # An event of no tool is for the patterns alone.
+    if policy.tools and event.tool_name is not None and fold(event.tool_name) not in policy.tools:
+        tool = quoted(event.tool_name, 200)
+        violations += (f"action_blocked: the tool {tool} is not in allowed_tools",)
+        deciding = deciding or "allowed_tools"
     components: list[ScoreComponent] = []
     notes: list[str] = []
 
@@ -248,7 +264,7 @@ def judge(
             f"risk_denied: the score {whole} is not below {_shown(refuse_at)} (refuse_at)",
         )
         if verdict != "refuse":
-            verdict, rule_tag = "refuse", "risk_denied"
+            verdict, rule_tag, deciding = "refuse", "risk_denied", "refuse_at"
     elif whole >= flag_at and verdict == "allow":
         verdict = "flag"
     return RiskResult(
@@ -261,22 +277,8 @@ def judge(
         _reasoning(event, verdict, whole, risk_level, violations, components),
         tuple(notes),
         rule_tag,
+        deciding,
     )
-
-
-def _blocking(event: Event, policy: CompiledActionPolicy) -> tuple[str, ...]:
-    return tuple(
-        f"action_blocked: the action {event.action.text} is blocked by {quoted(pattern.text, 200)} ({place})"
-        for place, pattern in policy.blocked
-        if pattern.matches(event.action)
-    )
-
-
-def _tool_not_allowed(event: Event, policy: CompiledActionPolicy) -> tuple[str, ...]:
-    # An event of no tool is for the patterns alone.
-    if not policy.tools or event.tool_name is None or fold(event.tool_name) in policy.tools:
-        return ()
-    return (f"action_blocked: the tool {quoted(event.tool_name, 200)} is not in allowed_tools",)
 
 
 def _component(rule: str, contribution: int | Fraction, because: str) -> ScoreComponent:
