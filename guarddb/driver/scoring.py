@@ -13,7 +13,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 from psycopg import Error, pq
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
     from guarddb.risk.columns import Classifier
+    from guarddb.risk.event import Event
     from guarddb.risk.history import History
     from guarddb.risk.policy import ActionPolicy
     from guarddb.risk.scoring import RiskResult
@@ -68,6 +69,9 @@ class Scored:
     history: History | None = None
 
 
+_Scores: TypeAlias = "list[tuple[Event, RiskResult]]"
+
+
 @dataclass(slots=True)
 class _Known:
     """What is known of one text."""
@@ -76,7 +80,7 @@ class _Known:
     #: the planner's number of rows, and when it was asked
     rows: int | None = None
     asked: float = -ESTIMATE_SECONDS
-    scores: dict[tuple[int, int | None], RiskResult] = field(default_factory=dict)
+    scores: dict[tuple[int, int | None], _Scores] = field(default_factory=dict)
 
 
 class Scoring:
@@ -119,7 +123,7 @@ class Scoring:
             spikes = history is not None and "volume_spike" in history.rules
             self._wants_rows = bool(names & _SIZES) or spikes
             changing = ("preceding_actions",) in names or any(name[0] == "event_id" for name in names)
-            self._remembers_scores = clock and not changing and not (history is not None and history.rules)
+            self._remembers_scores = clock and not changing
             self.policy = policy
             self._known = {}
         if session.catalog is not self._catalog or self._touched is None:
@@ -236,21 +240,36 @@ class Scoring:
         notify(conn, note, "somebody should look at it; the statement runs")
 
     def _score(self, session: Session, judged: JudgedText) -> RiskResult:
-        policy = self.policy
-        assert policy is not None
         known = self._known_of(session, judged)
-        now = time.time()
         rows = self._rows(known)
+        now = time.time()
         key = (int(now // _QUARTER), rows)
-        result = known.scores.get(key) if self._remembers_scores else None
-        if result is None:
-            result = self._judge(session, known, now, refused=False)
+        scores = known.scores.get(key) if self._remembers_scores else None
+        if scores is None:
+            scores = self._judge(session, known, now)
             if self._remembers_scores:
                 if len(known.scores) >= 64:
                     known.scores.clear()
-                known.scores[key] = result
+                known.scores[key] = scores
+        if self.told.history is not None:
+            scores = self._with_history(self.told.history, scores)
         self.preceding.extend(action.action for action in known.actions)
-        return result
+        worst = scores[0][1]
+        for _, result in scores:
+            if (result.refused, result.score) > (worst.refused, worst.score):
+                worst = result
+        return worst
+
+    def _with_history(self, history: History, scores: _Scores) -> _Scores:
+        assert self.policy is not None
+        compiled = self.policy.compiled
+        found: _Scores = []
+        for event, result in scores:
+            if extra := history.components(event, compiled.timezone):
+                result = judge(event, compiled, self.told.flag_at, self.told.refuse_at, extra)
+            history.remember(event, refused=result.refused)
+            found.append((event, result))
+        return found
 
     def _rows(self, known: _Known) -> int | None:
         rows = known.rows
@@ -258,20 +277,12 @@ class Scoring:
             rows = max((a.rows for a in known.actions if a.rows is not None), default=None)
         return rows if self.many is None else max(rows or 1, 1) * self.many
 
-    def _judge(self, session: Session, known: _Known, now: float, *, refused: bool) -> RiskResult:
+    def _judge(self, session: Session, known: _Known, now: float) -> _Scores:
+        """Each action as an event, and its score before the agent's history."""
         assert self.policy is not None
-        told, compiled = self.told, self.policy.compiled
-        worst: RiskResult | None = None
-        for action in known.actions:
-            event = read_event(self._event(session, action, known, now))
-            extra = told.history.components(event, compiled.timezone) if told.history is not None else ()
-            result = judge(event, compiled, told.flag_at, told.refuse_at, extra)
-            if worst is None or (result.refused, result.score) > (worst.refused, worst.score):
-                worst = result
-            if told.history is not None:
-                told.history.remember(event, refused=refused or result.refused)
-        assert worst is not None
-        return worst
+        compiled, told = self.policy.compiled, self.told
+        events = [read_event(self._event(session, action, known, now)) for action in known.actions]
+        return [(event, judge(event, compiled, told.flag_at, told.refuse_at)) for event in events]
 
     def _event(
         self, session: Session, action: StatementAction, known: _Known, now: float

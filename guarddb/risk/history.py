@@ -17,7 +17,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from statistics import median
 from typing import Any, Final, Literal, TypeAlias, get_args
 from zoneinfo import ZoneInfo
 
@@ -34,6 +33,7 @@ HISTORY_RULES: tuple[HistoryRule, ...] = get_args(HistoryRule)
 #: Events of one agent before a rule compares, and how many of them are remembered.
 WARM_UP: Final = 10
 REMEMBERED: Final = 200
+SIZES: Final = 64
 RESOURCES: Final = 10_000
 #: What a session's `preceding_actions` holds.
 PRECEDING: Final = 50
@@ -48,7 +48,7 @@ class AgentState:
     """What is remembered of one agent."""
 
     refused: deque[bool] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
-    sizes: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    sizes: deque[float] = field(default_factory=lambda: deque(maxlen=SIZES))
     resources: dict[str, None] = field(default_factory=dict)
     actions: deque[str] = field(default_factory=lambda: deque(maxlen=PRECEDING))
     seen: int = 0
@@ -102,7 +102,7 @@ def _volume_spike(event: Event, state: AgentState, _: ZoneInfo | None) -> str | 
     size = _batch_size(event)
     if size is None or len(state.sizes) < WARM_UP:
         return None
-    usual = max(median(state.sizes), 1)
+    usual = max(sorted(state.sizes)[len(state.sizes) // 2], 1)
     return f"batch_size {size:g} is over {SPIKE} times the median {usual:g}" if size > SPIKE * usual else None
 
 
