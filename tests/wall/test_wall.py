@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -312,6 +311,3 @@ def wall_in_check(ground: Ground) -> Any:
         with redirect_stdout(out):
             main(["check", str(path), "--dsn", ground.owner, "--json"])
     return json.loads(out.getvalue())["wall"]
-
-
-Make = Callable[[str], Ground]

@@ -1,0 +1,372 @@
+"""What roles, row security and views alone would not hold, each with the way around it that was there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.wall.ground import Ground
+
+Make = Callable[[str], Ground]
+
+GRANTS = "\nGRANT ALL ON ALL TABLES IN SCHEMA public TO {agent}, {app};"
+
+
+def up(make: Make, schema: str, *options: str, **fields: Any) -> tuple[Ground, dict[str, Any]]:
+    ground = make(schema + GRANTS)
+    ground.policy = {"name": ground.stem, "access_mode": "read_write", **fields}
+    report = ground.up(*options)
+    assert ground.levels() == set()
+    return ground, report
+
+
+# ---------------------------------------------------------------------- what a filter stands on
+
+MEMBERS = """
+CREATE TABLE members (who text, project int);
+CREATE TABLE more_members () INHERITS (members);
+CREATE TABLE items (id int PRIMARY KEY, project int, what text);
+CREATE VIEW current_members AS SELECT who, project FROM members;
+INSERT INTO members VALUES ('me', 1), ('you', 2);
+INSERT INTO items VALUES (1, 1, 'mine'), (2, 2, 'secret');
+CREATE FUNCTION projects() RETURNS SETOF int LANGUAGE sql STABLE AS 'SELECT project FROM members WHERE who = ''me''';
+"""
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "project IN (SELECT m.project FROM members AS m WHERE m.who = 'me')",
+        "project IN (SELECT m.project FROM current_members AS m WHERE m.who = 'me')",
+        "EXISTS (SELECT 1 FROM public.members AS m WHERE m.who = 'me' AND m.project = items.project)",
+    ],
+)
+def test_what_a_filter_reads_is_read_only(empty_ground: Make, predicate: str) -> None:
+    ground, report = up(empty_ground, MEMBERS, row_filters=[{"table": "items", "predicate": predicate}])
+    assert ground.as_agent("SELECT what FROM items") == [("mine",)]
+    for statement in (
+        "UPDATE members SET who = 'me'",
+        "INSERT INTO members VALUES ('me', 2)",
+        "INSERT INTO more_members VALUES ('me', 2)",
+        "DELETE FROM members",
+    ):
+        assert ground.as_agent(statement).startswith("42501")
+    assert any("the row filter on" in note["note"] for note in report["notes"])
+    assert ground.as_agent("UPDATE items SET what = 'x'") == "UPDATE 1"
+
+
+def test_a_filter_that_runs_a_users_code_makes_everything_read_only(empty_ground: Make) -> None:
+    ground, _ = up(
+        empty_ground, MEMBERS, row_filters=[{"table": "items", "predicate": "project IN (SELECT projects())"}]
+    )
+    assert ground.as_agent("UPDATE members SET who = 'me'").startswith("42501")
+    assert ground.as_agent("UPDATE items SET what = 'x'").startswith("42501")
+
+
+def test_a_filter_may_read_its_own_table_and_other_filtered_ones(empty_ground: Make) -> None:
+    """Row security would recurse, and would filter what the sub-select reads once more."""
+    ground, _ = up(
+        empty_ground,
+        MEMBERS,
+        row_filters=[
+            {
+                "table": "members",
+                "predicate": "project IN (SELECT m.project FROM members AS m WHERE m.who = 'me')",
+            },
+            {
+                "table": "items",
+                "predicate": "project IN (SELECT m.project FROM members AS m WHERE m.who = 'you')",
+            },
+        ],
+    )
+    assert ground.as_agent("SELECT who FROM members") == [("me",)]
+    assert ground.as_agent("SELECT what FROM items") == [("secret",)]
+    assert ground.as_agent("UPDATE members SET project = 2").startswith("42501")
+    assert ground.as_agent(f"SELECT * FROM {ground.schema}_private.all_public_members").startswith("42501")
+
+
+# ---------------------------------------------------------------------- settings
+
+
+@pytest.mark.parametrize(
+    "predicate",
+    [
+        "day <= current_date",
+        "at::date <= '2024-01-01'",
+        "at <= '2024-01-01 12:00+00'::text::timestamptz",
+        "day <= at",
+    ],
+)
+def test_no_setting_of_the_session_moves_a_filter(empty_ground: Make, predicate: str) -> None:
+    schema = """
+CREATE TABLE notes (id int PRIMARY KEY, day date, at timestamptz);
+INSERT INTO notes SELECT n, current_date + n, '2024-01-01 12:00+00'::timestamptz + n * interval '9 hours'
+FROM generate_series(-2, 2) AS n;
+"""
+    ground, report = up(empty_ground, schema, row_filters=[{"table": "notes", "predicate": predicate}])
+    question = "SELECT id FROM notes ORDER BY id"
+    plain = ground.as_agent(question)
+    for setting in (
+        "time zone 167",
+        "time zone -167",
+        "datestyle = 'SQL, DMY'",
+        "intervalstyle = sql_standard",
+    ):
+        assert ground.as_agent(f"SET {setting}", question) == plain
+    assert any("in a function" in note["note"] for note in report["notes"])
+
+
+def test_no_setting_of_the_session_moves_a_hash(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE facts (id int PRIMARY KEY, f float8, at timestamptz, i interval, m money, b boolean, n numeric, a float8[]);
+INSERT INTO facts VALUES (1, 0.1 + 0.2, now(), '1 day 2 hours', 3, true, 1.50, ARRAY[0.1]);
+"""
+    columns = ("f", "at", "i", "m", "b", "n", "a")
+    ground, _ = up(
+        empty_ground, schema, masking_rules=[{"table": "facts", "column": c, "kind": "hash"} for c in columns]
+    )
+    question = "SELECT f, at, i, m, b, n, a FROM facts"
+    plain = ground.as_agent(question)
+    assert all(len(value) == 64 for value in plain[0])
+    for setting in (
+        "extra_float_digits = -14",
+        "time zone 167",
+        "datestyle = 'German'",
+        "intervalstyle = iso_8601",
+        "lc_monetary = 'C'",
+    ):
+        assert ground.as_agent(f"SET {setting}", question) == plain
+    # Nobody hashes guesses with these functions.
+    assert ground.as_agent(f'SELECT {ground.schema}_private."hash double precision"(1)').startswith("42501")
+
+
+def test_a_setting_can_be_a_constant_or_belong_to_the_login(empty_ground: Make) -> None:
+    schema = "CREATE TABLE t (id int, tenant int); INSERT INTO t VALUES (1, 1), (2, 2);"
+    filters = [{"table": "t", "predicate": "tenant = current_setting('app.tenant')::int"}]
+    ground, report = up(empty_ground, schema, "--settings", "app.tenant=1", row_filters=filters)
+    tricks = ("SET app.tenant = 2", "SELECT set_config('app.tenant', '2', false)")
+    assert ground.as_agent(*tricks, "SELECT id FROM t") == [(1,)]
+    assert report["settings_of_logins"] == []
+
+    report = ground.up()  # the constant is remembered
+    assert ground.as_agent("SELECT id FROM t") == [(1,)]
+    assert ground.wall("--drop")[0] == 0
+
+    report = ground.up()
+    assert report["settings_of_logins"] == ["app.tenant"]
+    assert ground.as_agent(*tricks, "SELECT id FROM t") == []
+    line = f"INSERT INTO {ground.schema}_private.settings VALUES ('{ground.agent_role}', 'app.tenant', '2')"
+    ground.as_owner(line)
+    assert ground.as_agent("SELECT id FROM t") == [(2,)]
+    assert ground.as_agent("SET app.tenant = 1", "SELECT id FROM t") == [(2,)]
+    assert ground.as_agent(line.replace("'2'", "'1'")).startswith("42501")
+    ground.up()
+    assert ground.as_agent("SELECT id FROM t") == [(2,)]
+    assert ground.levels() == set()
+
+
+def test_a_setting_of_the_role_itself_changes_nothing(empty_ground: Make) -> None:
+    schema = "CREATE TABLE t (id int, at timestamptz); INSERT INTO t VALUES (1, '2024-01-01 23:30+00');"
+    filters = [{"table": "t", "predicate": "at::date = '2024-01-01'"}]
+    ground, _ = up(empty_ground, schema, row_filters=filters)
+    ground.as_agent(f"ALTER ROLE {ground.agent_role} SET timezone TO 'Asia/Tokyo'")
+    assert ground.as_agent("SHOW timezone", "SELECT id FROM t") == [(1,)]
+
+
+# ---------------------------------------------------------------------- foreign keys
+
+
+def test_no_action_of_a_foreign_key_reaches_what_is_hidden(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE tenants (id int PRIMARY KEY, name text);
+CREATE TABLE folders (id int PRIMARY KEY, tenant int REFERENCES tenants ON DELETE CASCADE);
+CREATE TABLE deals (id int PRIMARY KEY, tenant int REFERENCES tenants ON UPDATE CASCADE,
+  folder int REFERENCES folders ON DELETE SET NULL);
+CREATE TABLE free (id int PRIMARY KEY);
+CREATE TABLE free_child (id int PRIMARY KEY, free int REFERENCES free ON DELETE CASCADE ON UPDATE CASCADE);
+INSERT INTO tenants VALUES (1, 'a'), (2, 'b'); INSERT INTO folders VALUES (1, 2); INSERT INTO deals VALUES (1, 1, 1), (2, 2, 1);
+INSERT INTO free VALUES (1); INSERT INTO free_child VALUES (1, 1);
+"""
+    ground, report = up(empty_ground, schema, row_filters=[{"table": "deals", "predicate": "tenant = 1"}])
+    # 1 is not moved out of the way to bring 2 into sight; a deleted folder empties hidden deals; a tenant, its folders.
+    assert ground.as_agent("UPDATE tenants SET id = 99 WHERE id = 1").startswith("42501")
+    assert ground.as_agent("DELETE FROM folders").startswith("42501")
+    assert ground.as_agent("DELETE FROM tenants").startswith("42501")
+    assert ground.as_agent("UPDATE tenants SET name = 'x' WHERE id = 1") == "UPDATE 1"
+    assert ground.as_agent("UPDATE folders SET tenant = 1") == "UPDATE 1"
+    assert ground.as_agent("DELETE FROM free") == "DELETE 1"
+    assert {note["object"] for note in report["notes"]} >= {
+        "public.tenants",
+        "public.tenants.id",
+        "public.folders",
+    }
+
+
+# ---------------------------------------------------------------------- collations
+
+
+def test_conflicting_collations_tell_nothing_of_hidden_texts(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE t (id int PRIMARY KEY, tenant int, kind text, note text, c1 text COLLATE "C");
+INSERT INTO t VALUES (1, 1, 'a', 'seen', 'x'), (2, 2, 'b', 'zecret', 'y');
+CREATE INDEX ON t (note);
+ANALYZE t;
+"""
+    for predicate in ("tenant = 1", "tenant = 1 AND kind = 'a'", "tenant < 2 AND length(kind) = 1"):
+        ground, _ = up(empty_ground, schema, row_filters=[{"table": "t", "predicate": predicate}])
+        for column in ("note", "id", "kind"):
+            guess = "'t'" if column != "id" else "2"
+            for plan in ("enable_seqscan = off", "enable_indexscan = off"):
+                got = ground.as_agent(
+                    f"SET {plan}",
+                    f"SELECT id FROM t WHERE {column} >= {guess} AND c1 < (SELECT 'q' COLLATE \"POSIX\")",
+                )
+                assert got == [] or got.startswith("42P22"), (predicate, got)
+                missing = ground.as_agent(
+                    f"SET {plan}",
+                    f"SELECT id FROM t WHERE {column} >= {guess.replace('t', 'zz').replace('2', '3')}"
+                    " AND c1 < (SELECT 'q' COLLATE \"POSIX\")",
+                )
+                assert missing == got, (predicate, column, plan)
+
+
+# ---------------------------------------------------------------------- the rest
+
+
+def test_an_old_default_of_a_masked_column_is_rewritten_when_asked_for(empty_ground: Make) -> None:
+    schema = "CREATE TABLE t (id int); INSERT INTO t VALUES (1); ALTER TABLE t ADD COLUMN pin text DEFAULT 'raw-0000';"
+    ground, report = up(
+        empty_ground, schema, masking_rules=[{"table": "t", "column": "pin", "kind": "redact"}]
+    )
+    question = "SELECT attmissingval::text FROM pg_attribute WHERE attname = 'pin' AND attrelid = 'public.t'::regclass"
+    assert report["to_rewrite"] == ["public.t"]
+    assert ground.as_agent(question) == [("{raw-0000}",)]
+    report = ground.up("--rewrite")
+    assert report["rewritten"] == ['VACUUM (FULL) "public"."t";']
+    assert ground.as_agent(question) == [(None,)]
+    assert ground.up()["to_rewrite"] == []
+    assert ground.as_agent("SELECT pin FROM t") == [("[redacted]",)]
+
+
+def test_a_keyed_hash_is_null(empty_ground: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALL_TEST_KEY", "the key")
+    ground, report = up(
+        empty_ground,
+        "CREATE TABLE t (id int, mail text); INSERT INTO t VALUES (1, 'raw');",
+        masking_rules=[{"table": "t", "column": "mail", "kind": "hash"}],
+        guarddb={"hash_key_env": "WALL_TEST_KEY"},
+    )
+    assert ground.as_agent("SELECT mail FROM t") == [(None,)]
+    assert any("keyed hash" in note["note"] for note in report["notes"])
+
+
+def test_a_masked_table_with_triggers_or_rules_is_read_only(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE log (line text);
+CREATE TABLE t (id int, pin text); INSERT INTO t VALUES (1, 'raw-1');
+CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', OLD.pin; RETURN NEW; END $$;
+CREATE TRIGGER tell BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION tell();
+CREATE TABLE r (id int, pin text); INSERT INTO r VALUES (1, 'raw-1');
+CREATE RULE r AS ON UPDATE TO r DO ALSO INSERT INTO log VALUES (OLD.pin);
+CREATE TABLE u (id int); INSERT INTO u VALUES (1);
+CREATE TRIGGER u BEFORE DELETE ON u FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
+"""
+    rules = [{"table": each, "column": "pin", "kind": "redact"} for each in ("t", "r")]
+    ground, report = up(empty_ground, schema, masking_rules=rules)
+    assert ground.as_agent("UPDATE t SET id = 2").startswith("42501")
+    assert ground.as_agent("UPDATE r SET id = 2").startswith("42501")
+    assert ground.as_agent("SELECT pin FROM t") == [("[redacted]",)]
+    assert any("runs as the agent" in note["note"] for note in report["notes"])
+
+
+def test_partitions_children_and_identity(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE evt (id int, kind text, n int) PARTITION BY LIST (kind);
+CREATE TABLE evt_a PARTITION OF evt FOR VALUES IN ('a');
+CREATE TABLE evt_b PARTITION OF evt DEFAULT;
+CREATE TABLE m (id int GENERATED ALWAYS AS IDENTITY, at date) PARTITION BY RANGE (at);
+CREATE TABLE m1 PARTITION OF m FOR VALUES FROM ('2024-01-01') TO ('2025-01-01');
+CREATE TABLE base (id int, who text);
+CREATE TABLE kid (pin text) INHERITS (base);
+CREATE TABLE odd (id int); CREATE TABLE odd_kid () INHERITS (odd);
+INSERT INTO evt VALUES (1, 'a', 1), (2, 'b', 0); INSERT INTO m (at) VALUES ('2024-02-02');
+INSERT INTO base VALUES (1, 'x'); INSERT INTO kid VALUES (2, 'raw-who', 'raw-pin');
+"""
+    ground, report = up(
+        empty_ground,
+        schema,
+        masking_rules=[
+            {"table": "m", "column": "at", "kind": "null"},
+            {"table": "base", "column": "who", "kind": "redact"},
+        ],
+        row_filters=[{"table": "evt", "predicate": "evt.n = 1"}, {"table": "odd_kid", "predicate": "id = 1"}],
+    )
+    assert ground.as_agent("SELECT id FROM evt") == [(1,)]
+    assert ground.as_agent("SELECT id FROM evt_b") == []
+    assert ground.as_agent("INSERT INTO evt_b VALUES (3, 'c', 0)").startswith("42501")
+    assert ground.as_agent("INSERT INTO evt VALUES (3, 'a', 1)") == "INSERT 0 1"
+    assert ground.as_agent("SELECT who FROM base ORDER BY id") == [("[redacted]",), ("[redacted]",)]
+    assert ground.as_agent("SELECT who FROM kid") == [("[redacted]",)]
+    assert "public.m1" in report["left_out"]
+    assert ground.as_agent("SELECT at FROM m") == [(None,)]
+    assert ground.as_agent("SELECT * FROM m1").startswith("42501")
+    assert "public.odd" in report["left_out"]
+
+
+def test_row_security_of_the_applications_own_stays(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE t (id int, tenant int, region int); INSERT INTO t VALUES (1, 1, 1), (2, 1, 2), (3, 2, 1);
+ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+CREATE POLICY regions ON t USING (region = 1);
+"""
+    ground, _ = up(empty_ground, schema, row_filters=[{"table": "t", "predicate": "tenant = 1"}])
+    assert ground.as_agent("SELECT id FROM t ORDER BY id") == [(1,)]
+    assert ground.as_app("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
+    ground.wall("--drop")
+    assert ground.as_app("SELECT id FROM t ORDER BY id") == [(1,), (3,)]
+    assert ground.as_admin("SELECT relrowsecurity FROM pg_class WHERE relname = 't'") == [(True,)]
+
+
+def test_two_walls_over_one_table(empty_ground: Make) -> None:
+    schema = "CREATE TABLE t (id int, tenant int); INSERT INTO t VALUES (1, 1), (2, 2);"
+    ground, _ = up(empty_ground, schema, row_filters=[{"table": "t", "predicate": "tenant = 1"}])
+    first = dict(ground.policy)
+    other = Ground(ground.admin, ground.stem)
+    other.agent_role, other.agent = f"{ground.stem}_app", ground.app
+    other.policy = {
+        "name": f"{ground.stem}_b",
+        "row_filters": [{"table": "t", "predicate": "tenant = 2"}],
+    }
+    other.up()
+    assert other.as_agent(f"SELECT id FROM {ground.stem}_b_wall.t") == [(2,)]
+    assert ground.as_agent("SELECT id FROM t") == [(1,)]
+    assert other.wall("--drop")[0] == 0
+    assert ground.policy == first
+    assert ground.levels() == set()
+    assert ground.as_agent("SELECT id FROM t") == [(1,)]
+
+
+def test_names_from_other_schemas_and_in_quotes(empty_ground: Make) -> None:
+    schema = """
+CREATE SCHEMA hr; CREATE SCHEMA "Odd Schema";
+CREATE TABLE orders (id int); CREATE TABLE hr.orders (id int, item text); CREATE TABLE hr.people (id int, "Größe" text);
+CREATE TABLE "Odd Schema"."select" (id int, "a""b" text);
+INSERT INTO orders VALUES (1); INSERT INTO hr.orders VALUES (2, 'x'); INSERT INTO hr.people VALUES (3, 'raw');
+INSERT INTO "Odd Schema"."select" VALUES (4, 'raw');
+CREATE VIEW "Odd Schema".v AS SELECT s."a""b", p."Größe" FROM "Odd Schema"."select" AS s, hr.people AS p;
+"""
+    ground, report = up(
+        empty_ground,
+        schema,
+        masking_rules=[
+            {"table": '"Odd Schema"."select"', "column": '"a""b"', "kind": "redact"},
+            {"table": "hr.people", "column": "größe", "kind": "redact"},
+        ],
+    )
+    assert report["views"]["hr.orders"] == "hr_orders"
+    assert ground.as_agent("SELECT id FROM orders") == [(1,)]
+    assert ground.as_agent("SELECT id FROM hr_orders") == [(2,)]
+    assert ground.as_agent('SELECT * FROM people, "select"') == [(3, "[redacted]", 4, "[redacted]")]
+    assert ground.as_agent("SELECT * FROM v") == [("[redacted]", "[redacted]")]
