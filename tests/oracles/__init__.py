@@ -3,6 +3,7 @@
 - `rls`: PostgreSQL's own row security with the same predicate, and a copy without the hidden rows;
 - `masks`: a copy of the database in which the masked columns were overwritten by their masks;
 - `variants`: two databases that differ only in what the agent may not know;
+- `twin`: the policy compiled into PostgreSQL itself (the wall), which answers without any of our reading of SQL;
 - `reparse`: a walker of its own over the text that is sent.
 
 A statement is a list of draws (`draws.py`), so every statement can be made again from its seed, and a failing one is shrunk

@@ -45,6 +45,7 @@ class Report:
     features: Counter[str] = field(default_factory=Counter)
     blocks: Counter[str] = field(default_factory=Counter)
     causes: Counter[str] = field(default_factory=Counter)
+    reviewed: Counter[str] = field(default_factory=Counter)
     findings: list[Finding] = field(default_factory=list)
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -56,6 +57,7 @@ class Report:
             (self.features, other.features),
             (self.blocks, other.blocks),
             (self.causes, other.causes),
+            (self.reviewed, other.reviewed),
         ):
             mine.update(theirs)
         self.findings += other.findings
@@ -72,6 +74,8 @@ class Report:
         ]
         for reason, n in self.blocks.most_common():
             lines += [f"  refused {n}: {reason}", f"      {self.examples.get(reason, '')}"]
+        for cause, n in self.reviewed.most_common():
+            lines += [f"  reviewed {n}: {cause}", f"      {self.examples.get(f'reviewed: {cause}', '')}"]
         for cause, n in self.causes.most_common():
             lines.append(f"  mismatch {n}: {cause}")
         for finding in self.findings:

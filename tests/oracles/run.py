@@ -50,7 +50,9 @@ def run(
         report.verdicts[verdict.kind] += 1
         if verdict.kind != "invalid":
             report.features.update(set(generated.features))
-        if verdict.kind == "invalid" or verdict.kind == "refused":
+        if verdict.kind == "reviewed":
+            report.reviewed[verdict.cause] += 1
+        if verdict.kind in ("invalid", "refused", "reviewed"):
             report.examples.setdefault(f"{verdict.kind}: {verdict.cause}", generated.sql)
         if verdict.kind in ("mismatch", "blocked"):
             (report.causes if verdict.kind == "mismatch" else report.blocks)[verdict.cause] += 1

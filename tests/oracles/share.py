@@ -13,6 +13,7 @@ from tests.oracles.reparse import reparse_oracle
 from tests.oracles.result import Report
 from tests.oracles.rls import rls_oracle
 from tests.oracles.run import Oracle, run
+from tests.oracles.twin import twin_oracle
 from tests.oracles.variants import variants_oracle
 
 ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -20,6 +21,7 @@ ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "masks": mask_oracle,
     "variants": variants_oracle,
     "reparse": reparse_oracle,
+    "twin": twin_oracle,
 }
 
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from guarddb.decision.plan import Plan
-from tests.oracles import masks, reparse, rls, variants
+from tests.oracles import masks, reparse, rls, twin, variants
 from tests.oracles.draws import Draws, Span, shrink
 from tests.oracles.generator import generate
 from tests.oracles.grammar import Grammar
@@ -72,6 +72,12 @@ def two_variants(server_dsn: str) -> Iterator[variants.VariantsOracle]:
         yield oracle
 
 
+@pytest.fixture(scope="module")
+def walls(server_dsn: str) -> Iterator[twin.TwinOracle]:
+    with twin.twin_oracle(server_dsn) as oracle:
+        yield oracle
+
+
 def checked(oracle: Oracle, statements: int, *, seed: int = SEED) -> Report:
     report = run(oracle, seed=seed, statements=statements, shrinks=1, settled=KNOWN_BLOCKS)
     print(report.shown())
@@ -105,7 +111,17 @@ def test_every_governed_mention_in_the_sent_text_has_its_filter(server_dsn: str)
     assert oracle.mentions > 2000
 
 
-@pytest.mark.parametrize("opened", [rls.rls_oracle, masks.mask_oracle, variants.variants_oracle])
+def test_the_wall_answers_as_guarddb_does(walls: twin.TwinOracle) -> None:
+    """Masks, filters and views at once, by PostgreSQL alone; what differs is in a table, each with its reason."""
+    report = checked(walls, 1000)
+    assert_only_known_blocks(report)
+    assert report.verdicts["same"] > 700
+    assert report.verdicts["reviewed"] < 220
+
+
+@pytest.mark.parametrize(
+    "opened", [rls.rls_oracle, masks.mask_oracle, variants.variants_oracle, twin.twin_oracle]
+)
 def test_the_same_holds_through_a_guarded_connection(server_dsn: str, opened: Callable[..., Any]) -> None:
     with opened(server_dsn, live=True) as oracle:
         # Other statements than those above.
@@ -192,6 +208,20 @@ def test_two_variants_notice_a_missing_fence(
 ) -> None:
     sends(monkeypatch, unfenced)
     assert found(two_variants, 800).mismatches > 0
+
+
+def test_the_wall_notices_what_is_not_masked_and_not_filtered(
+    walls: twin.TwinOracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends(monkeypatch, as_given)
+    assert found(walls, 150).mismatches > 30
+
+
+def test_the_wall_notices_rows_that_leave_the_filter(
+    walls: twin.TwinOracle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sends(monkeypatch, unchecked)
+    assert "42501 expected, runs came" in found(walls, 800).causes
 
 
 @pytest.mark.parametrize(
