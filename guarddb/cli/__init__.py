@@ -17,6 +17,7 @@ from guarddb.cli.check import check
 from guarddb.cli.demo import demo
 from guarddb.cli.evaluate import evaluate
 from guarddb.cli.inputs import Problem, sentence
+from guarddb.cli.lint import lint
 from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
 from guarddb.cli.serve import serve
@@ -35,6 +36,7 @@ for name, command in (
     ("demo", demo),
     ("eval", evaluate),
     ("check", check),
+    ("lint", lint),
     ("shell", shell),
     ("schema", schema),
     ("snapshot", snapshot),

@@ -75,7 +75,9 @@ def _made(target: Target, fields: Node, script: Script) -> None:
         if "ColumnDef" in element:
             _column(table, target, element["ColumnDef"], script)
         elif "Constraint" in element:
-            _constraint(table, target, element["Constraint"], script)
+            constraint = dict(element["Constraint"])
+            constraint.pop("skip_validation", None)  # there is nothing to validate in a new table
+            _constraint(table, target, constraint, script)
 
 
 def _column(table: Table, target: Target, definition: Node, script: Script) -> None:

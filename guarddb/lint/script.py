@@ -149,6 +149,8 @@ class Script:
         return self.named(range_var.get("schemaname"), range_var["relname"])
 
     def named(self, schema: str | None, name: str) -> Target:
+        if schema is None and ("pg_temp", name) in self.now.made:
+            return Target("pg_temp", name)
         for each in (schema,) if schema is not None else self.search_path:
             key = (each or "public", name)
             if key in self.now.made:

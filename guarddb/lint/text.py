@@ -48,6 +48,8 @@ class StatementText:
         first = next((t.start for t in parser.scan(part) if not _is_comment(t)), 0)
         self.text = part[first:].rstrip().rstrip(";").rstrip()
         self._begin = begin + len(part[:first].encode())
+        #: number of its first line in the script, from 1
+        self.line = script.count(b"\n", 0, self._begin) + 1
         self._bytes = self.text.encode()
 
     def index(self, location: int) -> int:
