@@ -176,8 +176,10 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
     return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
 
 
-async def _api_error(_: Request, ex: Exception) -> Response:
+async def _api_error(request: Request, ex: Exception) -> Response:
     assert isinstance(ex, ApiError)
+    if request.url.path.startswith("/ui/"):
+        return await pages.problem_page(request, ex)
     return _error(ex.status, ex.code, ex.message, ex.headers)
 
 

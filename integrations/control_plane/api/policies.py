@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 
 from guarddb import PolicyError, PolicyProfile
 
+from ..changes import changes
 from ..errors import Forbidden, InvalidRequest
 from ..signing import HEADER
 from ..state import Server
@@ -221,10 +222,16 @@ def versions(project_id: str, policy_id: str, _: Reader, server: ServerDep) -> J
     responses=failures(400, 404),
 )
 def version(project_id: str, policy_id: str, number: int, _: Reader, server: ServerDep) -> JSONResponse:
-    """One version with its body, as PUT takes it: sending that restores it."""
+    """One version with its body, as PUT takes it (sending that restores it), and what it opened and closed."""
     with server.database.read() as session:
         policy = policies.find(session, project_id, policy_id)
         found = policies.version(session, policy, number)
+        before = policies.version(session, policy, number - 1).document if number > 1 else None
+    told = [change._asdict() for change in changes(before, found.document)] if before is not None else []
     return JSONResponse(
-        {**_version(found.version, found.changed_at, found.changed_by), "policy": found.document}
+        {
+            **_version(found.version, found.changed_at, found.changed_by),
+            "policy": found.document,
+            "changes": told,
+        }
     )

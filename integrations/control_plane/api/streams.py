@@ -59,9 +59,10 @@ async def _events(
         broker.unsubscribe(subscription)
 
 
-def _stream(
+def stream_of(
     broker: Broker, caller: Principal, wants: Callable[[Told], bool], last: str | None
 ) -> StreamingResponse:
+    """An event stream with what `wants` picks, from after the event `last` on."""
     if caller.agent_id is not None:
         wants.agent_id = caller.agent_id  # type: ignore[attr-defined]
     return StreamingResponse(
@@ -94,7 +95,7 @@ def policy_events(
     def wants(event: Told) -> bool:
         return event.topic in topics
 
-    return _stream(server.broker, caller, wants, last_event_id)
+    return stream_of(server.broker, caller, wants, last_event_id)
 
 
 @router.get(
@@ -119,7 +120,7 @@ def project_events(
             return True
         return event.topic == bound or event.data.get("agent_id") == agent_id
 
-    return _stream(server.broker, caller, wants, last_event_id)
+    return stream_of(server.broker, caller, wants, last_event_id)
 
 
 @router.get(
@@ -143,4 +144,4 @@ def approval_events(
     def wants(event: Told) -> bool:
         return event.topic == approval_id
 
-    return _stream(server.broker, caller, wants, last_event_id)
+    return stream_of(server.broker, caller, wants, last_event_id)

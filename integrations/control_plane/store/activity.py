@@ -66,7 +66,7 @@ def summary(session: Session, agent: Agent) -> dict[str, Any]:
     return {
         "statements_last_hour": hour,
         "statements_today": day,
-        "refusals_today": dict(session.execute(refused).tuples().all()),
+        "refusals_today": dict(session.execute(refused).all()),
         "budget_left": {
             "queries_per_hour": _left(policy.document.get("budget_queries_per_hour", 0), hour),
             "queries_per_day": _left(policy.document.get("budget_queries_per_day", 0), day),
@@ -97,7 +97,7 @@ def verdicts_by_hour(session: Session, agent: Agent, hours: int = 24) -> list[di
     query = select(LoggedDecision.at, LoggedDecision.verdict).where(
         LoggedDecision.agent_id == agent.id, LoggedDecision.at >= begin, LoggedDecision.at < end
     )
-    for at, verdict in session.execute(query.limit(200_000)).tuples():
+    for at, verdict in session.execute(query.limit(200_000)):
         slot: dict[str, Any] = counts[int((at - begin) // timedelta(hours=1))]
         slot["refused" if verdict == "block" else "passed"] += 1
     return counts
