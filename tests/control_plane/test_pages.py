@@ -110,6 +110,10 @@ def test_a_form_without_its_token_or_from_another_site_is_refused(browser: Brows
         headers={"Origin": "https://example.com"},
     )
     assert answer.status_code == 403
+    answer = browser.post(
+        "/ui/policies", data={"csrf": token[1], "name": "forged"}, headers={"Sec-Fetch-Site": "cross-site"}
+    )
+    assert answer.status_code == 403
     assert "forged" not in plane.request("GET", "/policies").text
     with Browser(base_url=plane.url, trust_env=False) as other:
         other.sign_in(plane.key)

@@ -116,7 +116,7 @@ class AccessLog:
 
     def __init__(self, app: ASGIApp, secure: bool) -> None:
         self.app = app
-        self.headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+        self.headers = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
         if secure:
             self.headers.append((b"strict-transport-security", b"max-age=31536000"))
 
