@@ -7,6 +7,7 @@ stderr.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What an agent wrote may hold characters that the terminal's encoding has not.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
+    # The commands show refusals themselves, where they belong.
+    logging.getLogger("guarddb.decision").addHandler(logging.NullHandler())
+    logging.getLogger("guarddb.decision").propagate = False
     code = _run(arguments)
     try:
         sys.stdout.flush()

@@ -23,6 +23,7 @@ from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor, late_floor
 from guarddb.decision.foundation import stands_on
 from guarddb.decision.functions import functions
+from guarddb.decision.in_place import in_place
 from guarddb.decision.masks.conflicts import conflicts
 from guarddb.decision.masks.rule import masking
 from guarddb.decision.migrations import migration_safety
@@ -49,6 +50,7 @@ RULES: tuple[StatementRule, ...] = (
     access,
     functions,
     relations,
+    in_place,
     masking,
     conflicts,
     row_filters,

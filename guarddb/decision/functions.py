@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cache
 
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
@@ -97,8 +98,20 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
             f'function "{call.shown}" is not a built-in one, and without a catalog nobody can say what it does',
             "Use a built-in function, or evaluate with the database's catalog.",
         )
-    else:
+    elif catalog is not None and (
+        catalog.type_named(schema, name) is not None or catalog.resolve(schema, name) is not None
+    ):
+        # `type(x)` is a cast in the clothes of a call, and every relation is a type.
+        yield _not_allowed(call, call.shown, policy)
+    elif catalog is None or catalog.server_version >= _facts_end():
         yield _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
+    # Else there is no such function, and PostgreSQL says so itself (42883).
+
+
+@cache
+def _facts_end() -> int:
+    """From this version on a server may have built-in functions that the facts do not know."""
+    return (max(facts.facts().majors) + 1) * 10_000
 
 
 def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

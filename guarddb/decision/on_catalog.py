@@ -14,6 +14,7 @@ from guarddb.decision.foundation import Foundation, foundation
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
 from guarddb.facts.groups import Hidden
+from guarddb.lint.unknown import UnknownRule, unknown_rules
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
@@ -159,6 +160,11 @@ class Governance:
         #: views whose definitions are being read, to notice one that refers to itself
         self._open: list[tuple[str, str]] = []
         self._lock = RLock()
+
+    @cached_property
+    def unknown(self) -> tuple[UnknownRule, ...]:
+        """Entries of the profile that match nothing of this catalog."""
+        return () if self.catalog is None else tuple(unknown_rules(self.policy.profile, self.catalog))
 
     # ------------------------------------------------------------------ relations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guarddb.decision.case import Case
 from guarddb.decision.refusal import Refusal
+from guarddb.facts.functions import builtin
 
 
 def transaction_control(cases: tuple[Case, ...]) -> Refusal | None:
@@ -19,15 +20,26 @@ def transaction_control(cases: tuple[Case, ...]) -> Refusal | None:
 
 def reads_what_it_changed(cases: tuple[Case, ...]) -> Refusal | None:
     """A definition followed by a statement that may read what it made: that one would be judged by a catalog of before."""
-    if not cases[0].policy.restricts_data:
-        return None
+    restricts = cases[0].policy.restricts_data
     changed = False
     for case in cases:
-        if changed and any(r.mode != "ddl" for r in case.statement.references):
+        statement = case.statement
+        reads = restricts and any(r.mode != "ddl" for r in statement.references)
+        if changed and (reads or _calls_something_new(case)):
             return Refusal(
                 "statement_not_allowed",
                 "a text that changes the catalog and then reads is refused: the second part cannot be judged yet",
                 "Send the statements one by one.",
             )
-        changed = changed or not case.statement.kinds.isdisjoint(("ddl", "other"))
+        changed = changed or not statement.kinds.isdisjoint(("ddl", "other"))
     return None
+
+
+def _calls_something_new(case: Case) -> bool:
+    """A function that neither PostgreSQL nor the catalog has: the text may have just made it."""
+    if case.catalog is None or "function_not_allowed" in case.policy.floor_exceptions:
+        return False
+    return any(
+        call.how == "call" and not builtin(call.name) and not case.catalog.functions_named(call.name)
+        for call in case.statement.calls
+    )

@@ -7,17 +7,21 @@ constraints stay; the values go.
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
 from psycopg import errors as e
 from psycopg.pq import DiagnosticField as Field
 
+from guarddb.decision.advice.errors import did_you_mean
 from guarddb.decision.plan import Decision
 from guarddb.errors import PolicyViolation, refusal_message
 
 if TYPE_CHECKING:
     from guarddb.driver.session import Session
+
+logger = logging.getLogger("guarddb")
 
 #: Raised on purpose by the check that the engine adds to RETURNING; the table's name follows.
 _ROW_FILTER_MARKER = re.compile(r"guarddb:row_filter_violation(?::([^\"\s]+(?: [^\"\s]+)*))?")
@@ -114,9 +118,32 @@ def translated(session: Session, error: e.Error) -> e.Error:
         error._info = fields
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
+    _advised(session, error)
     severity = (error._info.get(Field.SEVERITY) if isinstance(error._info, dict) else None) or b"ERROR"
     session.last_message = f"{severity.decode(error._encoding, 'replace')}:  {error}\n"
     return error
+
+
+def _advised(session: Session, error: e.Error) -> None:
+    """Add what may have been meant to an error about a name that is not there."""
+    policy, catalog = session.in_force, session.catalog
+    if policy is None or catalog is None or policy.profile.forbids_nothing:
+        return
+    last = session.last
+    relations = tuple(r for s in last.plan.statements for r in s.facts.relations) if last is not None else ()
+    primary = error.diag.message_primary or ""
+    try:
+        hint = did_you_mean(error.diag.sqlstate, primary, policy.compiled.policy, catalog, relations)
+    except Exception:
+        logger.exception("no hint could be made for an error of the server")
+        return
+    if hint is None:
+        return
+    fields = error._info if isinstance(error._info, dict) else fields_of(error.diag)
+    before = fields.get(Field.MESSAGE_HINT)
+    fields[Field.MESSAGE_HINT] = (before + b" " if before else b"") + hint.encode(error._encoding, "replace")
+    error._info = fields
+    error.args = (f"{error}\nHINT:  {hint}",)
 
 
 def message_of_the_connection(session: Session, message: str) -> str:
@@ -134,6 +161,9 @@ def _row_filter_violation(session: Session, table: str | None) -> PolicyViolatio
     where = f' of table "{table}"' if table else ""
     reason = f"a row that the statement writes would be outside the row filter{where}; nothing of it was kept"
     hint = "write only rows that the filter lets you see"
+    last = session.last
+    if last is not None and (predicate := last.plan.decision.row_filter_predicate):
+        hint = f"write only rows for which this is true: {predicate}"
     decision = Decision("block", "row_filter_violation", reason, hint)
     name = session.profile.name if session.profile is not None else None
     return PolicyViolation(refusal_message(name, reason), decision)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from guarddb.decision.plan import Decision, Plan
-from guarddb.driver import plans
+from guarddb.driver import operator_log, plans
 from guarddb.driver.plans import SHARED, JudgedText
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def report(session: Session, judged: JudgedText) -> None:
     if judged.blocked:
         if session.scoring is not None:
             session.scoring.refused_by_profile(session, judged)
+        agent = session.attachment.agent if session.attachment is not None else None
+        operator_log.refused(decision, session.policy_name, agent, operator_log.operation_of(judged.plan))
         error = session.violation(decision)
         session.begin_span(judged).end(error=error)
         raise error

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from guarddb import telemetry
 from guarddb.decision.plan import Decision
-from guarddb.driver import plans
+from guarddb.driver import operator_log, plans
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
 from guarddb.driver.scoring import Scoring
@@ -181,6 +181,7 @@ class Session:
         try:
             self.origins = {} if policy.observe else plans.masked_origins(policy.compiled.policy, catalog)
             self.masked_tables = frozenset(table for table, _ in self.origins)
+            operator_log.unknown_rules(policy.compiled.policy, catalog)
         except Exception:
             logger.exception("the masked columns could not be listed; statements are refused")
             return

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal, TypeAlias
 
-from guarddb.policy.patterns import NamePart, RelationPattern
+from guarddb.lint.unknown import named, unknown_rules
+from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
@@ -91,15 +92,17 @@ def relation_lists(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[
     allowed = profile.allow_patterns
     for index, entry in enumerate(allowed):
         path = f"table_allowlist[{index}]"
-        if catalog is not None and not _named(entry, catalog, "public", strict=True):
-            yield _warning(path, f"{entry} names no relation of this database")
         if _denied(entry, profile):
             yield _warning(path, f"{entry} is denied as well, and deny wins: this entry never fires")
     if allowed and all(_denied(entry, profile) for entry in allowed):
         yield _error("table_allowlist", "the denylist covers every allowed table: no table is left")
-    for index, entry in enumerate(profile.deny_patterns):
-        if catalog is not None and not _named(entry, catalog, "any", strict=False):
-            yield _error(f"table_denylist[{index}]", f"{entry} names no relation of this database")
+
+
+def unknown(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Entries that match nothing of the database. Only an allowlist may name what is yet to come."""
+    for each in unknown_rules(profile, catalog) if catalog is not None else ():
+        level = _warning if each.path.startswith("table_allowlist") else _error
+        yield level(each.path, each.message + (": it protects nothing" if each.protects else ""))
 
 
 def masks(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
@@ -108,7 +111,7 @@ def masks(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
     seen: dict[tuple[str, str], int] = {}
     for index, rule in enumerate(profile.masking_rules):
         path = f"masking_rules[{index}]"
-        yield from _target(rule.pattern, rule.column_name, path, profile, catalog)
+        yield from _target(rule.pattern, path, profile, catalog)
         key = (str(rule.pattern).lower(), str(rule.column_name).lower())
         if key in seen:
             yield _warning(path, f"masking_rules[{seen[key]}] has the same column; the stricter kind applies")
@@ -137,13 +140,13 @@ def row_filters(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Fin
     seen: dict[tuple[str, str], int] = {}
     for index, rule in enumerate(profile.row_filters):
         path = f"row_filters[{index}]"
-        yield from _target(rule.pattern, None, path, profile, catalog)
+        yield from _target(rule.pattern, path, profile, catalog)
         key = (str(rule.pattern).lower(), " ".join(rule.predicate.split()))
         if key in seen:
             yield _warning(path, f"row_filters[{seen[key]}] says the same")
         seen.setdefault(key, index)
         predicate = rule.parsed
-        relations = _named(rule.pattern, catalog, "public", strict=False) if catalog is not None else []
+        relations = named(rule.pattern, catalog, "public", strict=False) if catalog is not None else []
         for relation in relations:
             known = {attribute.name for attribute in relation.attributes} | SYSTEM_COLUMNS
             for column in sorted(_predicate_columns(predicate.tree) - known):
@@ -197,6 +200,7 @@ def gaps(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
 #: In the order in which the profile's fields are described.
 CHECKS: tuple[Callable[[PolicyProfile, Catalog | None], Iterable[Finding]], ...] = (
     statement_kinds,
+    unknown,
     relation_lists,
     masks,
     row_filters,
@@ -216,25 +220,12 @@ def _repeated(path: str, entries: Iterable[str]) -> Iterator[Finding]:
 
 def _target(
     pattern: RelationPattern,
-    column: NamePart | None,
     path: str,
     profile: PolicyProfile,
     catalog: Catalog | None,
 ) -> Iterator[Finding]:
-    """Whether a rule's table, and its column, exist and can be reached by the agent."""
-    found = _named(pattern, catalog, "public", strict=False) if catalog is not None else []
-    if catalog is not None and not found:
-        yield _error(f"{path}.table", f"{pattern} names no relation of this database: it protects nothing")
-    if column is not None and found:
-        having = [r for r in found if any(column.matches(a.name, strict=False) for a in r.attributes)]
-        if not having:
-            where = (
-                f'"{found[0].schema}.{found[0].name}" has'
-                if len(found) == 1
-                else f"no table of {pattern} has"
-            )
-            no = "no" if len(found) == 1 else "a"
-            yield _error(f"{path}.column", f'{where} {no} column "{column}": it protects nothing')
+    """Whether a rule's table can be reached by the agent."""
+    found = named(pattern, catalog, "public", strict=False) if catalog is not None else []
     if _denied(pattern, profile):
         yield _warning(path, f"{pattern} is denied: this rule never fires")
     elif profile.table_allowlist and not _reachable(pattern, found, profile, catalog):
@@ -256,14 +247,6 @@ def _covers(wide: RelationPattern, narrow: RelationPattern, bare: Bare, *, stric
 
 def _denied(pattern: RelationPattern, profile: PolicyProfile) -> bool:
     return any(_covers(entry, pattern, "any", strict=False) for entry in profile.deny_patterns)
-
-
-def _named(pattern: RelationPattern, catalog: Catalog, bare: Bare, *, strict: bool) -> list[Relation]:
-    return [
-        relation
-        for relation in catalog.relations.values()
-        if relation.kind != "c" and pattern.matches(relation.schema, relation.name, bare=bare, strict=strict)
-    ]
 
 
 def _reachable(

@@ -324,6 +324,10 @@ class GuarddbExtension(_Model):
         (),
         description="Tables that row filters read and that the agent may write all the same: name (in public), schema.name.",
     )
+    on_unknown: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="What a mask or filter does that matches nothing in the live database: refuse statements on tables, or warn.",
+    )
     hash_key_env: Text | None = Field(
         None,
         description="Environment variable with the HMAC-SHA-256 key of hash masks. Unset: plain SHA-256.",

@@ -404,7 +404,6 @@ STOPPED: dict[str, Cases] = {
         "SELECT dblink_exec('dbname=shop', 'SELECT 1')",
         "SELECT * FROM crosstab('SELECT 1') AS t (a int)",
         "SELECT set_config('search' || '_path', 'hr', false)",
-        "SELECT no_such_function(1)",
         "SELECT pg_catalog.no_such_function(1)",
     )
     + _of(

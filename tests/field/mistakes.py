@@ -171,7 +171,7 @@ MISTAKES: tuple[Mistake, ...] = (
     _m("SQL: SELECT count(*) FROM app.film", "how many films", "SELECT count(*) FROM app.film"),
     _m("SELECT TOP 5 title FROM app.film ORDER BY title", "five titles",
        "SELECT title FROM app.film ORDER BY title LIMIT 5"),
-    _m("SELECT TOP (3) id, title FROM app.film", "three films", "SELECT id, title FROM app.film LIMIT 3"),
+    _m("SELECT TOP 3 * FROM app.film", "three films", "SELECT * FROM app.film LIMIT 3"),
     _m("SELECT title FROM app.film ORDER BY id LIMIT 2, 3", "the second page",
        "SELECT title FROM app.film ORDER BY id LIMIT 3 OFFSET 2"),
     _m("SELECT `title` FROM `app`.`film`", "titles", "SELECT title FROM app.film"),

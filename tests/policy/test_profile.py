@@ -84,6 +84,7 @@ def test_only_the_name_is_required_and_the_rest_has_its_documented_default() -> 
             "floor_exceptions": (),
             "function_groups": (),
             "may_change": (),
+            "on_unknown": "refuse",
             "mask_uses": (),
             "hash_key_env": None,
             "settings": {},

@@ -4,30 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from difflib import SequenceMatcher
 
 from pglast.keywords import RESERVED_KEYWORDS
 
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.relations import user_relation
+from guarddb.lint.unknown import ALIKE, likeness
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Reference
 
 MOST = 20
-#: Below this two names have nothing to do with each other.
-_ALIKE = 0.6
-
-
-def likeness(one: str, other: str) -> float:
-    """How alike two names are, 0 to 1; a plural or a prefix counts more than shared letters."""
-    one, other = one.lower(), other.lower()
-    if one == other:
-        return 1.0
-    ratio = SequenceMatcher(None, one, other).ratio()
-    if one.startswith(other) or other.startswith(one) or one.rstrip("s") == other.rstrip("s"):
-        ratio = max(ratio, 0.85)
-    return ratio
 
 
 def open_relations(policy: CompiledPolicy, catalog: Catalog) -> list[Relation]:
@@ -59,7 +46,7 @@ def alike_relations(
 ) -> list[Relation]:
     """Those of them that somebody who wrote the name may have meant."""
     near = nearest_relations(schema, name, policy, catalog)
-    return [relation for relation in near if likeness(relation.name, name) >= _ALIKE]
+    return [relation for relation in near if likeness(relation.name, name) >= ALIKE]
 
 
 def alike(name: str, names: Iterable[str], most: int = 3) -> list[str]:
@@ -67,7 +54,7 @@ def alike(name: str, names: Iterable[str], most: int = 3) -> list[str]:
     scored = sorted(
         ((likeness(each, name), each) for each in set(names)), key=lambda pair: (-pair[0], pair[1])
     )
-    return [each for score, each in scored if score >= _ALIKE][:most]
+    return [each for score, each in scored if score >= ALIKE][:most]
 
 
 _SIMPLE = re.compile(r"[a-z_][a-z0-9_]*")

@@ -1,0 +1,64 @@
+"""What whoever keeps the policy should hear of, as log lines. No literals and no values are in them.
+
+`guarddb.decision`: a WARNING for every refusal. `guarddb.policy`: a WARNING for every rule that matches nothing in the
+database, once for each version of the policy and of the catalog.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
+
+from guarddb.runtime.visible import visible
+
+if TYPE_CHECKING:
+    from guarddb.decision.on_catalog import CompiledPolicy
+    from guarddb.decision.plan import Decision, Plan
+    from guarddb.sql.catalog import Catalog
+
+decisions = logging.getLogger("guarddb.decision")
+policies = logging.getLogger("guarddb.policy")
+
+_told: LRUCache[object, bool] = LRUCache(1024)
+_lock = threading.Lock()
+
+
+def refused(decision: Decision, policy: str | None, agent: str | None, operation: str = "") -> None:
+    """A statement was refused: by which rule and which entry of which policy. The reason may quote the text, so it stays out."""
+    decisions.warning(
+        "refused: rule=%s deciding=%s policy=%s agent=%s%s",
+        decision.rule,
+        decision.deciding or "-",
+        visible(policy or "-", lines=False),
+        visible(agent or "-", lines=False),
+        f" operation={operation}" if operation else "",
+    )
+
+
+def operation_of(plan: Plan) -> str:
+    """The commands of a text, as telemetry names them."""
+    return ", ".join(dict.fromkeys(s.facts.operation for s in plan.statements if s.facts.operation))
+
+
+def unknown_rules(policy: CompiledPolicy, catalog: Catalog) -> None:
+    """Say which entries of a policy match nothing of a catalog."""
+    key = (policy.profile.name, policy.version, catalog.version)
+    with _lock:
+        if key in _told:
+            return
+        _told[key] = True
+    refuses = policy.profile.guarddb.on_unknown == "refuse"
+    for unknown in policy.governance(catalog).unknown:
+        what = ""
+        if unknown.protects:
+            what = ": it protects nothing" + (", so statements on tables are refused" if refuses else "")
+        policies.warning(
+            "policy %s: %s: %s%s",
+            visible(policy.profile.name, lines=False),
+            unknown.path,
+            visible(unknown.message, lines=False),
+            what,
+        )
