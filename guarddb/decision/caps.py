@@ -9,7 +9,7 @@ from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions
 from guarddb.sql.names import calls_in, string_list
-from guarddb.sql.statement import Statement
+from guarddb.sql.statement import Query, Statement
 from guarddb.tree import Node
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def wants_limit(statement: Statement, policy: CompiledPolicy) -> bool:
         return False
     if statement.top.kind not in ("select", "setop", "values"):
         return False
-    return is_exact(statement) or not (_computes_one_row(statement) or _finds_one_row(statement))
+    return is_exact(statement) or not (_computes_one_row(statement) or _selects_one_row(statement))
 
 
 def _computes_one_row(statement: Statement) -> bool:
@@ -65,28 +65,30 @@ def _is_aggregate(target: Node) -> bool:
     return False
 
 
-def _finds_one_row(statement: Statement) -> bool:
+def _selects_one_row(statement: Statement) -> bool:
     """Whether it is a look-up by primary key: columns of one table, each column of the key equal to a constant.
 
     Such a text is sent without a LIMIT, which it does not need. (A key that is deferred may be there twice for a moment; the
     driver counts rows all the same.)
     """
     top = statement.top
-    if top is None or top.kind != "select" or len(statement.queries) > 1 or len(statement.references) != 1:
+    if top is None or top.kind != "select":
         return False
-    relation = statement.references[0].relation
     tables = top.fields.get("fromClause", ())
-    if (
-        relation is None
-        or relation.kind != "r"
-        or relation.descendants
-        or not relation.primary_key
-        or len(tables) != 1
-        or "RangeVar" not in tables[0]
-    ):
+    if len(tables) != 1 or "RangeVar" not in tables[0]:
         return False
     if any("ColumnRef" not in target["ResTarget"]["val"] for target in top.fields.get("targetList", ())):
         return False  # a function may return more than one row for each
+    return finds_one_row(statement, top)
+
+
+def finds_one_row(statement: Statement, top: Query) -> bool:
+    """Whether the condition of a statement's only query, over one table, names one row at the most by its primary key."""
+    if len(statement.queries) > 1 or len(statement.references) != 1:
+        return False
+    relation = statement.references[0].relation
+    if relation is None or relation.kind != "r" or relation.descendants or not relation.primary_key:
+        return False
     given: set[str] = set()
     conditions = [top.fields.get("whereClause", {})]
     while conditions:

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from guarddb.decision import deciding, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
+from guarddb.decision.affected import affected_rows
 from guarddb.decision.caps import row_cap
 from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
 from guarddb.decision.definitions import definitions
@@ -58,6 +59,7 @@ RULES: tuple[StatementRule, ...] = (
     referential_actions,
     late_floor,
     definitions,
+    affected_rows,
 )
 #: The rules about how the statements of one text go together.
 SCRIPT_RULES: tuple[ScriptRule, ...] = (
@@ -87,6 +89,7 @@ _UNREAD = StatementPlan(
         session_verb=None,
         session_name=None,
         holds=False,
+        chains=False,
     ),
     Handling(
         row_cap=None,
@@ -95,6 +98,10 @@ _UNREAD = StatementPlan(
         output_kinds=MappingProxyType({}),
         sensitive=False,
         changes_catalog=True,
+        checks_rows=False,
+        affected_cap=None,
+        waits=False,
+        countable=False,
         masked=(),
         predicates=(),
     ),

@@ -17,6 +17,8 @@ _FIELDS: dict[Rule, str] = {
     "read_only": "access_mode",
     "locking_select": "access_mode",
     "table_not_allowed": "table_allowlist",
+    "max_affected_rows": "max_affected_rows",
+    "max_affected_rows_writable_cte": "max_affected_rows",
     **dict.fromkeys(FLOOR_RULES, "floor"),
 }
 

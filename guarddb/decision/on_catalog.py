@@ -88,6 +88,15 @@ class CompiledPolicy:
             notes.append("the result counts against the egress budget of the session")
         if profile.max_rows:
             notes.append(f"a result is cut after {profile.max_rows} rows")
+        if profile.max_affected_rows:
+            notes.append(
+                f"a write that touches more than {profile.max_affected_rows} rows is undone and refused"
+            )
+        if profile.approval_mode != "off":
+            held = {"writes": "writes wait", "ddl": "DDL waits", "all": "writes and DDL wait"}
+            notes.append(f"{held[profile.approval_mode]} for the approval of a person")
+        if profile.write_mode == "rollback":
+            notes.append("every transaction is rolled back where it would have committed")
         return tuple(notes)
 
     def governance(self, catalog: Catalog | None) -> Governance:

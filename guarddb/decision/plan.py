@@ -85,6 +85,7 @@ class Facts:
         transaction: what it does to the transaction, for kind `transaction`.
         session_verb, session_name: use of a portal or prepared statement and its name (None with deallocate/close = ALL).
         holds: it declares a cursor WITH HOLD, which outlives its transaction.
+        chains: it ends a transaction AND CHAIN, so that another one begins.
     """
 
     kind: Kind
@@ -96,6 +97,7 @@ class Facts:
     session_verb: SessionVerb | None
     session_name: str | None
     holds: bool
+    chains: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,9 @@ class Handling:
         output_kinds: output index -> mask kind, for every output of a row-returning statement that carries a mask.
         sensitive: touches a masked or filtered relation, so row data is cut out of the server's errors.
         changes_catalog: may change relations, types or functions: the catalog is read again afterwards.
+        checks_rows: an error of guarddb's own tells that a written row is outside the row filter; the transaction then goes on.
+        affected_cap: rows that it may touch (`max_affected_rows`), counted when it has run; None where there is nothing to count.
+        waits: it waits for a person (`approval_mode`); countable: the command tag tells how many rows it touched.
         masked, predicates: what the decision says of it.
     """
 
@@ -122,6 +127,10 @@ class Handling:
     output_kinds: Mapping[int, MaskKind]
     sensitive: bool
     changes_catalog: bool
+    checks_rows: bool
+    affected_cap: int | None
+    waits: bool
+    countable: bool
     masked: tuple[MaskedColumn, ...]
     predicates: tuple[str, ...]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, cast
 
+from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
 from guarddb.decision.case import Case, Writer
 from guarddb.decision.deciding import of_filters, of_masks
@@ -91,10 +92,20 @@ class Draft:
         exact: nobody counts the rows that are handed out, so the text must not ask for one more than the cap.
         keyed: indexes of the outputs that leave the server as text, to be hashed with the key.
         hidden_returning: a RETURNING of our own was added.
+        checks_rows: a row that is written may raise our own error.
         shown: the predicates that were put in, for the decision.
     """
 
-    __slots__ = ("exact", "governed", "hidden_returning", "keyed", "rewriter", "shown", "targets")
+    __slots__ = (
+        "checks_rows",
+        "exact",
+        "governed",
+        "hidden_returning",
+        "keyed",
+        "rewriter",
+        "shown",
+        "targets",
+    )
 
     def __init__(self, rewriter: Rewriter, *, governed: bool, exact: bool = False) -> None:
         self.rewriter = rewriter
@@ -102,7 +113,7 @@ class Draft:
         self.governed = governed
         self.exact = exact
         self.keyed: tuple[int, ...] = ()
-        self.hidden_returning = False
+        self.hidden_returning = self.checks_rows = False
         self.shown: list[str] = []
 
 
@@ -133,9 +144,7 @@ def write_plan(
         governed = governance.restricts and any(governance.rules(r).governed for r in statement.references)
         masked = masked_columns(case) if governed else ()
         kinds = output_kinds(case) if masked else _NO_KINDS
-        keyed: tuple[int, ...] = ()
-        hidden = False
-        shown: list[str] = []
+        draft: Draft | None = None
         if governed or wants_limit(statement, policy):
             rewriter = rewriter or Rewriter(sql, raws)
             draft = Draft(rewriter, governed=governed)
@@ -156,24 +165,13 @@ def write_plan(
                 refusal = None
             if refusal is not None:
                 return refusal
-            keyed, hidden, shown = draft.keyed, draft.hidden_returning, draft.shown
-            predicates += [p for p in shown if p not in predicates]
+            predicates += [p for p in draft.shown if p not in predicates]
         of_name = session.plan_of(statement)
         if of_name is not None:
             masked = of_name.handling.masked
             predicates += [p for p in of_name.handling.predicates if p not in predicates]
         columns.update(dict.fromkeys(masked))
-        plan = _plan(
-            statement,
-            policy,
-            of_name,
-            keyed,
-            kinds,
-            tuple(masked),
-            tuple(shown),
-            hidden_returning=hidden,
-            governed=governed,
-        )
+        plan = _plan(case, of_name, draft, kinds, tuple(masked), governed=governed)
         session.take(plan)
         plans.append(plan)
     if text is None:
@@ -231,7 +229,8 @@ def filters(case: Case, draft: Draft) -> Refusal | None:
             f"the row filter found no place in this statement: {ex}",
             "Write the statement in a simpler way.",
         )
-    draft.hidden_returning, draft.shown = writer.hidden_returning, writer.shown
+    draft.hidden_returning, draft.checks_rows = writer.hidden_returning, writer.checks_rows
+    draft.shown = writer.shown
     return refusal
 
 
@@ -338,21 +337,20 @@ def _facts(statement: Statement) -> Facts:
         session_verb=cast("SessionVerb | None", statement.session_verb),
         session_name=statement.session_name,
         holds=statement.command == "DeclareCursorStmt" and bool(statement.fields.get("options", 0) & _HOLD),
+        chains=statement.command == "TransactionStmt" and statement.fields.get("chain", False),
     )
 
 
 def _plan(
-    statement: Statement,
-    policy: CompiledPolicy,
+    case: Case,
     of_name: StatementPlan | None,
-    keyed: tuple[int, ...],
+    draft: Draft | None,
     kinds: Mapping[int, MaskKind],
     masked: tuple[MaskedColumn, ...],
-    predicates: tuple[str, ...],
     *,
-    hidden_returning: bool,
     governed: bool,
 ) -> StatementPlan:
+    statement = case.statement
     facts = _facts(statement)
     if of_name is not None:
         facts = replace(
@@ -361,16 +359,20 @@ def _plan(
             returns_rows=of_name.facts.returns_rows or facts.returns_rows,
         )
         return StatementPlan(facts, of_name.handling)
-    cap = policy.profile.max_rows or None
+    cap = case.policy.profile.max_rows or None
     handling = Handling(
         row_cap=None if is_exact(statement) and facts.session_verb == "declare" else cap,
-        hidden_returning=hidden_returning,
-        keyed_hashes=keyed,
+        hidden_returning=draft is not None and draft.hidden_returning,
+        keyed_hashes=draft.keyed if draft is not None else (),
         output_kinds=kinds,
         sensitive=governed,
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
+        checks_rows=draft is not None and draft.checks_rows,
+        affected_cap=affected_cap(case),
+        waits=waits(case),
+        countable=countable(statement),
         masked=masked,
-        predicates=predicates,
+        predicates=tuple(draft.shown) if draft is not None else (),
     )
     return StatementPlan(facts, handling)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg._copy_base import BaseCopy
 from psycopg._cursor_base import BaseCursor
 
-from guarddb.driver.copy import METERED
+from guarddb.driver.copy import GUARDED
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
 
@@ -45,6 +45,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_conn",
         "_convert_query",
         "_execmany_returning",
+        "_executemany_gen_pipeline",
         "_execute_send",
         "_iresult",
         "_last_query",
@@ -103,10 +104,10 @@ def taken_in(session: Session, gen: PQGen[Any]) -> PQGen[Any]:
         return gen
     if isinstance(owner, BaseCursor) and not isinstance(owner, CursorMixin):
         owner.__class__ = guarded(kind)
-    elif kind in METERED:
+    elif kind in GUARDED:
         if session.in_force is None or not session.in_force.egress:
             return gen
-        owner.__class__ = METERED[kind]
+        owner.__class__ = GUARDED[kind]
     else:
         if not isinstance(owner, BaseCopy):
             _KNOWN.add(kind)

@@ -16,6 +16,7 @@ from guarddb.risk.columns import Classifier, ColumnClasses
 from guarddb.risk.history import History
 from guarddb.risk.scoring import check_thresholds
 from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_policy
+from guarddb.runtime.approvals import AnyApprover, as_approver
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
@@ -49,6 +50,7 @@ class Attachment:
     store: BudgetStore | None = None
     on_decision: OnDecision | None = None
     scored: Scored | None = None
+    approver: AnyApprover | None = None
 
     @classmethod
     def of(
@@ -57,7 +59,7 @@ class Attachment:
         policy: Any = None,
         agent: str | None = None,
         settings: Mapping[str, str] | None = None,
-        approver: Any = None,
+        approver: AnyApprover | None = None,
         budgets: str | BudgetStore | None = None,
         branches: Any = None,
         enforcement: str = "enforce",
@@ -74,9 +76,10 @@ class Attachment:
             PolicyError: there is no policy, or it is not valid.
             PolicyUnavailable: it cannot be fetched.
             psycopg.NotSupportedError: an argument asks for what this version cannot do.
+            TypeError: the approver is none.
         """
         if approver is not None:
-            raise NotSupportedError("approver= is not supported by this version of guarddb: nothing is held")
+            as_approver(approver)
         if branches is not None:
             raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
         if enforcement not in ("enforce", "observe"):
@@ -96,7 +99,7 @@ class Attachment:
         elif budgets is not None:
             store = budgets
         given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
-        return cls(source, agent, given, enforcement == "observe", store, on_decision, scored)
+        return cls(source, agent, given, enforcement == "observe", store, on_decision, scored, approver)
 
 
 def _scored(

@@ -26,6 +26,8 @@ from guarddb.driver.loaders import register_loaders
 from guarddb.driver.messages import GuardedInfo, handle_notices
 from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
+from guarddb.driver.undo import check_gen, settled_gen
+from guarddb.driver.waits import Asking
 from guarddb.driver.watch import refresh_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.policy.load import is_url
@@ -168,8 +170,19 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             session.freshness.began()
             return result
         failed = self.pgconn.transaction_status == INERROR
+        if verb == b"COMMIT" and session.rolls_back:
+            if self._pipeline is not None:
+                yield from self._pipeline._sync_gen()
+            yield from check_gen(session, self)
+            verb = command = b"ROLLBACK"
         if verb == b"COMMIT":
             session.names.note_transaction("commit", failed=failed)
+        text = command.as_bytes(self) if isinstance(command, Composable) else command
+        found = _SAVEPOINT.match(text) if isinstance(text, bytes) else None
+        if found is not None and session.savepoint_open and not failed:
+            if self._pipeline is not None:
+                yield from self._pipeline._sync_gen()
+            yield from settled_gen(session, self)
         result = yield from super()._exec_command(command, result_format)
         if verb == b"COMMIT":
             if (
@@ -178,10 +191,11 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
                 session.names.committed()
             return result
         if command == b"ROLLBACK":
+            session.savepoint_open = False
             session.names.note_transaction("rollback")
             return result
-        text = command.as_bytes(self) if isinstance(command, Composable) else command
-        if isinstance(text, bytes) and (found := _SAVEPOINT.match(text)):
+        if found is not None:
+            session.savepoint_open = False
             name = found[2].decode(self.pgconn._encoding).replace('""', '"')
             session.names.note_transaction(_SAVEPOINT_VERBS[found[1]], name, failed=failed)
         return result
@@ -211,13 +225,21 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def _tpc_prepare_gen(self) -> PQGen[None]:
         if self._guard_read_only:
             raise self._guard_no_writes("PREPARE TRANSACTION")
+        if self._guard.rolls_back:
+            raise self._guard_no_two_phases("PREPARE TRANSACTION")
         yield from super()._tpc_prepare_gen()
 
     def _tpc_finish_gen(self, action: Any, xid: Any) -> PQGen[None]:
         # With a xid it is about a transaction that somebody else prepared.
         if xid is not None and self._guard_read_only:
             raise self._guard_no_writes(f"{action} PREPARED")
+        if xid is not None and self._guard.rolls_back:
+            raise self._guard_no_two_phases(f"{action} PREPARED")
         yield from super()._tpc_finish_gen(action, xid)
+
+    def _guard_no_two_phases(self, what: str) -> e.Error:
+        reason = f"under this policy every transaction is rolled back, and {what} would last"
+        return self._guard.deny("statement_not_allowed", reason, "end it with commit() or rollback()")
 
     def _guard_no_writes(self, what: str) -> e.Error:
         return self._guard.deny("read_only", f"the policy is read-only, so {what} is refused", "only read")
@@ -333,12 +355,27 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
         gen = taken_in(self._guard, gen)
+        policy = self._guard.in_force
         try:
+            if policy is not None and policy.asks:
+                return self._guard_wait_asking(gen, interval, timeout)
             return self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
         raise error
+
+    def _guard_wait_asking(self, gen: PQGen[Any], interval: float, timeout: float | None) -> Any:
+        asking = Asking(gen)
+        more = () if timeout is None else (timeout,)
+        while True:
+            result = self._psycopgs_wait(asking.stretch_gen(), interval, *more)
+            if (question := asking.question) is None:
+                return result
+            try:
+                asking.answer(question.call())
+            except BaseException as ex:
+                asking.fail(ex)
 
     def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""
@@ -435,11 +472,26 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     ) -> Any:
         """As psycopg's; see `Connection.wait`."""
         gen = taken_in(self._guard, gen)
+        policy = self._guard.in_force
         try:
+            if policy is not None and policy.asks:
+                return await self._guard_wait_asking(gen, interval, timeout)
             return await self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
         raise error
+
+    async def _guard_wait_asking(self, gen: PQGen[Any], interval: float, timeout: float | None) -> Any:
+        asking = Asking(gen)
+        more = () if timeout is None else (timeout,)
+        while True:
+            result = await self._psycopgs_wait(asking.stretch_gen(), interval, *more)
+            if (question := asking.question) is None:
+                return result
+            try:
+                asking.answer(await question.await_())
+            except BaseException as ex:
+                asking.fail(ex)
 
     async def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""

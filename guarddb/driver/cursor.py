@@ -6,6 +6,7 @@ no attribute to it: see `views.Results` for where the state is.
 
 from __future__ import annotations
 
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +40,7 @@ _NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 _OFTEN = (
     "_reset",
     "_maybe_prepare_gen",
+    "_executemany_gen_pipeline",
     "_execute_send",
     "_set_results",
     "_select_current_result",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     class _Cursor(BaseCursor[Any, Any]):
         _psycopgs_reset = BaseCursor._reset
         _psycopgs_maybe_prepare_gen = BaseCursor._maybe_prepare_gen
+        _psycopgs_executemany_gen_pipeline = BaseCursor._executemany_gen_pipeline
         _psycopgs_execute_send = BaseCursor._execute_send
         _psycopgs_set_results = BaseCursor._set_results
         _psycopgs_select_current_result = BaseCursor._select_current_result
@@ -193,6 +196,11 @@ class CursorMixin(_Cursor):
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> PQGen[None]:
+        judged = getattr(pgq, "judged", None)
+        if judged is not None and judged.surrounded and not self._guard.in_many:
+            return steps.carried_gen(
+                self, pgq, partial(self._psycopgs_maybe_prepare_gen, pgq, prepare=prepare, binary=binary)
+            )
         before = steps.before(self, pgq)
         gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
         return gen if before is None else _one_after_the_other(before, gen)
@@ -253,17 +261,15 @@ class CursorMixin(_Cursor):
                 steps.inspect_for_row_factory(self, results, self.pgresult)
         return self._psycopgs_make_row_maker()
 
-    # executemany(): one statement, judged for each set of parameters, and one event
-
     def _executemany_gen_pipeline(
         self, query: Query, params_seq: Iterable[Params], returning: bool
     ) -> PQGen[None]:
-        return steps.many_gen(self, super()._executemany_gen_pipeline, query, params_seq, returning)
+        return steps.many(self, super()._executemany_gen_pipeline, query, params_seq, returning)
 
     def _executemany_gen_no_pipeline(
         self, query: Query, params_seq: Iterable[Params], returning: bool
     ) -> PQGen[None]:
-        return steps.many_gen(self, super()._executemany_gen_no_pipeline, query, params_seq, returning)
+        return steps.many(self, super()._executemany_gen_no_pipeline, query, params_seq, returning)
 
     # stream() and copy() convert and send in one go, so the steps before come before psycopg's generator
 
@@ -278,8 +284,11 @@ class CursorMixin(_Cursor):
         results = self._results
         try:
             result = yield from super()._stream_fetchone_gen(first)
-        except _psycopg.ProgrammingError as ex:
-            steps.done_all_the_same(self, ex)
+        except BaseException as ex:
+            if isinstance(ex, _psycopg.ProgrammingError):
+                steps.done_all_the_same(self, ex)
+            if type(results) is Results and results.undo is not None:
+                yield from steps.stream_failed_gen(self, results, ex)
             raise
         if type(results) is not Results:
             return result
@@ -288,6 +297,8 @@ class CursorMixin(_Cursor):
                 yield from self._guard_drain_gen()
                 self.pgresult = cast("PGresult", CommandView(result))
             raise _psycopg.ProgrammingError("the operation in stream() didn't produce a result")
+        if results.undo is not None:
+            yield from steps.stream_checked_gen(self, results, result)
         if result is not None and results.inspect:
             shown = steps.inspect_chunk(self, results, result, first=first)
             if results.truncated:
@@ -301,9 +312,12 @@ class CursorMixin(_Cursor):
         steps.streamed(results, result)
         return result
 
-    def _guard_drain_gen(self) -> PQGen[None]:
-        while (yield from super()._stream_fetchone_gen(first=False)) is not None:
-            pass
+    def _guard_drain_gen(self) -> PQGen[int]:
+        """Read a stream() to its end; the number of rows."""
+        rows = 0
+        while (result := (yield from super()._stream_fetchone_gen(first=False))) is not None:
+            rows += result.ntuples
+        return rows
 
     def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
         if not self._conn._pipeline:

@@ -11,6 +11,7 @@ from psycopg.adapt import Transformer
 from psycopg.client_cursor import ClientCursorMixin
 from psycopg.rows import Row
 
+from guarddb.driver.copy import AsyncCursorMixin, SyncCursorMixin
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.server_cursor import ServerCursorGuard
 
@@ -31,65 +32,65 @@ class MogrifyMixin(CursorMixin):
         return pgq.query.decode(self._tx.encoding)
 
 
-class Cursor(CursorMixin, _psycopg.Cursor[Row]):
+class Cursor(SyncCursorMixin, _psycopg.Cursor[Row]):
     """`psycopg.Cursor` under a policy."""
 
     __module__ = "guarddb"
     __slots__ = ()
 
 
-class AsyncCursor(CursorMixin, _psycopg.AsyncCursor[Row]):
+class AsyncCursor(AsyncCursorMixin, _psycopg.AsyncCursor[Row]):
     """`psycopg.AsyncCursor` under a policy."""
 
     __module__ = "guarddb"
     __slots__ = ()
 
 
-class ServerCursor(ServerCursorGuard, _psycopg.ServerCursor[Row]):
+class ServerCursor(ServerCursorGuard, SyncCursorMixin, _psycopg.ServerCursor[Row]):
     """`psycopg.ServerCursor` under a policy."""
 
     __module__ = "guarddb"
     __slots__ = ()
 
 
-class AsyncServerCursor(ServerCursorGuard, _psycopg.AsyncServerCursor[Row]):
+class AsyncServerCursor(ServerCursorGuard, AsyncCursorMixin, _psycopg.AsyncServerCursor[Row]):
     """`psycopg.AsyncServerCursor` under a policy."""
 
     __module__ = "guarddb"
     __slots__ = ()
 
 
-class ClientCursor(MogrifyMixin, _psycopg.ClientCursor[Row]):
+class ClientCursor(MogrifyMixin, SyncCursorMixin, _psycopg.ClientCursor[Row]):
     """`psycopg.ClientCursor` under a policy."""
 
     __module__ = "guarddb"
 
 
-class AsyncClientCursor(MogrifyMixin, _psycopg.AsyncClientCursor[Row]):
+class AsyncClientCursor(MogrifyMixin, AsyncCursorMixin, _psycopg.AsyncClientCursor[Row]):
     """`psycopg.AsyncClientCursor` under a policy."""
 
     __module__ = "guarddb"
 
 
-class RawCursor(CursorMixin, _psycopg.RawCursor[Row]):
+class RawCursor(SyncCursorMixin, _psycopg.RawCursor[Row]):
     """`psycopg.RawCursor` under a policy."""
 
     __module__ = "guarddb"
 
 
-class AsyncRawCursor(CursorMixin, _psycopg.AsyncRawCursor[Row]):
+class AsyncRawCursor(AsyncCursorMixin, _psycopg.AsyncRawCursor[Row]):
     """`psycopg.AsyncRawCursor` under a policy."""
 
     __module__ = "guarddb"
 
 
-class RawServerCursor(ServerCursorGuard, _psycopg.RawServerCursor[Row]):
+class RawServerCursor(ServerCursorGuard, SyncCursorMixin, _psycopg.RawServerCursor[Row]):
     """`psycopg.RawServerCursor` under a policy."""
 
     __module__ = "guarddb"
 
 
-class AsyncRawServerCursor(ServerCursorGuard, _psycopg.AsyncRawServerCursor[Row]):
+class AsyncRawServerCursor(ServerCursorGuard, AsyncCursorMixin, _psycopg.AsyncRawServerCursor[Row]):
     """`psycopg.AsyncRawServerCursor` under a policy."""
 
     __module__ = "guarddb"
@@ -125,7 +126,9 @@ def guarded(cls: type[Any]) -> type[CursorMixin]:
         return cls
     if not issubclass(cls, BaseCursor):
         raise TypeError(f"{cls.__qualname__} is not a cursor class of psycopg's")
-    mixins: list[type[Any]] = [ServerCursorGuard if issubclass(cls, ServerCursorMixin) else CursorMixin]
+    mixins: list[type[Any]] = [AsyncCursorMixin if issubclass(cls, _psycopg.AsyncCursor) else SyncCursorMixin]
+    if issubclass(cls, ServerCursorMixin):
+        mixins.insert(0, ServerCursorGuard)
     if issubclass(cls, ClientCursorMixin):
         mixins.insert(0, MogrifyMixin)
     space = {"__slots__": (), "__module__": cls.__module__, "__doc__": cls.__doc__}

@@ -101,6 +101,14 @@ def _without_values(message: str, names: set[str]) -> str:
     return _PARENTHESISED.sub("", _BYTES.sub("… ", message)).strip()
 
 
+def is_row_filter_error(error: e.Error) -> bool:
+    """Whether an error of the server's is the one that guarddb's own check of a written row raises."""
+    diagnostic = error.diag
+    return diagnostic.sqlstate == "22P02" and bool(
+        _ROW_FILTER_MARKER.search(diagnostic.message_primary or "")
+    )
+
+
 def translated(session: Session, error: e.Error) -> e.Error:
     """What the agent gets in place of an error of the server's; often the error itself."""
     info = error._info

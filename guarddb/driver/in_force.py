@@ -31,6 +31,9 @@ class PolicyInForce:
         restricts: it matters where rows come from: the policy closes, masks, filters or caps something.
         observe: decide and report, and change nothing.
         budget: the counters of this policy and agent; `counts` says whether statements are counted, `egress` whether bytes are.
+        surrounds: some statements may have to be taken back after they have run.
+        rolls_back: every transaction is rolled back where it would commit.
+        asks: a statement may have to wait for somebody else than the server, see `waits.py`.
         hash_key: the key of its hashes, or None.
         held: the PostgreSQL settings that the session must have under it.
     """
@@ -43,6 +46,9 @@ class PolicyInForce:
     budget: Budget
     counts: bool
     egress: bool
+    rolls_back: bool
+    surrounds: bool
+    asks: bool
     hash_key: bytes | None
     held: Mapping[str, str | None]
 
@@ -75,6 +81,15 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
         budget=Budget(attachment.store or open_store(), _budget_key(owner, attachment.agent), limits),
         counts=bool(limits.queries_per_hour or limits.queries_per_day),
         egress=bool(limits.egress_bytes_per_day) and not observe,
+        rolls_back=profile.write_mode == "rollback" and not observe,
+        surrounds=not observe
+        and bool(
+            profile.write_mode == "rollback"
+            or profile.max_affected_rows
+            or profile.approval_mode != "off"
+            or profile.row_filters
+        ),
+        asks=profile.approval_mode != "off" and not observe,
         hash_key=_hash_key(profile),
         held={} if observe else session_settings.held_by(profile, settings),
     )

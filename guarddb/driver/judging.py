@@ -112,6 +112,24 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
             reason = "the rewritten text cannot be sent in the connection's encoding"
             return JudgedText(plans.refusal("internal_error", reason), query, b"", text, blocked=True)
     policy = session.in_force
+    statements = plan.statements
+    ends = (
+        policy is not None and policy.rolls_back and any(s.facts.transaction == "commit" for s in statements)
+    )
+    if ends:
+        if len(statements) > 1:
+            reason = "a COMMIT beside other statements is refused where every transaction is rolled back"
+            refused = plans.refusal("statement_not_allowed", reason, "send the COMMIT by itself")
+            return JudgedText(refused, query, b"", text, blocked=True)
+        facts = replace(statements[0].facts, transaction="rollback")
+        sent = b"ROLLBACK AND CHAIN" if facts.chains else b"ROLLBACK"
+        plan = replace(plan, statements=(replace(statements[0], facts=facts),))
+    now = plans.carried_out(statements)
+    caps = [s.handling.affected_cap for s in now if s.handling.affected_cap is not None]
+    affected_cap = min(caps, default=None)
+    waits = any(s.handling.waits for s in now)
+    checks_rows = any(s.handling.checks_rows for s in now)
+    undone = policy is not None and policy.rolls_back and any(plans.is_undone(s) for s in now)
     inspect = (
         policy is None
         or policy.egress
@@ -128,6 +146,13 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         inspect=inspect,
         effects=effects,
         sensitive=any(statement.handling.sensitive for statement in plan.statements),
+        surrounded=affected_cap is not None or waits or checks_rows or undone or ends,
+        affected_cap=affected_cap,
+        waits=waits,
+        countable=waits and all(s.handling.countable for s in now if s.handling.waits),
+        checks_rows=checks_rows,
+        undone=undone,
+        ends=ends,
         uses_session=uses_session,
     )
 

@@ -63,17 +63,27 @@ class _Notice:
 
 def notify(conn: Any, message: str, hint: str) -> None:
     """A warning to the connection's notice handlers, as if the server had sent it."""
+    _tell(conn, b"WARNING", b"01000", message, hint)
+
+
+def notice(conn: Any, message: str) -> None:
+    """A notice to the connection's notice handlers, as if the server had sent it."""
+    _tell(conn, b"NOTICE", b"00000", message, None)
+
+
+def _tell(conn: Any, severity: bytes, sqlstate: bytes, message: str, hint: str | None) -> None:
     handlers = conn._notice_handlers
     if not handlers:
         return
     encoding = conn.pgconn._encoding
     fields = {
-        Field.SEVERITY: b"WARNING",
-        Field.SEVERITY_NONLOCALIZED: b"WARNING",
-        Field.SQLSTATE: b"01000",
+        Field.SEVERITY: severity,
+        Field.SEVERITY_NONLOCALIZED: severity,
+        Field.SQLSTATE: sqlstate,
         Field.MESSAGE_PRIMARY: message.encode(encoding, "replace"),
-        Field.MESSAGE_HINT: hint.encode(encoding, "replace"),
     }
+    if hint is not None:
+        fields[Field.MESSAGE_HINT] = hint.encode(encoding, "replace")
     diagnostic = e.Diagnostic(fields, encoding)  # type: ignore[arg-type]
     for handler in list(handlers):
         try:

@@ -58,6 +58,16 @@ class JudgedText:
     inspect: bool = False
     effects: bool = False
     sensitive: bool = False
+    #: it is sent in a way that can be taken back, for one of the reasons that follow
+    surrounded: bool = False
+    affected_cap: int | None = None
+    waits: bool = False
+    countable: bool = False
+    checks_rows: bool = False
+    #: in autocommit it runs in a transaction that is rolled back
+    undone: bool = False
+    #: it would commit, and rolls back instead
+    ends: bool = False
     #: part of no cache: the answer depends on the session's own names
     uses_session: bool = False
 
@@ -76,6 +86,23 @@ def wants_a_look(statement: StatementPlan) -> bool:
     """Whether the result of a statement is not simply shown as it comes."""
     handling = statement.handling
     return handling.row_cap is not None or handling.hidden_returning or bool(handling.keyed_hashes)
+
+
+#: Statements that only give a name to something, or take it away.
+_ABOUT_NAMES = frozenset({"prepare", "declare", "deallocate", "close"})
+
+
+def carried_out(statements: tuple[StatementPlan, ...]) -> tuple[StatementPlan, ...]:
+    """Those that do now what their handling is about: a PREPARE does it when it is EXECUTEd."""
+    return tuple(each for each in statements if each.facts.session_verb not in _ABOUT_NAMES)
+
+
+def is_undone(statement: StatementPlan) -> bool:
+    """Whether, in `write_mode: rollback`, it needs a transaction around it in autocommit: it may do something that lasts."""
+    facts = statement.facts
+    return (facts.session_verb is None and facts.kind not in ("set", "show", "transaction")) or (
+        facts.session_verb == "execute"
+    )
 
 
 class PlanCache:

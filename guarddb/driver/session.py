@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from guarddb import telemetry
 from guarddb.decision.plan import Decision
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from guarddb.driver.arguments import Attachment, OnDecision
     from guarddb.driver.in_force import PolicyInForce
     from guarddb.driver.plans import JudgedText
+    from guarddb.driver.steps import RowLimit
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
     from guarddb.vocabulary import Rule
@@ -42,15 +43,18 @@ class Session:
         "catalog",
         "connection_facts",
         "context",
+        "copy_ends",
         "database",
         "encoding",
         "fixed",
         "freshness",
         "held",
         "in_force",
+        "in_many",
         "keyed_hash",
         "last",
         "last_message",
+        "limit",
         "masked_tables",
         "met_sensitive",
         "names",
@@ -58,6 +62,7 @@ class Session:
         "origins",
         "pgconn",
         "plans",
+        "savepoint_open",
         "scoring",
         "sensitive",
         "span",
@@ -94,6 +99,15 @@ class Session:
         self.origins: Mapping[tuple[int, int], str] = {}
         self.masked_tables: frozenset[int] = frozenset()
 
+        #: guarddb's savepoint around a write stands, see `undo.py`
+        self.savepoint_open = False
+        #: how many rows the statement that runs now may touch, where that is counted
+        self.limit: RowLimit | None = None
+        #: within an executemany() that is taken back as a whole
+        self.in_many: Literal["", "first", "again"] = ""
+        #: a COPY is about to begin whose end will be told
+        self.copy_ends = False
+
         #: from a statement over masked or filtered rows to its transaction's end: row data is cut out of the server's
         #: messages
         self.sensitive = False
@@ -119,6 +133,11 @@ class Session:
     def observe(self) -> bool:
         """Whether the guard only watches."""
         return self.in_force is not None and self.in_force.observe
+
+    @property
+    def rolls_back(self) -> bool:
+        """Whether transactions are rolled back where they would commit."""
+        return self.in_force is not None and self.in_force.rolls_back
 
     @property
     def restricts(self) -> bool:

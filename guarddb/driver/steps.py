@@ -5,12 +5,19 @@
     score      by the action policy
     count      against the query budgets
     begin      the transaction that psycopg would have begun before it looked at the statement
+    ---------  `carried_gen`: only around what may have to be taken back
+    hold       a person is asked, see `holding.py`
+    savepoint  or a transaction, see `undo.py`
     ---------  `approve`: the tripwire
     send       psycopg's own
     ---------  `after`, or its likes for stream() and named cursors
+    caps       how many rows it has touched
     effects    what the statement changed in the session: names, portals
     inspect    the result is shown as the plan wants it
     span       ends
+
+A statement whose rows can be counted is held after it has run and been taken back: so its true count can be shown, and few rows
+need nobody. What is asked about is counted against the budgets once, however often it runs.
 
 A step that decides about a statement goes between judge and count, one that surrounds its sending after begin, one that judges
 what it has done before effects. Nothing else charges a budget, approves a statement for sending or a result for showing.
@@ -20,18 +27,23 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sized
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg as _psycopg
 from psycopg import pq
 from psycopg._queries import PostgresClientQuery
 
 from guarddb import telemetry
-from guarddb.driver import shown
+from guarddb.driver import shown, undo
+from guarddb.driver.faults import is_row_filter_error
+from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
 from guarddb.driver.messages import notify
 from guarddb.driver.views import Results
-from guarddb.errors import BudgetExceeded, PolicyUnavailable, refusal_message
+from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message
 from guarddb.runtime.budgets import RULES, Overrun
 
 if TYPE_CHECKING:
@@ -44,12 +56,14 @@ if TYPE_CHECKING:
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
+    from guarddb.driver.undo import Undo
 
 logger = logging.getLogger("guarddb")
 
 NO_SPAN = telemetry.NO_SPAN
 IDLE = pq.TransactionStatus.IDLE
 INERROR = pq.TransactionStatus.INERROR
+OK = pq.ConnStatus.OK
 
 _NEVER_JUDGED = "a statement reached the connection that was never judged"
 
@@ -67,7 +81,7 @@ def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
     judged: JudgedText | None = getattr(pgq, "judged", None)
     if judged is None or session.in_force is None:
         raise session.deny("internal_error", _NEVER_JUDGED)
-    if session.scoring is not None and not judged.empty:
+    if session.scoring is not None and not judged.empty and session.in_many != "again":
         session.scoring.follow(session)
         if (asking := session.scoring.estimate(session, conn, judged, pgq)) is not None:
             return _estimated_gen(cursor, pgq, judged, asking)
@@ -80,12 +94,15 @@ def _scored(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None] | None:
     conn = cursor._conn
     session: Session = conn._guard
     assert session.in_force is not None
-    if session.in_force.counts:
+    if session.in_force.counts and session.in_many != "again":
         count(session, judged)
     if judged.plan.warnings:
         for warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
     pgq.passed = True
+    if session.savepoint_open and judged.effects and any(map(_makes_savepoints, judged.plan.statements)):
+        release: PQGen[None] = undo.settled_gen(session, conn)
+        return release
     if conn._autocommit or conn.pgconn.transaction_status != IDLE:
         return None
     begin: PQGen[None] = cursor._guard_begin_gen()
@@ -102,20 +119,8 @@ def _estimated_gen(cursor: Any, pgq: Any, judged: JudgedText, asking: PQGen[None
         yield from rest
 
 
-def many_gen(
-    cursor: Any, gen: Any, query: Query, params_seq: Iterable[Params], returning: bool
-) -> PQGen[None]:
-    """executemany(): the action policy wants to know the number of sets of parameters before the first is sent."""
-    scoring = cursor._conn._guard.scoring
-    if scoring is None:
-        yield from gen(query, params_seq, returning)
-        return
-    sets = params_seq if isinstance(params_seq, Sized) else list(params_seq)
-    scoring.begin_many(len(sets))
-    try:
-        yield from gen(query, sets, returning)
-    finally:
-        scoring.begin_many(None)
+def _makes_savepoints(statement: StatementPlan) -> bool:
+    return statement.facts.transaction in ("savepoint", "release", "rollback_to")
 
 
 def ahead_gen(cursor: Any, query: Query, params: Params | None = None) -> PQGen[None]:
@@ -125,9 +130,36 @@ def ahead_gen(cursor: Any, query: Query, params: Params | None = None) -> PQGen[
     """
     yield from cursor._start_query(query)
     pgq = cursor._convert_query(query, params)
+    yield from _ready_gen(cursor, pgq)
+
+
+def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
+    conn = cursor._conn
+    session: Session = conn._guard
+    judged: JudgedText = pgq.judged
+    announced, session.copy_ends = session.copy_ends, False
+    if judged.surrounded and copies and not announced:
+        raise session.deny(
+            "statement_not_allowed",
+            "this COPY may have to be taken back, and a cursor that was made by psycopg's own class cannot do that",
+            "use a cursor of the connection's own cursor()",
+        )
+    if judged.waits:
+        raise refusal(
+            session,
+            PolicyViolation,
+            "approval_unavailable",
+            "this statement waits for a person, and stream() and COPY cannot wait",
+            "send it with execute()",
+        )
+    first = False
     if (rest := before(cursor, pgq)) is not None:
+        first = conn.pgconn.transaction_status == IDLE
         yield from rest
-    cursor._guard_results().ahead = pgq
+    results = cursor._guard_results()
+    if judged.surrounded:
+        results.undo = yield from _open_gen(cursor, judged, first=first)
+    results.ahead = pgq
 
 
 def copy_ahead_gen(cursor: Any, statement: Query, params: Params | None) -> PQGen[None]:
@@ -137,10 +169,7 @@ def copy_ahead_gen(cursor: Any, statement: Query, params: Params | None) -> PQGe
         merged = PostgresClientQuery(cursor._tx)
         merged.convert(statement, params)
         statement = merged.query
-    pgq = cursor._convert_query(statement)
-    if (rest := before(cursor, pgq)) is not None:
-        yield from rest
-    cursor._guard_results().ahead = pgq
+    yield from _ready_gen(cursor, cursor._convert_query(statement), copies=True)
 
 
 def count(session: Session, judged: JudgedText) -> None:
@@ -191,6 +220,242 @@ def _no_budget(
     return PolicyUnavailable(
         refusal_message(name, f"the budget store does not answer ({type(why).__name__})")
     )
+
+
+# ---------------------------------------------------------------- around what may have to be taken back
+
+
+@dataclass(slots=True)
+class RowLimit:
+    """How many rows may be touched: `cap` by each statement, and how many have been by all that this is about."""
+
+    cap: int | None
+    touched: int = 0
+
+    def add(self, answers: Iterable[PGresult]) -> None:
+        """Count what the server says was touched.
+
+        Raises:
+            TooManyRows: by one statement.
+        """
+        for answer in answers:
+            if (answer.command_status or b"").partition(b" ")[0] in _COUNTED:
+                self.add_rows(answer.command_tuples or 0)
+
+    def add_rows(self, rows: int) -> None:
+        self.touched += rows
+        if self.cap is not None and rows > self.cap:
+            raise TooManyRows(rows)
+
+
+class TooManyRows(_psycopg.Error):
+    """One statement has touched so many rows, and is to be taken back."""
+
+    def __init__(self, rows: int) -> None:
+        super().__init__(f"{rows} rows")
+        self.rows = rows
+
+
+#: Command tags that count rows which were written. (COPY's is asked about where it ends.)
+_COUNTED = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
+
+
+def _open_gen(cursor: Any, judged: JudgedText, *, first: bool) -> PQGen[Undo | None]:
+    """Make it possible to take the statement back, where it may have to be."""
+    conn = cursor._conn
+    own = conn.pgconn.transaction_status == IDLE
+    if judged.ends or (
+        not own and not (judged.affected_cap is not None or judged.waits or judged.checks_rows)
+    ):
+        return None
+    if own and not (judged.affected_cap is not None or judged.waits or judged.undone):
+        return None
+    opened: Undo | None = yield from undo.open_gen(conn._guard, conn, first=first)
+    return opened
+
+
+def carried_gen(
+    cursor: Any, pgq: Any, run: Callable[[], PQGen[None]], *, sets: Sequence[Params] = ()
+) -> PQGen[None]:
+    """Carry out a statement that may have to be taken back. `run` sends it and waits for its results.
+
+    `sets`: of executemany(), whose statements are each counted by `run`.
+    """
+    conn = cursor._conn
+    session: Session = conn._guard
+    judged: JudgedText = pgq.judged
+    if conn._pipeline is not None:
+        yield from conn._pipeline._sync_gen()  # what was sent before has its answers
+    if judged.ends:
+        yield from undo.check_gen(session, conn)
+    hold = None
+    if judged.waits:
+        shown = parameters_of_many(sets) if sets else parameters_of(pgq, session.encoding)
+        hold = Hold(session, judged, shown)
+        if not judged.countable:
+            yield from hold.ask_gen(conn, None)
+            yield from _judge_again_gen(cursor, pgq, hold)
+    counted = bool(sets)
+    while True:
+        judged = pgq.judged
+        first = False
+        rest = before(cursor, pgq) if not counted else _again(cursor, pgq)
+        counted = True
+        if rest is not None:
+            first = conn.pgconn.transaction_status == IDLE
+            yield from rest
+        opened = yield from _open_gen(cursor, judged, first=first)
+        session.limit = limit = RowLimit(judged.affected_cap)
+        try:
+            yield from run()
+            if conn._pipeline is not None:
+                yield from conn._pipeline._sync_gen()
+        except BaseException as ex:
+            yield from _failed_gen(cursor, judged, opened, ex)
+            if hold is not None:
+                yield from hold.report_gen("failed")
+            raise _instead_of(cursor, judged, ex) from None
+        finally:
+            session.limit = None
+        if hold is None or hold.allowed is None or limit.touched <= hold.allowed:
+            break
+        # Nobody has said yes to so many rows.
+        cursor._reset()
+        if opened is not None:
+            yield from undo.back_gen(session, conn, opened)
+        yield from hold.ask_gen(conn, limit.touched)
+        yield from _judge_again_gen(cursor, pgq, hold)
+    try:
+        if opened is not None:
+            yield from undo.keep_gen(session, conn, opened)
+    except BaseException:
+        cursor._reset()
+        if hold is not None:
+            yield from hold.report_gen("failed")
+        raise
+    if hold is not None:
+        yield from hold.report_gen("executed")
+
+
+def _again(cursor: Any, pgq: Any) -> PQGen[None] | None:
+    """`before`, for a statement that has been counted."""
+    conn = cursor._conn
+    pgq.passed = True
+    if conn._autocommit or conn.pgconn.transaction_status != IDLE:
+        return None
+    begin: PQGen[None] = cursor._guard_begin_gen()
+    return begin
+
+
+def _judge_again_gen(cursor: Any, pgq: Any, hold: Hold) -> PQGen[None]:
+    """While a person was asked, time went by: the policy and catalog of now decide, and what was approved is what runs."""
+    conn = cursor._conn
+    session: Session = conn._guard
+    while True:
+        session.follow()
+        yield from conn._guard_refresh_gen()
+        pgq.judge()
+        hold.judged = pgq.judged
+        if hold.approved:
+            return
+        if hold.judged.countable:
+            hold.allowed = -1  # it runs, is counted, taken back and asked about again
+            return
+        yield from hold.ask_gen(conn, None)
+
+
+def many(
+    cursor: Any,
+    gen: Callable[[Query, Iterable[Params], bool], PQGen[None]],
+    query: Query,
+    params_seq: Iterable[Params],
+    returning: bool,
+) -> PQGen[None]:
+    """executemany(): psycopg's generator, within what is about all of its sets of parameters together."""
+    session: Session = cursor._conn._guard
+    surrounds = session.in_force is not None and session.in_force.surrounds
+    if session.scoring is None and not surrounds:
+        return gen(query, params_seq, returning)
+    sets = params_seq if isinstance(params_seq, Sequence) else list(params_seq)
+    run = partial(gen, query, sets, returning)
+    if surrounds and sets:
+        run = partial(_many_carried_gen, cursor, query, sets, run)
+    return run() if session.scoring is None else _many_scored_gen(session, len(sets), run)
+
+
+def _many_scored_gen(session: Session, number: int, run: Callable[[], PQGen[None]]) -> PQGen[None]:
+    """The action policy wants to know the number of sets of parameters before the first is sent."""
+    assert session.scoring is not None
+    session.scoring.begin_many(number)
+    try:
+        yield from run()
+    finally:
+        session.scoring.begin_many(None)
+
+
+def _many_carried_gen(
+    cursor: Any, query: Query, sets: Sequence[Params], run: Callable[[], PQGen[None]]
+) -> PQGen[None]:
+    """All of them are taken back together, when one has to be."""
+    conn = cursor._conn
+    session: Session = conn._guard
+    yield from cursor._start_query(query)
+    pgq = cursor._convert_query(query, sets[0])
+    if not pgq.judged.surrounded:
+        cursor._guard_results().ahead = pgq
+        yield from run()
+        return
+    way: Literal["first", "again"] = "first"
+
+    def run_all() -> PQGen[None]:
+        nonlocal way
+        yield from cursor._start_query(query)
+        cursor._guard_results().ahead = cursor._convert_query(query, sets[0])
+        session.in_many, way = way, "again"
+        try:
+            yield from run()
+            if conn._pipeline is not None:
+                yield from conn._pipeline._sync_gen()
+        finally:
+            session.in_many = ""
+
+    yield from carried_gen(cursor, pgq, run_all, sets=sets)
+
+
+def _failed_gen(cursor: Any, judged: JudgedText, opened: Undo | None, error: BaseException) -> PQGen[None]:
+    """A statement has failed, or touched too much: take back what has to be."""
+    conn = cursor._conn
+    session: Session = conn._guard
+    if conn.pgconn.status != OK:
+        return
+    if conn._pipeline is not None:
+        yield from undo.empty_gen(conn._pipeline)
+    if opened is None:
+        return
+    ours = isinstance(error, TooManyRows) or (
+        isinstance(error, _psycopg.Error) and is_row_filter_error(error)
+    )
+    if ours:
+        cursor._reset()
+    # An error of the server's leaves the agent's transaction failed, as it does without guarddb.
+    if ours or opened is undo.OWN:
+        yield from undo.back_gen(session, conn, opened)
+
+
+def _instead_of(cursor: Any, judged: JudgedText, error: BaseException) -> BaseException:
+    """The error that the agent gets."""
+    if not isinstance(error, TooManyRows):
+        return error
+    session: Session = cursor._conn._guard
+    reason = (
+        f"the statement touched {error.rows} rows, and this policy lets one write touch {judged.affected_cap}; "
+        "it was undone"
+    )
+    hint = "narrow its condition down, or do it in parts"
+    refused = refusal(session, PolicyViolation, "max_affected_rows", reason, hint)
+    assert refused.decision is not None
+    cursor._guard_results().judged = replace(judged, plan=replace(judged.plan, decision=refused.decision))
+    return refused
 
 
 # ---------------------------------------------------------------- approve: the last moment before sending
@@ -262,6 +527,9 @@ def after(cursor: Any, answers: list[PGresult]) -> None:
             # Of another statement of this cursor's than the last one it has sent.
             mine.judged, mine.inspect = judged, judged.inspect
             mine.caps = mine.reported = None
+    session: Session = cursor._conn._guard
+    if session.limit is not None:
+        session.limit.add(answers)
     if judged is not None:
         if many is None:
             mine.statements = judged.statements
@@ -338,6 +606,56 @@ def inspect_for_row_factory(cursor: Any, results: Results, result: PGresult) -> 
 def inspect_chunk(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
     """Show a chunk of a stream(); None when none of it is to be shown."""
     return shown.show_chunk(cursor, results, result, count_bytes, first=first)
+
+
+def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -> PQGen[None]:
+    """A chunk of a stream() that may have to be taken back has come, or there are no more."""
+    conn = cursor._conn
+    judged, opened = results.judged, results.undo
+    assert judged is not None
+    assert opened is not None
+    if result is None:
+        results.undo = None
+        yield from undo.keep_gen(conn._guard, conn, opened)
+        return
+    if judged.affected_cap is not None and results.streamed + result.ntuples > judged.affected_cap:
+        rows = results.streamed + result.ntuples
+        rows += yield from cursor._guard_drain_gen()
+        results.undo = None
+        error = TooManyRows(rows)
+        yield from _failed_gen(cursor, judged, opened, error)
+        raise _instead_of(cursor, judged, error)
+
+
+def stream_failed_gen(cursor: Any, results: Results, error: BaseException) -> PQGen[None]:
+    """A stream() that may have to be taken back has failed."""
+    opened, results.undo = results.undo, None
+    if opened is not None and results.judged is not None:
+        with suppress(_psycopg.Error):
+            yield from cursor._guard_drain_gen()
+        if isinstance(error, _psycopg.ProgrammingError) and error._info is None:
+            # It has run and gives no rows, so nobody has counted them.
+            yield from undo.back_gen(cursor._conn._guard, cursor._conn, opened)
+        else:
+            yield from _failed_gen(cursor, results.judged, opened, error)
+
+
+def copy_ends_gen(cursor: Any, results: Results, error: BaseException | None) -> PQGen[None]:
+    """A COPY that may have to be taken back is at its end."""
+    opened, results.undo = results.undo, None
+    judged = results.judged
+    if opened is None or judged is None:
+        return
+    conn = cursor._conn
+    rows = sum(result.command_tuples or 0 for result in cursor._results)
+    if error is None and judged.affected_cap is not None and rows > judged.affected_cap:
+        error = TooManyRows(rows)
+        yield from _failed_gen(cursor, judged, opened, error)
+        raise _instead_of(cursor, judged, error)
+    if error is not None:
+        yield from _failed_gen(cursor, judged, opened, error)
+    else:
+        yield from undo.keep_gen(conn._guard, conn, opened)
 
 
 def streamed(results: Results, result: PGresult | None) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.query import QueryMixin
+    from guarddb.driver.undo import Undo
     from guarddb.risk.scoring import RiskResult
     from guarddb.telemetry import StatementSpan
 
@@ -51,6 +52,7 @@ class Results(list["PGresult"]):
         "statements",
         "streamed",
         "truncated",
+        "undo",
     )
 
     def __init__(self, results: Iterable[PGresult] = ()) -> None:
@@ -78,6 +80,8 @@ class Results(list["PGresult"]):
         #: rows that stream() has handed out
         self.streamed = 0
         self.span: StatementSpan = NO_SPAN
+        #: how a stream() or COPY that is under way can be taken back
+        self.undo: Undo | None = None
 
 
 #: Commands whose status counts the rows of the result itself.

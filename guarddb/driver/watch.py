@@ -214,7 +214,7 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         session.names.begin_pipeline()
     if status == IDLE and not (pipeline and pipeline.result_queue):
         session.names.end_transaction()
-        session.sensitive = False
+        session.sensitive = session.savepoint_open = False
         freshness.ended()
     if pipeline is not None:
         if pgconn.pipeline_status == ABORTED:

@@ -41,11 +41,7 @@ INT32_MAX = 2**31 - 1
 #: Fields that are read but not carried out yet: field -> the values that ask for nothing. A profile that sets
 #: one of them to anything else is refused, never half obeyed. Delete a line when its field works.
 NOT_YET: dict[str, tuple[str | int, ...]] = {
-    "write_mode": ("normal",),
-    "approval_mode": ("off",),
-    "approval_auto_max_rows": (0,),
-    "approval_timeout_seconds": (300, 0),
-    "max_affected_rows": (0,),
+    "write_mode": ("normal", "rollback"),
     "content_scan_mode": ("off",),
     "content_scan_max_bytes": (0,),
 }
@@ -457,23 +453,24 @@ class PolicyProfile(_Model):
         0, description="Bytes of result data in a UTC calendar day. 0: no limit."
     )
     write_mode: Literal["normal", "rollback", "sandbox"] = Field(
-        "normal", description="What becomes of writes. Only normal works in this version."
+        "normal",
+        description="What becomes of writes. rollback: every transaction is rolled back where it would commit.",
     )
     approval_mode: Literal["off", "writes", "ddl", "all"] = Field(
-        "off", description="Which statements wait for a person. Only off works in this version."
+        "off", description="Which statements wait for a person: writes (insert, update, delete), ddl, or all."
     )
     approval_auto_max_rows: Count = Field(
-        0, description="Rows up to which a held write needs no person. Only 0 works in this version."
+        0, description="Rows up to which a held write needs no person. 0: every one does."
     )
     approval_timeout_seconds: Count = Field(
-        300, description="Seconds until a held statement is refused. Only 300 and 0 work in this version."
+        300, description="Seconds until a held statement is refused. 0: it waits for as long as it takes."
     )
     migration_safety: Literal["off", "warn", "block"] = Field(
         "off",
         description="What to do about DDL that locks others out or destroys data: nothing, warn, or refuse it.",
     )
     max_affected_rows: Count = Field(
-        0, description="Rows that one write may touch. Only 0 (no limit) works in this version."
+        0, description="Rows that one write may touch; more are undone and refused. 0: no limit."
     )
     content_scan_mode: Literal["off", "annotate", "block"] = Field(
         "off",

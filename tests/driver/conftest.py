@@ -28,6 +28,7 @@ def statement(kind: Any, operation: str, *relations: str, **fields: Any) -> Stat
         "session_verb": None,
         "session_name": None,
         "holds": False,
+        "chains": False,
     }
     handling: dict[str, Any] = {
         "row_cap": None,
@@ -36,6 +37,10 @@ def statement(kind: Any, operation: str, *relations: str, **fields: Any) -> Stat
         "output_kinds": {},
         "sensitive": False,
         "changes_catalog": False,
+        "checks_rows": False,
+        "affected_cap": None,
+        "waits": False,
+        "countable": False,
         "masked": (),
         "predicates": (),
     }

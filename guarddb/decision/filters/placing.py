@@ -100,6 +100,8 @@ class Placing:
         self.on: dict[int, tuple[Node, Conditions]] = {}
         self.shown: list[str] = []
         self.hidden_returning = False
+        #: a row that is written may raise our own error
+        self.checks_rows = False
         self._restrictions: Restrictions | None = None
 
     @property

@@ -102,6 +102,7 @@ class FilterWriter(Views):
 
     def _check_written(self, reference: Reference, query: Query, check: str) -> Refusal | None:
         """Ask `check` of every row written: in a RETURNING of our own, or in the first column of the agent's."""
+        self.checks_rows = True
         if "returningClause" not in query.fields:
             self.rewriter.add_returning(query, self.statement.end, check)
             if query.top:
