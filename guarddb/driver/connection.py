@@ -247,8 +247,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def _guard_error(self, error: e.Error) -> e.Error:
         """What the agent gets in place of an error, when it comes from the server."""
         session = self._guard
-        refused = error._info is None and isinstance(error, PolicyViolation | BudgetExceeded)
-        if error._info is not None or isinstance(error, e.PipelineAborted):
+        refused = isinstance(error, PolicyViolation | BudgetExceeded)
+        if (error._info is not None and not refused) or isinstance(error, e.PipelineAborted):
             session.names.fail(pipeline=self._pipeline is not None)
         error = translated(session, error)
         if not refused:  # (A refusal has a span of its own, and is not about what was sent before.)

@@ -101,12 +101,17 @@ def _without_values(message: str, names: set[str]) -> str:
     return _PARENTHESISED.sub("", _BYTES.sub("… ", message)).strip()
 
 
-def is_row_filter_error(error: e.Error) -> bool:
-    """Whether an error of the server's is the one that guarddb's own check of a written row raises."""
+def row_filter_violation(session: Session, error: e.Error) -> PolicyViolation | None:
+    """The refusal in place of the error that guarddb's own check of a written row raises; None for any other error."""
     diagnostic = error.diag
-    return diagnostic.sqlstate == "22P02" and bool(
-        _ROW_FILTER_MARKER.search(diagnostic.message_primary or "")
-    )
+    if diagnostic.sqlstate != "22P02":
+        return None
+    marker = _ROW_FILTER_MARKER.search(diagnostic.message_primary or "")
+    if marker is None:
+        return None
+    violation = _row_filter_violation(session, marker[1])
+    session.last_message = f"ERROR:  {violation}\n"
+    return violation
 
 
 def translated(session: Session, error: e.Error) -> e.Error:
@@ -115,10 +120,7 @@ def translated(session: Session, error: e.Error) -> e.Error:
     if info is None or isinstance(error, PolicyViolation) or session.observe:
         return error
     diagnostic = error.diag
-    primary = diagnostic.message_primary or ""
-    if diagnostic.sqlstate == "22P02" and (marker := _ROW_FILTER_MARKER.search(primary)):
-        violation = _row_filter_violation(session, marker[1])
-        session.last_message = f"ERROR:  {violation}\n"
+    if (violation := row_filter_violation(session, error)) is not None:
         return violation
     if session.sensitive and (fields := cleaned(diagnostic)) is not None:
         # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the

@@ -39,7 +39,7 @@ from psycopg._queries import PostgresClientQuery
 
 from guarddb import telemetry
 from guarddb.driver import shown, undo
-from guarddb.driver.faults import is_row_filter_error
+from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
 from guarddb.driver.messages import notify
 from guarddb.driver.views import Results
@@ -311,10 +311,13 @@ def carried_gen(
             if conn._pipeline is not None:
                 yield from conn._pipeline._sync_gen()
         except BaseException as ex:
-            yield from _failed_gen(cursor, judged, opened, ex)
+            error = _instead_of(cursor, judged, ex)
+            yield from _failed_gen(cursor, judged, opened, error)
             if hold is not None:
                 yield from hold.report_gen("failed")
-            raise _instead_of(cursor, judged, ex) from None
+            if error is ex:
+                raise
+            raise error from None
         finally:
             session.limit = None
         if hold is None or hold.allowed is None or limit.touched <= hold.allowed:
@@ -432,11 +435,12 @@ def _failed_gen(cursor: Any, judged: JudgedText, opened: Undo | None, error: Bas
         yield from undo.empty_gen(conn._pipeline)
     if opened is None:
         return
-    ours = isinstance(error, TooManyRows) or (
-        isinstance(error, _psycopg.Error) and is_row_filter_error(error)
-    )
-    if ours:
+    ours = isinstance(error, PolicyViolation)
+    if isinstance(error, PolicyViolation):
         cursor._reset()
+        if error.decision is not None:
+            plan = replace(judged.plan, decision=error.decision)
+            cursor._guard_results().judged = replace(judged, plan=plan)
     # An error of the server's leaves the agent's transaction failed, as it does without guarddb.
     if ours or opened is undo.OWN:
         yield from undo.back_gen(session, conn, opened)
@@ -444,18 +448,17 @@ def _failed_gen(cursor: Any, judged: JudgedText, opened: Undo | None, error: Bas
 
 def _instead_of(cursor: Any, judged: JudgedText, error: BaseException) -> BaseException:
     """The error that the agent gets."""
-    if not isinstance(error, TooManyRows):
-        return error
     session: Session = cursor._conn._guard
-    reason = (
-        f"the statement touched {error.rows} rows, and this policy lets one write touch {judged.affected_cap}; "
-        "it was undone"
-    )
-    hint = "narrow its condition down, or do it in parts"
-    refused = refusal(session, PolicyViolation, "max_affected_rows", reason, hint)
-    assert refused.decision is not None
-    cursor._guard_results().judged = replace(judged, plan=replace(judged.plan, decision=refused.decision))
-    return refused
+    if isinstance(error, TooManyRows):
+        reason = (
+            f"the statement touched {error.rows} rows, and this policy lets one write touch "
+            f"{judged.affected_cap}; it was undone"
+        )
+        hint = "narrow its condition down, or do it in parts"
+        return refusal(session, PolicyViolation, "max_affected_rows", reason, hint)
+    if isinstance(error, _psycopg.Error) and not isinstance(error, PolicyViolation):
+        return row_filter_violation(session, error) or error
+    return error
 
 
 # ---------------------------------------------------------------- approve: the last moment before sending
@@ -622,9 +625,9 @@ def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -
         rows = results.streamed + result.ntuples
         rows += yield from cursor._guard_drain_gen()
         results.undo = None
-        error = TooManyRows(rows)
+        error = _instead_of(cursor, judged, TooManyRows(rows))
         yield from _failed_gen(cursor, judged, opened, error)
-        raise _instead_of(cursor, judged, error)
+        raise error
 
 
 def stream_failed_gen(cursor: Any, results: Results, error: BaseException) -> PQGen[None]:
@@ -637,7 +640,7 @@ def stream_failed_gen(cursor: Any, results: Results, error: BaseException) -> PQ
             # It has run and gives no rows, so nobody has counted them.
             yield from undo.back_gen(cursor._conn._guard, cursor._conn, opened)
         else:
-            yield from _failed_gen(cursor, results.judged, opened, error)
+            yield from _failed_gen(cursor, results.judged, opened, _instead_of(cursor, results.judged, error))
 
 
 def copy_ends_gen(cursor: Any, results: Results, error: BaseException | None) -> PQGen[None]:
@@ -649,9 +652,9 @@ def copy_ends_gen(cursor: Any, results: Results, error: BaseException | None) ->
     conn = cursor._conn
     rows = sum(result.command_tuples or 0 for result in cursor._results)
     if error is None and judged.affected_cap is not None and rows > judged.affected_cap:
-        error = TooManyRows(rows)
+        error = _instead_of(cursor, judged, TooManyRows(rows))
         yield from _failed_gen(cursor, judged, opened, error)
-        raise _instead_of(cursor, judged, error)
+        raise error
     if error is not None:
         yield from _failed_gen(cursor, judged, opened, error)
     else:

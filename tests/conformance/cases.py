@@ -29,6 +29,7 @@ PROFILES: dict[str, dict[str, Any]] = {
             "access_mode": "read_write",
             "statement_rules": {"allow": ["select", "insert", "delete", "update", "ddl", "set", "other"]},
         },
+        "capped_rw": {"access_mode": "read_write", "max_affected_rows": 5},
         "selects": {"statement_rules": {"allow": ["select"]}},
         "selects_rw": {"access_mode": "read_write", "statement_rules": {"allow": ["select"]}},
         "no_delete": {
@@ -769,6 +770,13 @@ STOPPED: dict[str, Cases] = {
         "ALTER TABLE customers ALTER ssn TYPE int USING 1",
         "CREATE POLICY p ON customers USING (ssn > '5')",
     ),
+    "max_affected_rows_writable_cte": _of(
+        "capped_rw",
+        "WITH gone AS (DELETE FROM payments WHERE id > 5 RETURNING id) SELECT count(*) FROM gone",
+        "WITH u AS (UPDATE orders SET comment = 'x' WHERE id = 1 RETURNING id) SELECT id FROM u",
+        "WITH u AS (UPDATE orders SET comment = 'x' WHERE id = 1) DELETE FROM payments WHERE id = -1",
+        "PREPARE w AS WITH u AS (UPDATE orders SET comment = 'x' WHERE id = 1 RETURNING id) SELECT id FROM u",
+    ),
     "row_filter_violation": _of(
         "filtered_rw",
         "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (2, 4, now())",
@@ -1127,6 +1135,13 @@ PASSES: dict[str, Cases] = {
         "ALTER TABLE customers ADD CONSTRAINT c CHECK (name > '')",
     )
     + _of("masked", "SELECT x.e FROM customers AS x (a, b, c, e)"),
+    "max_affected_rows_writable_cte": _of(
+        "capped_rw",
+        "WITH few AS (SELECT id FROM orders WHERE id < 3) SELECT count(*) FROM few",
+        "WITH few AS (SELECT 1 AS id) UPDATE orders SET comment = 'x' FROM few WHERE orders.id = few.id",
+        "UPDATE orders SET comment = 'x' WHERE id = 1 RETURNING id",
+        "EXPLAIN UPDATE orders SET comment = 'x' WHERE id < 50",
+    ),
     "row_filter_violation": _of(
         "filtered_rw",
         "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 4, now())",
@@ -1141,7 +1156,7 @@ PASSES: dict[str, Cases] = {
 }
 
 #: A rule that decides only when the statement runs; before, the statement is fit to be sent.
-AT_RUN_TIME = frozenset({"row_filter_violation"})
+AT_RUN_TIME = frozenset({"row_filter_violation", "max_affected_rows"})
 
 
 def every_statement() -> list[tuple[str, str]]:

@@ -12,6 +12,7 @@ import yaml
 
 import guarddb
 from guarddb.vocabulary import RULES
+from tests.conformance.cases import AT_RUN_TIME
 from tests.conformance.conftest import Guard, attempt
 from tests.conformance.test_rules import LATER
 
@@ -72,7 +73,7 @@ def test_there_are_examples_of_both_kinds() -> None:
     assert len(EXAMPLES) >= 110
     stopped = {example.rule for example in EXAMPLES if example.stopped}
     assert stopped == {example.rule for example in EXAMPLES if not example.stopped}
-    assert len(stopped) == 21
+    assert len(stopped) == 23
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=str)
@@ -83,7 +84,10 @@ def test_example_does_what_the_page_says(guarded: Guard, catalog: guarddb.Catalo
         assert outcome.rule == example.rule, outcome
     else:
         assert outcome.error is None, outcome
-    assert guarddb.evaluate(example.sql, example.profile, catalog).to_dict() == outcome.decision.to_dict()
+    dry = guarddb.evaluate(example.sql, example.profile, catalog)
+    if example.stopped and example.rule in AT_RUN_TIME and dry.rule == "ok":
+        return
+    assert dry.to_dict() == outcome.decision.to_dict()
 
 
 @pytest.mark.parametrize("link", re.findall(r"\]\(#([\w-]+)\)", TEXT))

@@ -245,12 +245,7 @@ def test_an_unknown_field_like_no_other_lists_what_is_allowed() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("write_mode", "rollback"),
         ("write_mode", "sandbox"),
-        ("approval_mode", "writes"),
-        ("approval_auto_max_rows", 1),
-        ("approval_timeout_seconds", 60),
-        ("max_affected_rows", 1),
         ("content_scan_mode", "block"),
         ("content_scan_max_bytes", 1),
     ],
