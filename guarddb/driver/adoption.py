@@ -45,6 +45,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_conn",
         "_convert_query",
         "_execmany_returning",
+        "_executemany_gen_no_pipeline",
         "_executemany_gen_pipeline",
         "_execute_send",
         "_iresult",

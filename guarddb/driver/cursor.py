@@ -40,7 +40,6 @@ _NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 _OFTEN = (
     "_reset",
     "_maybe_prepare_gen",
-    "_executemany_gen_pipeline",
     "_execute_send",
     "_set_results",
     "_select_current_result",
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
     class _Cursor(BaseCursor[Any, Any]):
         _psycopgs_reset = BaseCursor._reset
         _psycopgs_maybe_prepare_gen = BaseCursor._maybe_prepare_gen
-        _psycopgs_executemany_gen_pipeline = BaseCursor._executemany_gen_pipeline
         _psycopgs_execute_send = BaseCursor._execute_send
         _psycopgs_set_results = BaseCursor._set_results
         _psycopgs_select_current_result = BaseCursor._select_current_result
