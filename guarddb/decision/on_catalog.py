@@ -19,6 +19,7 @@ from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import read_statement
+from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
 from guarddb.sql.catalog import Cast, Catalog, Constraint, Relation
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
 from guarddb.tree import parse
@@ -282,7 +283,23 @@ class Governance:
                     kind = strictest(masks.get(column), rule.kind)
                     assert kind is not None
                     masks[column] = kind
+        if relation is not None and masks:
+            self._inherit(masks, relation)
         return masks
+
+    @staticmethod
+    def _inherit(masks: dict[str, MaskKind], relation: Relation) -> None:
+        """A generated column is a copy of what it is made of: it inherits the strictest mask, and a hash as `redact`.
+
+        (The hash of `lower(email)` would tell whether a guess is right as well as that of the e-mail.)
+        """
+        for attribute in relation.attributes:
+            kind: MaskKind | None = masks.get(attribute.name)
+            for column in attribute.reads:
+                if (below := masks.get(column)) is not None:
+                    kind = strictest(kind, "redact" if below == "hash" else below)
+            if kind is not None:
+                masks[attribute.name] = kind
 
     @staticmethod
     def _columns(rule_column: NamePart, relation: Relation | None) -> list[str]:
@@ -427,8 +444,16 @@ class Governance:
         masks = self.rules(reference).masks
         if not masks:
             return None
-        if attribute != "*":
-            return masks.get(attribute)
+        if attribute in masks:
+            return masks[attribute]
+        relation = reference.relation
+        if attribute != "*" and (
+            relation is None
+            or attribute in SYSTEM_COLUMNS
+            or any(a.name == attribute for a in relation.attributes)
+        ):
+            return None
+        # The whole row; and what is no attribute of a known relation may be anything of it.
         kind: MaskKind | None = None
         for each in masks.values():
             kind = strictest(kind, each)

@@ -328,6 +328,10 @@ class GuarddbExtension(_Model):
         None,
         description="Environment variable with the HMAC-SHA-256 key of hash masks. Unset: plain SHA-256.",
     )
+    redact_nulls: bool = Field(
+        False,
+        description="A redact mask shows [redacted] for NULL too, so that it does not tell whether there is a value.",
+    )
     settings: Annotated[
         dict[str, str],
         WithJsonSchema(

@@ -123,6 +123,8 @@ class Relation:
     #: `catalog.for_definitions()`
     definition: str | None = None
     primary_key: tuple[str, ...] = ()
+    #: of a partitioned table: every column that decides to which partition a row belongs
+    partitioned_by: tuple[str, ...] = ()
     #: has enabled row triggers that may change a row before it is written (BEFORE and INSTEAD OF)
     has_row_triggers: bool = False
     #: has rewrite rules other than a view's own _RETURN
@@ -226,6 +228,7 @@ class _Document(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     format: int
     version: str
     server_version: int
+    encoding: str = "UTF8"
     relations: tuple[Relation, ...] = ()
     functions: tuple[Function, ...] = ()
     operators: tuple[Operator, ...] = ()
@@ -261,6 +264,7 @@ class Catalog:
     Attributes:
         version: changes when anything in the snapshot changes; part of every plan's cache key.
         server_version: as libpq gives it, 180004 for 18.4.
+        encoding: the database's character set encoding (`server_encoding`), as PostgreSQL writes it.
         search_path: the schemas a bare name is looked up in, in order, as `current_schemas(true)` gives them:
             the implicit pg_catalog included, the temporary schema only where the session's own search_path
             puts it behind others.
@@ -276,6 +280,7 @@ class Catalog:
     operators: tuple[Operator, ...] = ()
     casts: tuple[Cast, ...] = ()
     types: tuple[UserType, ...] = ()
+    encoding: str = "UTF8"
     #: the snapshot by name, where another session has built it already
     names: _Index | None = field(default=None, repr=False, compare=False)
 
@@ -296,6 +301,7 @@ class Catalog:
         catalog = cls(
             version=found.version,
             server_version=found.server_version,
+            encoding=found.encoding,
             temp_schema=found.temp_schema,
             relations={relation.oid: relation for relation in found.relations},
             functions=found.functions,
@@ -349,6 +355,7 @@ class Catalog:
             format=_FORMAT,
             version=self.version,
             server_version=self.server_version,
+            encoding=self.encoding,
             relations=tuple(self.relations.values()),
             functions=self.functions,
             operators=self.operators,

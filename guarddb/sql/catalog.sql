@@ -83,6 +83,18 @@ WITH RECURSIVE
     JOIN pg_catalog.pg_attribute AS a ON a.attrelid = g.adrelid AND a.attnum = g.refobjsubid
     GROUP BY g.adrelid, g.adnum
   ),
+  -- The columns of a partition key, by themselves or in an expression of the key.
+  key_columns AS MATERIALIZED (
+    SELECT p.partrelid, json_agg(DISTINCT a.attname) AS columns
+    FROM pg_catalog.pg_partitioned_table AS p
+    CROSS JOIN LATERAL (
+      SELECT unnest(p.partattrs::pg_catalog.int2[])::pg_catalog.int4 AS number
+      UNION ALL
+      SELECT m[1]::pg_catalog.int4 FROM regexp_matches(p.partexprs::pg_catalog.text, ':varattno (\d+)', 'g') AS m
+    ) AS k
+    JOIN pg_catalog.pg_attribute AS a ON a.attrelid = p.partrelid AND a.attnum = k.number AND k.number > 0
+    GROUP BY p.partrelid
+  ),
   relation_attributes AS MATERIALIZED (
     SELECT a.attrelid, json_agg(json_build_object(
       'name', a.attname,
@@ -207,6 +219,7 @@ WITH RECURSIVE
       'descendants', coalesce(down.oids, '[]'),
       'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
       'primary_key', coalesce(pk.columns, '[]'),
+      'partitioned_by', coalesce(part.columns, '[]'),
       'has_row_triggers', g.tgrelid IS NOT NULL,
       'has_rules', w.ev_class IS NOT NULL,
       'estimated_rows', c.reltuples,
@@ -227,6 +240,7 @@ WITH RECURSIVE
     LEFT JOIN ancestors AS up ON up.child = c.oid
     LEFT JOIN descendants AS down ON down.parent = c.oid
     LEFT JOIN primary_key AS pk ON pk.conrelid = c.oid
+    LEFT JOIN key_columns AS part ON part.partrelid = c.oid
     LEFT JOIN row_trigger AS g ON g.tgrelid = c.oid
     LEFT JOIN rule AS w ON w.ev_class = c.oid
     LEFT JOIN extension_member AS e ON e.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND e.objid = c.oid
@@ -365,6 +379,7 @@ SELECT json_build_object(
 /* fingerprint.sql */
 ),
   'server_version', current_setting('server_version_num')::int,
+  'encoding', current_setting('server_encoding'),
   'relations', coalesce((SELECT document FROM relations), '[]'),
   'functions', coalesce((SELECT document FROM functions), '[]'),
   'operators', coalesce((SELECT document FROM operators), '[]'),

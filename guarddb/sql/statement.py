@@ -80,6 +80,7 @@ class Reference:
     __slots__ = (
         "alias",
         "alias_columns",
+        "exact",
         "hidden_by_join_alias",
         "inherits",
         "joins",
@@ -117,6 +118,8 @@ class Reference:
         self.alias = alias
         self.wrapper = wrapper
         self.alias_columns: tuple[str, ...] | None = None
+        #: its columns are known: these and no others
+        self.exact = relation is not None
         self.hidden_by_join_alias = False
         self.inherits: bool = node.get("inh", False)
         self.joins: tuple[tuple[Node, str], ...] = ()
@@ -144,7 +147,9 @@ class Output:
     `links`: what the output is a bare copy of (several for the merged column of a join or of a set operation).
     `opaque`: what it carries whole, not as a bare column: the column of a scalar subquery, a whole row.
     `root`: the expression, when it is one. `target`: the ResTarget fields; None for a column of a set operation or CTE.
-    `qualifier`: for a column that a star expands to, the alias it is reached by (None: unqualified, a merged column).
+    `star`: it is one of those that a star expands to. `qualifier`: the alias by which it is reached (None: unqualified, a merged
+    column). `spelled`: it can be written by itself. `whole_item`: the star has every column of the item of that alias, and
+    nothing else under it, so that `alias.*` means the same.
     `guessed`: its name is our reading of a rule of PostgreSQL's (an unnamed expression, a function's column), so that a name
     found here may still mean a column further out.
     `call`: for the only column of a function in FROM, the call.
@@ -161,8 +166,10 @@ class Output:
         "qualifier",
         "query",
         "root",
+        "spelled",
         "star",
         "target",
+        "whole_item",
     )
 
     def __init__(
@@ -175,6 +182,8 @@ class Output:
         self.query = query
         self.root: Root | None = None
         self.star = False
+        self.spelled = True
+        self.whole_item = False
         self.guessed = False
         self.call: Node | None = None
         self.qualifier: str | None = None
@@ -185,12 +194,16 @@ class Output:
 
 
 class Open:
-    """All columns of something whose columns nobody knows: a relation without a catalog, or a function (reference None)."""
+    """All columns of something whose columns nobody knows: a relation without a catalog, or a function (reference None).
 
-    __slots__ = ("reference",)
+    `partial`: all but those that a join merges with another's.
+    """
 
-    def __init__(self, reference: Reference | None) -> None:
+    __slots__ = ("partial", "reference")
+
+    def __init__(self, reference: Reference | None, *, partial: bool = False) -> None:
         self.reference = reference
+        self.partial = partial
 
 
 class Root:
@@ -311,6 +324,7 @@ class Statement:
         "references",
         "returns_rows",
         "roots",
+        "row_counts",
         "session_name",
         "session_verb",
         "top",
@@ -332,6 +346,9 @@ class Statement:
         self.references: list[Reference] = []
         self.queries: list[Query] = []
         self.roots: list[Root] = []
+        #: the row of a relation that is counted, by id of its ColumnRef fields: (ColumnRef, relation, the form of the count
+        #: with `{}` for what is to be counted in its place)
+        self.row_counts: dict[int, tuple[Node, Reference, str]] = {}
         self.calls: list[Call] = []
         self.operators: set[tuple[str | None, str]] = set()
         self.types: list[TypeUse] = []

@@ -34,7 +34,7 @@ def main() -> int:
     with running_server(directory, options.postgres) as server:
         for name in ORACLES if options.oracle == "all" else [options.oracle]:
             started = time.monotonic()
-            live = options.live and name != "reparse"
+            live = options.live and name not in ("reparse", "analyzer")
             tasks = [
                 (
                     server,

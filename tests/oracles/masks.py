@@ -18,6 +18,8 @@ import psycopg
 
 from guarddb import Catalog, MaskingRule, PolicyProfile
 from tests.fix_server import temporary_database
+from tests.oracles.draws import Draws
+from tests.oracles.generator import generate
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.rls import compared, invalid, said
@@ -78,6 +80,9 @@ class MaskOracle:
         self.sets = sets
         #: of every value that is hashed: plain hash -> hash with the key
         self.keyed = keyed
+
+    def make(self, draws: Draws, number: int) -> Generated:
+        return generate(draws, self.grammar_for(number))
 
     def grammar_for(self, number: int) -> Grammar:
         return self.sets[number % len(self.sets)][1]

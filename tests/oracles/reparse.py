@@ -16,6 +16,8 @@ from pglast import ast, parse_sql
 from pglast.enums import BoolExprType, CmdType, JoinType, OnConflictAction
 
 from guarddb import Catalog
+from tests.oracles.draws import Draws
+from tests.oracles.generator import generate
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict
 from tests.oracles.rls import profile
@@ -230,6 +232,9 @@ class ReparseOracle:
         self.filters = filters
         self.grammar = Grammar(tables(), writes=40)
         self.mentions = 0
+
+    def make(self, draws: Draws, number: int) -> Generated:
+        return generate(draws, self.grammar_for(number))
 
     def grammar_for(self, number: int) -> Grammar:
         return self.grammar

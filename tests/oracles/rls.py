@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 import psycopg
 
 from guarddb import Catalog, PolicyProfile, RowFilter
+from tests.oracles.draws import Draws
+from tests.oracles.generator import generate
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.result import Verdict, general
 from tests.oracles.schema import FILTERED_TABLES, FILTERS, PLANNERS, SETTINGS, Filter, tables
@@ -39,6 +41,9 @@ class RlsOracle:
         self.filters = filters
         self.grammar = Grammar(tables())
         self.initial = initial
+
+    def make(self, draws: Draws, number: int) -> Generated:
+        return generate(draws, self.grammar_for(number))
 
     def grammar_for(self, number: int) -> Grammar:
         return self.grammar

@@ -8,15 +8,14 @@ from collections.abc import Callable, Collection
 from typing import Protocol
 
 from tests.oracles.draws import Draws, Span, shrink
-from tests.oracles.generator import generate
-from tests.oracles.grammar import Generated, Grammar
+from tests.oracles.grammar import Generated
 from tests.oracles.result import Finding, Report, Verdict, shape
 
 
 class Oracle(Protocol):
     name: str
 
-    def grammar_for(self, number: int) -> Grammar: ...
+    def make(self, draws: Draws, number: int) -> Generated: ...
 
     def check(self, generated: Generated, number: int) -> Verdict: ...
 
@@ -25,7 +24,7 @@ class Oracle(Protocol):
 
 def statement(oracle: Oracle, seed: int, number: int) -> Generated:
     """The statement of this number: each has a source of its own, so that it can be made again alone."""
-    return generate(Draws(random.Random(seed * 1_000_003 + number)), oracle.grammar_for(number))
+    return oracle.make(Draws(random.Random(seed * 1_000_003 + number)), number)
 
 
 def run(
@@ -78,7 +77,7 @@ def _shrunk(oracle: Oracle, generated: Generated, verdict: Verdict, number: int)
 
     def fails(made: list[int]) -> bool:
         nonlocal last
-        smaller = generate(Draws(made), oracle.grammar_for(number))
+        smaller = oracle.make(Draws(made), number)
         found = oracle.check(smaller, number)
         if found.kind == verdict.kind and found.cause == verdict.cause:
             last = (smaller, found)
@@ -87,7 +86,7 @@ def _shrunk(oracle: Oracle, generated: Generated, verdict: Verdict, number: int)
 
     def spans(made: list[int]) -> list[Span]:
         draws = Draws(made)
-        generate(draws, oracle.grammar_for(number))
+        oracle.make(draws, number)
         return draws.spans
 
     shrink(generated.made, fails, spans, tries=600)

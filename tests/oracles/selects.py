@@ -414,7 +414,10 @@ class Selects(Sources):
         for i, kind in enumerate(kinds):
             masks = [b.cols[i].mask for b in branches]
             # A mask that changes nothing in the branch may still be the strictest of them all.
-            cols.append(Col(branches[0].cols[i].name, kind, "", strictest(masks)))
+            mask = strictest(masks)
+            if mask == "null!" and set(masks) != {"null!"}:
+                mask = "null"  # of this branch only
+            cols.append(Col(branches[0].cols[i].name, kind, "", mask))
         texts = []
         for branch in branches:
             sql = f"({branch.sql})" if " ORDER BY " in branch.sql or d.chance(15) else branch.sql
@@ -501,10 +504,15 @@ class Selects(Sources):
 
 
 def masked_branch(branch: Query, cols: Sequence[Col]) -> str:
-    """A branch of UNION ALL as the copy has to be asked: with the mask of the strictest branch on what it lacks."""
+    """A branch of UNION ALL as the copy has to be asked: with the mask of the strictest branch on what has one.
+
+    What has none stays as it is, but for a hash, which all branches share: it is a text.
+    """
     names = [f"b{i}" for i in range(len(cols))]
     shown = [
-        n if mine.mask == col.mask or col.mask == "null!" else mask_sql(n, col.mask, col.type)
+        n
+        if mine.mask == col.mask or col.mask == "null!" or not (mine.mask or col.mask == "hash")
+        else mask_sql(n, col.mask, col.type)
         for n, mine, col in zip(names, branch.cols, cols, strict=True)
     ]
     shown = [f"{value} AS {col.name}" for value, col in zip(shown, branch.cols, strict=True)]

@@ -148,15 +148,20 @@ def fill(conn: psycopg.Connection, *, types: dict[str, str] | None = None, rows:
 
 
 @contextmanager
-def database(server: str, stem: str, *, template: str | None = None) -> Iterator[str]:
-    """A database with the oracles' schema and rows, or a copy of one."""
+def database(
+    server: str, stem: str, *, template: str | None = None, schema: str | None = None
+) -> Iterator[str]:
+    """A database with the oracles' schema and rows, or a copy of one, or with another `schema`."""
     if template is not None:
         with temporary_database(server, stem, template) as dsn:
             yield dsn
         return
     with temporary_database(server, stem) as dsn:
         with psycopg.connect(dsn, autocommit=True) as conn:
-            fill(conn)
+            if schema is None:
+                fill(conn)
+            else:
+                conn.execute(schema.encode())
         yield dsn
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+from tests.oracles.analyzer import analyzer_oracle
 from tests.oracles.masks import mask_oracle
 from tests.oracles.reparse import reparse_oracle
 from tests.oracles.result import Report
@@ -22,6 +23,7 @@ ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "variants": variants_oracle,
     "reparse": reparse_oracle,
     "twin": twin_oracle,
+    "analyzer": analyzer_oracle,
 }
 
 

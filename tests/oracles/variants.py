@@ -14,6 +14,8 @@ import psycopg
 
 from guarddb import Catalog, PolicyProfile, RowFilter
 from tests.fix_server import temporary_database
+from tests.oracles.draws import Draws
+from tests.oracles.generator import generate
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.masks import grammar_of, profile as masks_of, without_hashes
 from tests.oracles.result import Verdict
@@ -66,6 +68,9 @@ class VariantsOracle:
 
     def __init__(self, sets: list[tuple[Masking, Filter, Grammar, Way, Way]]) -> None:
         self.sets = sets
+
+    def make(self, draws: Draws, number: int) -> Generated:
+        return generate(draws, self.grammar_for(number))
 
     def grammar_for(self, number: int) -> Grammar:
         return self.sets[number % len(self.sets)][2]

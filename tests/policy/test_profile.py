@@ -87,6 +87,7 @@ def test_only_the_name_is_required_and_the_rest_has_its_documented_default() -> 
             "on_unknown": "refuse",
             "mask_uses": (),
             "hash_key_env": None,
+            "redact_nulls": False,
             "settings": {},
         },
         "id": None,

@@ -386,7 +386,7 @@ def _sees(inner: Query, reference: Reference) -> bool:
     while query is not None and query is not reference.query:
         if query.kind != "select" or not query.references:
             return False
-        if any(name == reference.alias for name in _aliases(query.fields.get("fromClause", ()))):
+        if any(name == reference.alias for name in aliases_in(query.fields.get("fromClause", ()))):
             return False
         query = query.parent
     return query is not None
@@ -400,7 +400,7 @@ def _inside_where(inner: Query, query: Query) -> bool:
     return found is not None and found.clause == "where"
 
 
-def _aliases(tree: object) -> set[str]:
+def aliases_in(tree: object) -> set[str]:
     """Every alias and relation name in a FROM list, sub-selects included."""
     found: set[str] = set()
     stack = [tree]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from guarddb.decision.filters.placing import Placing, join_place, joined, unsafe
+from guarddb.decision.masks.writing import mask_expression
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.leakproof.judge import ROW
@@ -186,23 +187,51 @@ class Reads(Placing):
         return [text for text in found if text is not None]
 
     def _columns(self, reference: Reference, alias: str) -> str:
-        """What a fence has to select: nothing that the statement does not ask for, so that a grant of columns will do."""
+        """What a fence has to select: nothing that the sent text does not ask for, so that a grant of columns will do."""
         relation = reference.relation
-        if relation is None or reference.alias_columns is not None or reference.whole_row:
+        if relation is None:
             return "*"
-        links: list[Link] = [link for root in self.statement.roots for link, _ in root.uses]
+        used = self._used(reference)
+        if not used <= {attribute.name for attribute in relation.attributes}:
+            return "*"
+        # Where columns are known by their place, something has to stand there.
+        places = reference.alias_columns is not None or reference.hidden_by_join_alias
+        tested = self._only_tested(reference)
+        columns = []
+        for attribute in relation.attributes:
+            column = f"{quote(alias)}.{quote(attribute.name)}"
+            if attribute.name in tested:
+                # All that goes on of it is whether it is NULL.
+                columns.append(f"{mask_expression('redact', column, attribute)} AS {quote(attribute.name)}")
+            elif attribute.name in used:
+                columns.append(column)
+            elif places:
+                columns.append(f"NULL AS {quote(attribute.name)}")
+        return ", ".join(columns)
+
+    def _only_tested(self, reference: Reference) -> set[str]:
+        """The redacted columns of which the statement wants nothing but what stands in their place."""
+        masks = self.governance.rules(reference).masks
+        found = {column for column, kind in masks.items() if kind == "redact"} & self._used(reference)
+        if not found:
+            return found
+        for root in self.statement.roots:
+            found -= {link[1] for link, _ in root.uses if isinstance(link, tuple) and link[0] is reference}
+        return found - {name for raw, name in self.targets.raw if raw is reference}
+
+    def _used(self, reference: Reference) -> set[str]:
+        """The columns of a relation that the sent text names; `*` its row, or what nobody knows."""
+        gone = self.targets.gone
+        links: list[Link] = [
+            link for root in self.statement.roots for link, column in root.uses if id(column) not in gone
+        ]
         for query in self.statement.queries:
             links += query.group_by
             for output in query.outputs:
-                links += (*output.links, *output.opaque)
+                if id(output) not in gone:
+                    links += (*output.links, *output.opaque)
         used = {link[1] for link in links if isinstance(link, tuple) and link[0] is reference}
-        if not used or not used <= {attribute.name for attribute in relation.attributes}:
-            return "*"
-        return ", ".join(
-            f"{quote(alias)}.{quote(attribute.name)}"
-            for attribute in relation.attributes
-            if attribute.name in used
-        )
+        return used | {name for needed, name in self.targets.needed if needed is reference}
 
 
 def _bare(link: Link) -> tuple[Reference, str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guarddb.decision.filters.placing import joined, unsafe
+from guarddb.decision.filters.placing import aliases_in, joined, unsafe
 from guarddb.decision.filters.views import Views
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
@@ -142,7 +142,7 @@ class FilterWriter(Views):
         if clause is None or clause.get("action") != "ONCONFLICT_UPDATE":
             return None
         condition = self.condition(reference, rules)
-        if condition is None:
+        if condition is None or reference.alias == "excluded":
             return unsafe(reference, "the filter cannot be asked of the conflicting row")
         # Native row security asks WITH CHECK of the proposed row before it looks for a conflict.
         proposed = joined([p.text("excluded") for p in rules.filters])
@@ -163,6 +163,8 @@ class FilterWriter(Views):
         clauses = [w["MergeWhenClause"] for w in query.fields.get("mergeWhenClauses", ())]
         if any(c.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" for c in clauses):
             return unsafe(reference, "WHEN NOT MATCHED BY SOURCE would meet hidden rows")
+        if reference.alias in aliases_in(query.fields["sourceRelation"]):
+            return unsafe(reference, f'its name "{reference.alias}" means a part of the source as well')
         condition = self.condition(reference, rules)
         guards = self.guards(reference, rules, self.restrictions.hazards(reference))
         if condition is None or guards is None:

@@ -13,7 +13,7 @@ from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.names import string_list
+from guarddb.sql.names import quote, string_list
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import MaskKind
@@ -55,13 +55,42 @@ def masking(case: Case) -> Refusal | None:
     if refusal is not None:
         return refusal
     for root in statement.roots:
-        for link, _ in root.uses:
+        for link, column in root.uses:
             if governance.mask_of(link, case.marks) is None:
                 continue
+            if id(column) in statement.row_counts and is_countable(
+                statement.row_counts[id(column)][1], governance
+            ):
+                continue  # how many rows there are says nothing of what is in them
             refusal = _judge(root, link, case)
             if refusal is not None:
                 return refusal
     return _copy(statement, policy, governance)
+
+
+def is_countable(reference: Reference, governance: Governance) -> bool:
+    """Whether count(t) can be written without the row of `t`."""
+    return not is_missing_side(reference) or witness(reference, governance) is not None
+
+
+def is_missing_side(reference: Reference) -> bool:
+    """Whether an outer join can put NULLs in the place of a row of the relation, in its own query."""
+    nullable = {("JOIN_LEFT", "r"), ("JOIN_RIGHT", "l"), ("JOIN_FULL", "l"), ("JOIN_FULL", "r")}
+    return any((join.get("jointype", "JOIN_INNER"), side) in nullable for join, side in reference.joins)
+
+
+def witness(reference: Reference, governance: Governance) -> str | None:
+    """A column, as it is seen by the relation's alias, that is never NULL in a row and has no mask; None where there is none."""
+    relation = reference.relation
+    if relation is None or reference.hidden_by_join_alias:
+        return None
+    masks = governance.rules(reference).masks
+    listed = reference.alias_columns or ()
+    names = [*listed, *(a.name for a in relation.attributes[len(listed) :])]
+    for attribute, name in zip(relation.attributes, names, strict=False):
+        if attribute.not_null and attribute.name not in masks and names.count(name) == 1:
+            return quote(name)
+    return "tableoid" if relation.kind in "rpm" and "tableoid" not in names else None
 
 
 _WRITES = frozenset(("insert", "update", "delete", "merge"))

@@ -6,10 +6,11 @@ So the raw value does not flow on inside the statement, and what a rule might ov
 from __future__ import annotations
 
 from guarddb.decision.case import Case
+from guarddb.decision.masks.rule import is_missing_side, witness
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.names import holds_sublink, quote
+from guarddb.sql.names import holds_sublink, quote, string_list
 from guarddb.sql.rewriting.rewriter import Rewriter
-from guarddb.sql.statement import Link, Output, Query, origins
+from guarddb.sql.statement import Link, Output, Query, Reference, origins
 from guarddb.tree import Node
 from guarddb.vocabulary import MaskKind, strictest
 
@@ -19,6 +20,8 @@ REDACTED = "[redacted]"
 #: took it for another statement's would not show it raw.
 TO_BE_HASHED = 10_485_759
 _CHARACTER = "S"
+#: Stands for the column in a form that is not yet filled; no SQL text can hold it.
+_COLUMN = "\0"
 _BYTEA = "pg_catalog.bytea"
 #: Types whose cast to text is not what PostgreSQL prints: true/t, padded char(n), 1.2.3.4/32.
 _CAST_DIFFERS = frozenset(("pg_catalog.bool", "pg_catalog.bpchar", "pg_catalog.inet", "pg_catalog.cidr"))
@@ -37,6 +40,9 @@ class Targets:
 
     `columns`: a bare column becomes an expression. `stars`: a star becomes a list of (expression, label or "").
     `wraps`: an expression becomes a form with `{}` where it stood.
+
+    And what of the statement's columns is needed for that: `gone` are the outputs and the ColumnRefs, by id, in whose place
+    nothing of their column stands; `needed` are columns that stand there instead; `raw` flow on as they are.
     """
 
     def __init__(self, rewriter: Rewriter) -> None:
@@ -44,6 +50,9 @@ class Targets:
         self.columns: dict[int, tuple[Query, Node, Output, str]] = {}
         self.stars: dict[int, tuple[Query, Node, list[str], list[str]]] = {}
         self.wraps: dict[int, tuple[Query, Node, Output, str]] = {}
+        self.gone: set[int] = set()
+        self.needed: set[tuple[Reference, str]] = set()
+        self.raw: set[tuple[Reference, str]] = set()
 
     def write(self) -> None:
         """Make the edits."""
@@ -68,6 +77,7 @@ class MaskWriter:
         self.marks = case.marks
         self.targets = targets
         self.has_key = case.policy.profile.guarddb.hash_key_env is not None
+        self.redacts_nulls = case.policy.profile.guarddb.redact_nulls
         #: of a branch's output, by id: an attribute of the type that the set operation has there
         self.types: dict[int, Attribute | None] = {}
         #: outputs, by id, that leave the server as text to be hashed with the key
@@ -87,8 +97,9 @@ class MaskWriter:
             return ()
         keyed = self._keyed()
         self._require()
+        self._counts()
         for query in self.statement.queries:
-            if query.in_exists or query.branches is not None or query.kind == "values":
+            if query.branches is not None or query.kind == "values":
                 continue
             stars: dict[int, list[Output]] = {}
             for output in query.outputs:
@@ -167,7 +178,11 @@ class MaskWriter:
                 if kind is None or self.marks.is_raw(output):
                     continue
                 for branch in query.branches:
-                    if i < len(branch.outputs):
+                    # A branch without the masked column stays as it is: NULL and a token are of its own type. Not so a hash,
+                    # which is a text, and by which a guess in the other branch could be told.
+                    if i < len(branch.outputs) and (
+                        kind == "hash" or self._mask(branch.outputs[i]) is not None
+                    ):
                         self.marks.require(branch.outputs[i], kind)
                         self.types[id(branch.outputs[i])] = self.types.get(id(output)) or attribute_of(output)
 
@@ -179,6 +194,7 @@ class MaskWriter:
             return "hash"  # every branch of a set operation, for the mark on the type must be on all of them
         marks = self.marks
         if marks.is_raw(output):
+            self.targets.raw.update(link for link in output.links if isinstance(link, tuple))
             return None
         kind = strictest(self._mask(output), marks.required_of(output))
         if kind is None:
@@ -201,18 +217,25 @@ class MaskWriter:
             # A whole row. (A scalar subquery needs nothing here: its own target list delivers NULL.)
             if "ColumnRef" in node and self._mask(output) is not None:
                 self.targets.columns[id(target)] = (query, target, output, _null_row(output))
+                self.targets.gone.add(id(output))
             return
         kind = self._wanted(output)
         if kind is None:
             return
         attribute = attribute_of(output) or self.types.get(id(output))
         if "ColumnRef" in node:
+            if not output.spelled:
+                raise Unwritable(
+                    f'the column reference "{output.name}" is ambiguous',
+                    "Write the name of the table before it.",
+                )
             text = self.targets.rewriter.column_text(node["ColumnRef"])
+            prefix = ".".join(quote(part) for part in string_list(node["ColumnRef"]["fields"])[:-1])
             self.targets.columns[id(target)] = (
                 query,
                 target,
                 output,
-                self._expression(kind, text, attribute, output),
+                self._in_place(kind, text, attribute, output, prefix),
             )
             self._keep_places(output, query, text)
         else:
@@ -226,7 +249,24 @@ class MaskWriter:
                 self._keep_places(output, query, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 
-    def _expression(self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output) -> str:
+    def _in_place(
+        self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output, prefix: str
+    ) -> str:
+        """The expression in the place of a bare column; where nothing of the column is in it, that is written down."""
+        form = self._expression(kind, _COLUMN, attribute, output, prefix)
+        if _COLUMN not in form:
+            self.targets.gone.add(id(output))
+        return form.replace(_COLUMN, column)
+
+    def _expression(
+        self,
+        kind: MaskKind,
+        column: str,
+        attribute: Attribute | None,
+        output: Output,
+        prefix: str | None = None,
+    ) -> str:
+        """What stands in a column's place. `prefix`: of a bare column, what stands before its name (an alias, or nothing)."""
         if id(output) in self.guesses and id(output) not in self.keyed:
             return f"CASE WHEN false THEN {column} END"  # NULL of its own type
         if id(output) in self.keyed:
@@ -242,7 +282,50 @@ class MaskWriter:
             return f"({printed})::pg_catalog.varchar({TO_BE_HASHED})"
         if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):
             return "NULL::pg_catalog.text"  # what is not hashed in the process
-        return mask_expression(kind, column, attribute)
+        present: str | None = column
+        if self.redacts_nulls:
+            present = None
+        elif attribute is not None and attribute.not_null and prefix is not None and len(output.links) == 1:
+            present = self._presence(output, prefix, column)
+        return mask_expression(kind, column, attribute, present=present)
+
+    def _presence(self, output: Output, prefix: str, column: str) -> str | None:
+        """For a column that is never NULL, what tells whether there is a row at all; None where there always is.
+
+        So the text depends on the masked column in no way at all.
+        """
+        link, query = output.links[0], output.query
+        if not isinstance(link, tuple) or query is None or is_grouping_sets(query):
+            return column
+        reference = link[0]
+        # OLD and NEW of RETURNING have no row where none was, or where none is any more; MERGE is a join.
+        returning = query.kind != "select" and (
+            query.kind == "merge" or prefix not in ("", quote(reference.alias))
+        )
+        if not returning and not is_missing_side(reference):
+            return None
+        found = witness(reference, self.governance)
+        if found is None:
+            return column
+        self._need(reference, found)
+        return f"{prefix or quote(reference.alias)}.{found}"
+
+    def _need(self, reference: Reference, witness: str) -> None:
+        relation = reference.relation
+        for attribute in relation.attributes if relation is not None else ():
+            if quote(attribute.name) == witness:
+                self.targets.needed.add((reference, attribute.name))
+
+    def _counts(self) -> None:
+        """count(t) of a relation with masks: of something that is there when the row is."""
+        for node, reference, form in self.statement.row_counts.values():
+            if self.governance.rules(reference).masks:
+                found = witness(reference, self.governance) if is_missing_side(reference) else None
+                if found is not None:
+                    self._need(reference, found)
+                counted = "1" if found is None else f"{quote(reference.alias)}.{found}"
+                self.targets.gone.add(id(node["ColumnRef"]))
+                self.targets.rewriter.replace_node(node, form.format(counted))
 
     def _keep_places(self, output: Output, query: Query, text: str) -> None:
         """GROUP BY 1, ORDER BY alias … mean the column itself, not the mask that now stands in its place."""
@@ -257,8 +340,10 @@ class MaskWriter:
                 continue  # ambiguous: the name would mean the other output that has it
             if any(link is output for link, _ in root.uses):
                 self.targets.rewriter.replace_node(root.node, text)
+                self.targets.gone.discard(id(output))
 
     def _star(self, outputs: list[Output]) -> None:
+        """Write a star out where one of its columns is masked: column by column, or `alias.*` for an item without any."""
         wanted = [None if o.open is not None else self._wanted(o) for o in outputs]
         if any(o.open is not None and self._mask(o) is not None for o in outputs):
             raise Unmappable("the columns behind * are not known")
@@ -267,18 +352,36 @@ class MaskWriter:
         target, query = outputs[0].target, outputs[0].query
         assert target is not None
         assert query is not None
-        if len({(o.qualifier, o.name) for o in outputs}) < len(outputs):
-            raise Unmappable("two columns behind * have the same name")
+        if query.in_exists:
+            # Whether there is a row is all that is asked.
+            self.targets.stars[id(target)] = (query, target, ["NULL"], [""])
+            self.targets.gone.update(map(id, outputs))
+            return
+        masked = {o.qualifier for o, kind in zip(outputs, wanted, strict=True) if kind is not None}
         expressions, names = [], []
+        written: set[str | None] = set()
+        seen: set[tuple[str | None, str]] = set()
         for output, kind in zip(outputs, wanted, strict=True):
-            prefix = f"{quote(output.qualifier)}." if output.qualifier is not None else ""
-            column = "*" if output.open is not None else quote(output.name)
-            if kind is None:
-                expressions.append(f"{prefix}{column}")
-                names.append("")
-            else:
-                expressions.append(self._expression(kind, f"{prefix}{column}", attribute_of(output), output))
-                names.append(output.name)
+            qualifier = output.qualifier
+            if output.root is not None:
+                raise Unmappable("the fields of a row cannot be taken apart")
+            if output.whole_item and qualifier is not None and qualifier not in masked:
+                if qualifier not in written:
+                    written.add(qualifier)
+                    expressions.append(f"{quote(qualifier)}.*")
+                    names.append("")
+                continue
+            if output.open is not None or not output.spelled:
+                raise Unmappable("which columns stand behind * is not known for certain")
+            if (qualifier, output.name) in seen:
+                raise Unmappable("two columns behind * have the same name")
+            seen.add((qualifier, output.name))
+            prefix = quote(qualifier) if qualifier is not None else ""
+            column = f"{prefix}.{quote(output.name)}" if prefix else quote(output.name)
+            if kind is not None:
+                column = self._in_place(kind, column, attribute_of(output), output, prefix)
+            expressions.append(column)
+            names.append("" if kind is None else output.name)
         self.targets.stars[id(target)] = (query, target, expressions, names)
 
 
@@ -299,17 +402,30 @@ def _null_row(output: Output) -> str:
     return "NULL"
 
 
-def mask_expression(kind: MaskKind, column: str, attribute: Attribute | None) -> str:
+def is_grouping_sets(query: Query) -> bool:
+    return any("GroupingSet" in node for node in query.fields.get("groupClause", ()))
+
+
+def mask_expression(
+    kind: MaskKind, column: str, attribute: Attribute | None, *, present: str | None = ""
+) -> str:
     """The SQL that stands in a masked column's place.
+
+    `present`: under `redact`, what is NULL where the mask is to be NULL: the column when it is left out, None for nothing.
 
     >>> mask_expression("null", "u.ssn", None)
     'NULL::pg_catalog.text'
+    >>> mask_expression("redact", "u.ssn", None)
+    "CASE WHEN u.ssn IS NOT NULL THEN '[redacted]'::pg_catalog.text END"
+    >>> mask_expression("redact", "u.ssn", None, present=None)
+    "'[redacted]'::pg_catalog.text"
     """
     base = "pg_catalog.text" if attribute is None else attribute.base_type
     schema, _, name = base.partition(".")
     sql_type = f"{quote(schema)}.{quote(name)}" if attribute is not None else base
     if kind == "redact" and (attribute is None or attribute.category == _CHARACTER):
-        return f"CASE WHEN {column} IS NOT NULL THEN '{REDACTED}'::{sql_type} END"
+        token = f"'{REDACTED}'::{sql_type}"
+        return token if present is None else f"CASE WHEN {present or column} IS NOT NULL THEN {token} END"
     if kind == "hash" and base != _BYTEA:
         text = as_printed(column, base)
         return f"pg_catalog.encode(pg_catalog.sha256(pg_catalog.convert_to({text}, 'UTF8')), 'hex')"

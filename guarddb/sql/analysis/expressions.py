@@ -14,11 +14,18 @@ from guarddb.facts import functions
 from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list, type_name
-from guarddb.sql.statement import Call, Clause, Link, Output, Query, Root, Statement, TypeUse
+from guarddb.sql.statement import Call, Clause, Link, Output, Query, Reference, Root, Statement, TypeUse
 from guarddb.tree import Node
 
 #: Among so many relations a name that none of them has is not looked for further: it would take time with their product.
 _MANY_SOURCES = 64
+
+
+#: Types of arguments that take a row of any relation.
+_ROWS_OF_ANY = frozenset(
+    f"pg_catalog.{name}"
+    for name in ("record", "any", "anyelement", "anynonarray", "anycompatible", "anycompatiblenonarray")
+)
 
 
 class NotJudged(Exception):
@@ -112,6 +119,7 @@ class Expressions(ABC):
     def __init__(self, statement: Statement, catalog: Catalog | None) -> None:
         self.statement = statement
         self.catalog = catalog
+        self._counting: set[int] = set()
 
     @abstractmethod
     def query(
@@ -145,7 +153,7 @@ class Expressions(ABC):
             if name in _LEAVES:
                 continue
             if name == "ColumnRef":
-                self._column(fields, scope, root)
+                self._column(value, fields, scope, root)
             elif name == "A_Expr":
                 self._operator(fields)
                 if "lexpr" in fields:
@@ -156,6 +164,7 @@ class Expressions(ABC):
                 self._call(fields, scope, query, root)
                 if "args" in fields:
                     stack.extend(fields["args"])
+                    self._note_count(fields)
             elif name == "TypeCast":
                 self._type(fields["typeName"])
                 stack.append(fields["arg"])
@@ -210,6 +219,19 @@ class Expressions(ABC):
         if "agg_filter" in fields:
             clause = "filter" if root.clause in ("target", "returning") else root.clause
             self.expression(fields["agg_filter"], scope, query, clause)
+
+    def _note_count(self, fields: Node) -> None:
+        """Remember the argument of a count() that is PostgreSQL's own and asks for nothing else."""
+        arguments = fields["args"]
+        if (
+            string_list(fields["funcname"]) in (["count"], ["pg_catalog", "count"])
+            and len(arguments) == 1
+            and "ColumnRef" in arguments[0]
+            and not fields.get("agg_distinct", False)
+            and "agg_order" not in fields
+            and not self.has_function("count")
+        ):
+            self._counting.add(id(arguments[0]["ColumnRef"]))
 
     def _sort_operator(self, sort: Node) -> None:
         """ORDER BY … USING names an operator."""
@@ -274,14 +296,7 @@ class Expressions(ABC):
         ):
             # (u).x is u.x; and when u has no x, it is x(u).
             name = steps[0]["String"]["sval"]
-            links = source.find(name) or [
-                (o.reference, name) for o in source.opens() if o.reference is not None
-            ]
-            if not links:
-                self._attribute_call(name, source, root)
-            elif source.opens() or _is_guessed(links):
-                # It may be a column, or a function of the row: it counts as both.
-                self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
+            links, _ = self._member(source, name)
             root.uses.extend((link, column) for link in links)
             rest = steps[1:]
         else:
@@ -306,9 +321,48 @@ class Expressions(ABC):
         """Whether the database has a function of its users' of this name."""
         return self.catalog is not None and bool(self.catalog.functions_named(name, None))
 
-    def _attribute_call(self, name: str, source: Source, root: Root) -> None:
+    def _may_take_a_row(self, name: str, source: Source) -> bool:
+        """Whether `row.name`, where the row has no such column, may be name(row): a function or a cast."""
+        if self.catalog is None or functions.takes_a_row(name):
+            return True
+        relation = source.reference.relation if isinstance(source, Table) else None
+        type = self.catalog.type_named(None, name)
+        if relation is None:
+            return self.has_function(name) or (type is not None and type.kind in "cd")
+        # The types that a row of the relation is of: its own, and those of what it inherits from.
+        above = [each for oid in relation.ancestors if (each := self.catalog.by_oid(oid)) is not None]
+        rows = {f"{each.schema}.{each.name}" for each in (relation, *above)}
+        if any(cast.source in rows for cast in self.catalog.casts):
+            return True
+        for function in self.catalog.functions_named(name, None):
+            takes = function.arguments[0] if function.arguments else ""
+            if takes in rows or takes in _ROWS_OF_ANY or self._is_domain(takes):
+                return True
+        # A cast to its own type, or to a domain over that; to a built-in type there is none in this form (func_get_detail).
+        return type is not None and (type.kind == "d" or f"{type.schema}.{type.name}" in rows)
+
+    def _is_domain(self, type: str) -> bool:
+        assert self.catalog is not None
+        schema, _, name = type.partition(".")
+        found = self.catalog.type_named(schema, name) if schema != "pg_catalog" else None
+        return found is not None and found.kind == "d"
+
+    def _member(self, source: Source, name: str) -> tuple[list[Link], bool]:
+        """What `source.name` means: its column, or else the function `name` of its row; and whether it is the row.
+
+        Nothing where it certainly is neither: PostgreSQL says so, and it knows the names that are near.
+        """
+        found = source.find(name)
+        if found is not None and not _is_guessed(found):
+            return found, False
+        opens = source.opens()
+        # Whether it is a column nobody knows for certain; if it is none, it is a function of the row.
         self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
-        root.uses.extend((link, None) for link in source.whole_row())
+        maybe: list[Link] = [(o.reference, name) for o in opens if o.reference is not None]
+        maybe += found or []
+        if not self._may_take_a_row(name, source):
+            return maybe, False
+        return maybe + source.whole_row(), True
 
     def _current_of(
         self, fields: Node, scope: Scope, query: Query | None, root: Root, stack: list[Any]
@@ -330,15 +384,31 @@ class Expressions(ABC):
         if names is not None:
             self.statement.types.append(TypeUse(*names))
 
-    def _column(self, column: Node, scope: Scope, root: Root) -> None:
+    def _column(self, node: Node, column: Node, scope: Scope, root: Root) -> None:
         if "A_Star" in column["fields"][-1]:
             # count(t.*), row_to_json(t.*): the whole row
             parts = string_list(column["fields"][:-1])
             source = scope.source(parts[-1], parts[-2] if len(parts) > 1 else None) if parts else None
-            links = source.whole_row() if source is not None else self._any_column("*", scope)
+            links = source.whole_row() if source is not None else self._unresolved("*", scope)
         else:
             links, _ = self.resolve(column, scope, root)
         root.uses.extend([(link, column) for link in links])
+        if (
+            len(links) == 1
+            and isinstance(links[0], tuple)
+            and links[0][1] == "*"
+            and links[0][0].query is root.query
+        ):
+            # (An aggregate over a row further out belongs to the query of that row.)
+            self._row(node, column, links[0][0])
+
+    def _row(self, node: Node, column: Node, reference: Reference) -> None:
+        """Write down where rows of a relation are only counted: count(t), count(t.*), and t.count, which is count(t)."""
+        name = column["fields"][-1].get("String", {}).get("sval")
+        if id(column) in self._counting:
+            self.statement.row_counts[id(column)] = (node, reference, "{}")
+        elif name == "count" and len(column["fields"]) > 1 and not self.has_function("count"):
+            self.statement.row_counts[id(column)] = (node, reference, "pg_catalog.count({})")
 
     def resolve(self, column: Node, scope: Scope, root: Root | None = None) -> tuple[list[Link], bool]:
         """What a ColumnRef means: its links, and whether it is a whole row."""
@@ -354,26 +424,16 @@ class Expressions(ABC):
                 return links + source.whole_row(), True
             if source is not None:
                 return source.whole_row(), True
-            return self._any_column(name, scope), False
+            return self._unresolved(name, scope), False
         parts = string_list(fields)
         source = scope.source(parts[-2], parts[-3] if len(parts) > 2 else None)
         if source is None:
-            return self._any_column(parts[-1], scope), False
-        found = source.find(parts[-1])
-        if found is not None and not _is_guessed(found):
-            return found, False
-        opens = source.opens()
-        if opens or found is not None:
-            # Whether it is a column nobody knows for certain; if it is none, it is a function of the row.
-            self.statement.calls.append(Call(None, parts[-1], 1, None, how="attribute"))
-            maybe: list[Link] = [(o.reference, parts[-1]) for o in opens if o.reference is not None]
-            maybe += found or []
-            if functions.takes_a_row(parts[-1]):
-                return maybe + source.whole_row(), True
-            return maybe, False
-        # No such column: PostgreSQL now tries the function parts[-1](row).
-        self.statement.calls.append(Call(None, parts[-1], 1, None, how="attribute"))
-        return source.whole_row(), True
+            return self._unresolved(parts[-1], scope), False
+        return self._member(source, parts[-1])
+
+    def _unresolved(self, name: str, scope: Scope) -> list[Link]:
+        """A name that nothing in sight has. With a catalog it is PostgreSQL's to say so (42703, 42P01): it means nothing."""
+        return self._any_column(name, scope) if self.catalog is None else []
 
     def _any_column(self, name: str, scope: Scope) -> list[Link]:
         """A name that resolves to nothing we know: it counts as a column of every relation in sight."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from guarddb.facts import functions
+from guarddb.facts.columns import columns_of
 from guarddb.sql.analysis.expressions import Expressions, UnknownNode
 from guarddb.sql.analysis.scope import (
     CTE,
@@ -21,9 +22,9 @@ from guarddb.sql.analysis.scope import (
     Table,
     Unknown,
 )
-from guarddb.sql.catalog import Relation
-from guarddb.sql.names import column_name, string_list
-from guarddb.sql.statement import Call, Link, Mode, Output, Query, Reference, Root
+from guarddb.sql.catalog import Function, Relation
+from guarddb.sql.names import column_name, string_list, type_name
+from guarddb.sql.statement import Call, Link, Mode, Open, Output, Query, Reference, Root, origins
 from guarddb.tree import Node
 
 
@@ -47,9 +48,7 @@ class FromClause(Expressions):
             # Only LATERAL sees the items to its left.
             inside = self.query(fields["subquery"], scope if fields.get("lateral") else outer, query)
             inside.null_extended = _null_extended(joins, query)
-            if aliases and any(o.open is not None for o in inside.outputs):
-                self._unmapped(inside.outputs)
-            return Derived(alias, inside.outputs, aliases)
+            return self._mapped(Derived(alias, inside.outputs, aliases))
         if name == "RangeFunction":
             return self._range_function(fields, scope, query, alias, aliases)
         if name == "RangeTableSample":
@@ -69,7 +68,7 @@ class FromClause(Expressions):
             return item
         if name in ("RangeTableFunc", "JsonTable"):
             names = self._table_function_columns(fields, scope, query)
-            return Derived(alias, _guessed(names, query), aliases)
+            return self._mapped(Derived(alias, _guessed(names, query), aliases))
         raise UnknownNode(name)
 
     def _range_var(
@@ -80,13 +79,8 @@ class FromClause(Expressions):
             self._read_cte(cte)
             if cte.read is not None and _null_extended(joins, query):
                 cte.read.null_extended = True
-            names = tuple(
-                (aliases[i] if i < len(aliases) else cte.names[i] if i < len(cte.names) else output.name)
-                for i, output in enumerate(cte.outputs)
-            )
-            if (aliases or cte.names) and any(o.open is not None for o in cte.outputs):
-                self._unmapped(cte.outputs)
-            return Derived(alias or cte.name, cte.outputs, names)
+            names = (*aliases, *cte.names[len(aliases) :])
+            return self._mapped(Derived(alias or cte.name, cte.outputs, names))
         reference = self.reference(fields, "read", query, wrapper)
         reference.joins = joins
         query.references.append(reference)
@@ -118,28 +112,37 @@ class FromClause(Expressions):
         self.statement.references.append(reference)
         return reference
 
-    @staticmethod
-    def source(reference: Reference) -> Table | Unknown:
+    def source(self, reference: Reference) -> Table | Unknown:
         """The FROM item of a reference."""
         schema = None if "alias" in reference.node else reference.schema
         relation = reference.relation
         aliases = reference.alias_columns
-        if relation is None:
+        exact = True
+        if relation is not None:
+            names, kind = attribute_names(relation), str(relation.kind)
+        else:
             system = functions.system_relation(reference.schema, reference.name)
-            if system is not None and system.columns and not aliases:
-                return Table(reference, {c: c for c in system.columns}, schema)
-            reference.unmapped_alias = aliases is not None
-            return Unknown(reference.alias, reference, schema)
-        names = attribute_names(relation)
-        if not aliases:
-            return Table(reference, names, schema)
-        pairs = [(aliases[i] if i < len(aliases) else a, a) for i, a in enumerate(names)]
-        return Table(reference, names, schema, pairs)
+            columns = None
+            if system is not None and self.catalog is not None:
+                columns = columns_of(system, self.catalog.server_version)
+            exact = columns is not None
+            if system is None or not system.columns or (aliases and not exact):
+                reference.unmapped_alias = aliases is not None
+                return Unknown(reference.alias, reference, schema)
+            names, kind = {c: c for c in columns or system.columns}, system.kind
+        reference.exact = exact
+        pairs = None
+        if aliases:
+            pairs = [(aliases[i] if i < len(aliases) else a, a) for i, a in enumerate(names)]
+        return Table(reference, names, schema, pairs, kind, exact=exact)
 
-    def _unmapped(self, outputs: Iterable[Output]) -> None:
-        for output in outputs:
-            if output.open is not None and output.open.reference is not None:
-                output.open.reference.unmapped_alias = True
+    @staticmethod
+    def _mapped(source: Derived) -> Derived:
+        """The same source; what its alias list may give another name, nobody knows which, is written down."""
+        for link in source.unmapped():
+            for reference, _ in origins(link):
+                reference.unmapped_alias = True
+        return source
 
     def _join(
         self, fields: Node, scope: Scope, outer: Scope, query: Query, joins: tuple[tuple[Node, str], ...]
@@ -164,20 +167,20 @@ class FromClause(Expressions):
             on = Scope(outer, query)
             on.items = [left, right]
             self.expression(fields["quals"], on, query, "on")
+        kind = fields.get("jointype", "JOIN_INNER")
         join: Join
         if "join_using_alias" in fields:
-            join = AliasedUsing(
-                left, right, merged, MergedAlias(fields["join_using_alias"]["aliasname"], merged)
-            )
+            merged_alias = MergedAlias(fields["join_using_alias"]["aliasname"], merged)
+            join = AliasedUsing(left, right, merged, kind, merged_alias)
         else:
-            join = Join(left, right, merged)
+            join = Join(left, right, merged, kind)
         alias, aliases = _alias(fields)
         if alias is None:
             return join
         for source in join.sources():
             if isinstance(source, Table | Unknown) and source.reference is not None:
                 source.reference.hidden_by_join_alias = True
-        return JoinAlias(alias, join, aliases)
+        return self._mapped(JoinAlias(alias, join, aliases))
 
     def _natural_names(self, left: Item, right: Item, query: Query) -> list[str]:
         unknown = [o for o in left.opens() + right.opens() if o.reference is not None]
@@ -189,35 +192,36 @@ class FromClause(Expressions):
                 (link, None) for item in (left, right) for _, links, _ in item.columns() for link in links
             ]
             self.statement.roots.append(root)
-        right_names = {name for name, _, _ in right.columns()}
-        return [name for name, _, _ in left.columns() if name in right_names and name != "*"]
+        right_names = {name for name, _, _ in right.visible()}
+        names = [name for name, _, _ in left.visible() if name in right_names and name != "*"]
+        return list(dict.fromkeys(names))
 
     def _range_function(
         self, fields: Node, scope: Scope, query: Query, alias: str | None, aliases: tuple[str, ...]
     ) -> Source:
-        names: list[str] | None = []
+        outputs: list[Output] = []
         for entry in fields.get("functions", ()):
             items = entry["List"]["items"]
             call = items[0]
             self.expression(call, scope, query, "function")
             found = self._function_columns(call, items[1:], alias, fields)
-            names = None if names is None or found is None else names + found
+            outputs += _guessed(found, query) if found is not None else [unknown_columns(query)]
         if "coldeflist" in fields:
-            names = [self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]]
-        if names is not None and fields.get("ordinality", False):
-            names.append("ordinality")
-        if names is None:
-            # A function of unknown result: its alias list may name some of the columns, and there may be more.
-            if aliases:
-                return Derived(alias, _guessed(aliases, query))
-            name = alias or _call_name(fields["functions"][0]["List"]["items"][0])
-            return Unknown(name, None)
+            outputs = _guessed([self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]], query)
+        if fields.get("ordinality", False):
+            outputs += _guessed(["ordinality"], query)
         shown = alias or _call_name(fields["functions"][0]["List"]["items"][0])
-        outputs = _guessed(names, query)
         single = len(fields["functions"]) == 1 and "coldeflist" not in fields
-        if single and len(outputs) - fields.get("ordinality", False) == 1:
+        if single and len(outputs) - fields.get("ordinality", False) == 1 and outputs[0].open is None:
             outputs[0].call = fields["functions"][0]["List"]["items"][0]
-        return Derived(shown, outputs, aliases)
+        if aliases and len(outputs) == 1 and outputs[0].open is not None:
+            # Its alias list names the first of its columns, and there may be more.
+            outputs = [*_guessed(aliases, query), *outputs]
+        for output in outputs[: len(aliases)]:
+            if output.open is not None:
+                break
+            output.guessed = False  # under this name there certainly is a column
+        return self._mapped(Derived(shown, outputs, aliases))
 
     def _column_definition(self, fields: Node) -> str:
         if "typeName" in fields:
@@ -232,27 +236,80 @@ class FromClause(Expressions):
         definitions = [c for item in rest if item for c in item.get("List", {}).get("items", ())]
         if definitions:
             return [self._column_definition(c["ColumnDef"]) for c in definitions]
-        name = _call_name(call)
-        if name is None:
-            return None
+        name = column_name(call)
         single = alias if alias is not None and len(fields["functions"]) == 1 else name
         if "FuncCall" not in call:
-            return [single]  # SQL-standard function syntax (COALESCE, CURRENT_DATE, CAST …): one scalar
+            return self._expression_columns(call, single)
         parts = string_list(call["FuncCall"]["funcname"])
+        if parts[-1] == "unnest" and _is_plain_array(call["FuncCall"].get("args", ())):
+            return [single]
         known = functions.builtin(parts[-1]) if len(parts) == 1 or parts[0] == "pg_catalog" else ()
-        mine = self.catalog.functions_named(parts[-1], None) if self.catalog is not None else ()
-        if known and not mine:
-            shapes = {
-                tuple(o.output_names) if o.output_names else (o.returns in ("record", "anyelement"),)
-                for o in known
-            }
-            if len(shapes) == 1:
-                (shape,) = shapes
-                if shape == (False,):
-                    return [single]
-                if shape and isinstance(shape[0], str):
-                    # One OUT parameter names the column as well, over the alias (chooseScalarFunctionAlias).
-                    return [str(n) for n in shape]
+        mine: Sequence[Function] = ()
+        if self.catalog is not None and parts[0] != "pg_catalog":
+            mine = self.catalog.functions_named(parts[-1], parts[-2] if len(parts) > 1 else None)
+        shapes = {
+            tuple(o.output_names) if o.output_names else (o.returns in _POLYMORPHIC,) for o in known
+        } | {self._shape(function) for function in mine}
+        if len(shapes) != 1:
+            return None
+        (shape,) = shapes
+        if shape == (False,):
+            return [single]
+        if not shape or not isinstance(shape[0], str) or "" in shape:
+            return None
+        if known and parts[-1].startswith("pg_"):
+            return None  # what these tell differs between versions
+        # One OUT parameter names the column as well, over the alias (chooseScalarFunctionAlias).
+        return [str(n) for n in shape]
+
+    def _shape(self, function: Function) -> tuple[str | bool, ...]:
+        """The names of a user function's columns; (False,) for one scalar, (True,) where nobody knows."""
+        if function.output_names:
+            return function.output_names
+        names = self._composite(function.returns)
+        if names is not None:
+            return names
+        return (self._is_scalar(function.returns) is not True,)
+
+    def _composite(self, type: str) -> tuple[str, ...] | None:
+        """The attributes of a row type, by the qualified name of the type; of a domain over one as well."""
+        if self.catalog is None:
+            return None
+        schema, _, name = type.partition(".")
+        found = self.catalog.type_named(schema, name)
+        if found is not None and found.kind == "d":
+            schema, _, name = found.base_type.partition(".")
+        relation = self.catalog.relation(schema, name)
+        return None if relation is None else tuple(a.name for a in relation.attributes)
+
+    def _is_scalar(self, type: str) -> bool | None:
+        """Whether a type, by its qualified name, certainly is none that has columns."""
+        schema, _, name = type.partition(".")
+        if schema == "pg_catalog":
+            return name not in _POLYMORPHIC
+        found = self.catalog.type_named(schema, name) if self.catalog is not None else None
+        return found is not None and found.kind in "bermd" and self._composite(type) is None
+
+    def _expression_columns(self, call: Node, single: str) -> list[str] | None:
+        """The columns of what stands in FROM in the syntax of a function: CAST, COALESCE, CURRENT_DATE …"""
+        ((kind, fields),) = call.items()
+        if kind in ("SQLValueFunction", "XmlExpr", "XmlSerialize"):
+            return [single]
+        if kind == "TypeCast":
+            names = type_name(fields["typeName"])
+            if names is None or fields["typeName"].get("arrayBounds"):
+                return [single]
+            schema, name = names
+            found = self.catalog.type_named(schema, name) if self.catalog is not None else None
+            if found is None:
+                built_in = schema in (None, "pg_catalog") and functions.builtin_type(name) is not None
+                return [single] if built_in and name not in _POLYMORPHIC else None
+            composite = self._composite(f"{found.schema}.{found.name}")
+            if composite is not None:
+                return list(composite)
+            return [single] if self._is_scalar(f"{found.schema}.{found.name}") else None
+        if kind == "CoalesceExpr" or kind == "MinMaxExpr":
+            return [single] if all(map(_is_plain_constant, fields["args"])) else None
         return None
 
     def _table_function_columns(self, fields: Node, scope: Scope, query: Query) -> list[str]:
@@ -291,6 +348,36 @@ class FromClause(Expressions):
                 else:
                     stack.append((child, into))
         return names + nested
+
+
+#: Types of results that may have columns of their own: which, the call decides.
+_POLYMORPHIC = frozenset(
+    ("record", "anyelement", "anynonarray", "anycompatible", "anycompatiblenonarray", "any")
+)
+
+
+def _is_plain_constant(node: Node) -> bool:
+    return "A_Const" in node
+
+
+def _is_plain_array(arguments: list[Node]) -> bool:
+    """One array whose elements are scalars by the look of it."""
+    if len(arguments) != 1:
+        return False
+    ((kind, fields),) = arguments[0].items()
+    if kind == "A_ArrayExpr":
+        return all(map(_is_plain_constant, fields.get("elements", ())))
+    names = type_name(fields["typeName"]) if kind == "TypeCast" else None
+    if names is None or names[0] not in (None, "pg_catalog") or names[1] in _POLYMORPHIC:
+        return False
+    return bool(fields["typeName"].get("arrayBounds")) and functions.builtin_type(names[1]) is not None
+
+
+def unknown_columns(query: Query) -> Output:
+    """All the columns of a function whose result nobody knows."""
+    output = Output("*", query=query)
+    output.open = Open(None)
+    return output
 
 
 def attribute_names(relation: Relation) -> dict[str, str]:

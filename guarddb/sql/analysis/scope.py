@@ -9,12 +9,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
-from guarddb.sql.statement import Link, Open, Output, Query, Reference
+from guarddb.sql.statement import Link, Open, Output, Query, Reference, origins
 
-#: pg_attribute's system columns; they belong to every table and to no star.
+#: pg_attribute's system columns. They belong to what has rows of its own (no view, no composite type), and to no star.
 SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
 
+#: pg_class.relkind of what has no system columns: view, composite type.
+_WITHOUT_SYSTEM_COLUMNS = frozenset("vc")
+
 Column = tuple[str, list[Link], "str | None"]
+
+
+def is_sure(link: Link) -> bool:
+    """Whether PostgreSQL certainly finds a column where this link was found.
+
+    It may not where the name is our reading of a rule of PostgreSQL's, and where nobody knows a relation's columns: without a
+    catalog, and those of a system relation in a version that the facts do not cover. A name that is not sure counts further
+    out as well.
+    """
+    if isinstance(link, Output):
+        return not link.guessed
+    return link[0].exact
 
 
 class Item(ABC):
@@ -26,9 +41,17 @@ class Item(ABC):
     def find(self, name: str) -> list[Link] | None:
         """The links of the column of this name, or None when the item has none (or nobody knows)."""
 
+    def find_below(self, name: str) -> list[Link] | None:
+        """The same, seen through a join: a join has the columns of its sides, and no system columns."""
+        return self.find(name)
+
     @abstractmethod
     def columns(self) -> list[Column]:
         """Its columns, in the order of a star."""
+
+    def visible(self) -> list[Column]:
+        """Its columns by name, whatever order and number a star would find."""
+        return self.columns()
 
     def opens(self) -> list[Open]:
         """What of it has unknown columns."""
@@ -37,6 +60,14 @@ class Item(ABC):
     @abstractmethod
     def sources(self) -> Iterator[Source]:
         """The items that a qualified name can reach."""
+
+    def many(self, name: str) -> int:
+        """How many of its columns an unqualified name can mean."""
+        return sum(1 for column in self.visible() if column[0] == name)
+
+    def holder(self, name: str) -> Source | None:
+        """The item whose column stands for a merged one; None for COALESCE of two, and where that changes the type."""
+        return None
 
 
 class Source(Item):
@@ -51,15 +82,21 @@ class Source(Item):
     def sources(self) -> Iterator[Source]:
         yield self
 
+    def holder(self, name: str) -> Source | None:
+        return self if any(column[0] == name for column in self.columns()) else None
+
     def whole_row(self) -> list[Link]:
         """What a whole-row reference to it carries."""
         return [link for _, links, _ in self.columns() for link in links]
 
 
 class Table(Source):
-    """A relation whose columns are known. `names` maps the name seen here to the attribute's name."""
+    """A relation whose columns are known. `names` maps the name seen here to the attribute's name.
 
-    __slots__ = ("names", "pairs", "reference")
+    `exact`: these are its columns and no others, in this order. Of a system relation they are those of all versions.
+    """
+
+    __slots__ = ("_has_system_columns", "exact", "names", "pairs", "reference")
 
     def __init__(
         self,
@@ -67,14 +104,26 @@ class Table(Source):
         names: dict[str, str],
         schema: str | None,
         pairs: list[tuple[str, str]] | None = None,
+        kind: str = "r",
+        *,
+        exact: bool = True,
     ) -> None:
         super().__init__(reference.alias, schema)
         self.reference = reference
         self.names = names
         #: (name seen, attribute) in order, where an alias list gives names: it may give one twice
         self.pairs = pairs
+        self.exact = exact
+        self._has_system_columns = kind not in _WITHOUT_SYSTEM_COLUMNS
 
     def find(self, name: str) -> list[Link] | None:
+        found = self.find_below(name)
+        if found is None and self._has_system_columns and name in SYSTEM_COLUMNS:
+            self.reference.system_columns = True
+            return [(self.reference, name)]
+        return found
+
+    def find_below(self, name: str) -> list[Link] | None:
         if self.pairs is not None:
             found: list[Link] = [
                 (self.reference, attribute) for seen, attribute in self.pairs if seen == name
@@ -82,14 +131,15 @@ class Table(Source):
             if found:
                 return found
         attribute = self.names.get(name) if self.pairs is None else None
-        if attribute is not None:
-            return [(self.reference, attribute)]
-        if name in SYSTEM_COLUMNS:
-            self.reference.system_columns = True
-            return [(self.reference, name)]
-        return None
+        return None if attribute is None else [(self.reference, attribute)]
 
     def columns(self) -> list[Column]:
+        reference, alias = self.reference, self.alias
+        if not self.exact:
+            return [("*", [_open_output(Open(reference))], alias)]
+        return self.visible()
+
+    def visible(self) -> list[Column]:
         reference, alias = self.reference, self.alias
         pairs = self.names.items() if self.pairs is None else self.pairs
         return [(name, [(reference, attribute)], alias) for name, attribute in pairs]
@@ -129,52 +179,91 @@ class Unknown(Source):
 
 
 class Derived(Source):
-    """A subquery, CTE or function with known columns."""
+    """A subquery, CTE, function or aliased join: columns in order, under the names of an alias list as far as it goes.
 
-    __slots__ = ("names", "outputs")
+    Behind something with unknown columns nobody can say which column an alias of the list means: it counts as each of them.
+    """
+
+    __slots__ = ("_columns", "_loose", "_rest")
 
     def __init__(self, alias: str | None, outputs: list[Output], aliases: tuple[str, ...] = ()) -> None:
         super().__init__(alias)
-        self.outputs = outputs
-        self.names = [
-            aliases[i] if i < len(aliases) and output.open is None else output.name
-            for i, output in enumerate(outputs)
-        ]
+        self._name([(output.name, [output], alias) for output in outputs], aliases)
+
+    def _name(self, columns: list[Column], aliases: tuple[str, ...]) -> None:
+        self._loose: tuple[str, ...] = ()
+        self._rest: list[Link] = []
+        if aliases:
+            known = next(
+                (i for i, column in enumerate(columns) if _open_of(column) is not None), len(columns)
+            )
+            columns = [
+                (aliases[i] if i < min(known, len(aliases)) else name, links, qualifier)
+                for i, (name, links, qualifier) in enumerate(columns)
+            ]
+            if known < len(aliases):
+                self._loose = aliases[known:]
+                self._rest = [link for column in columns[known:] for link in column[1]]
+        self._columns = columns
+
+    def unmapped(self) -> list[Link]:
+        """What the last names of the alias list may mean."""
+        return self._rest
 
     def find(self, name: str) -> list[Link] | None:
         found: list[Link] = [
-            o for n, o in zip(self.names, self.outputs, strict=True) if n == name and o.open is None
+            link
+            for column in self._columns
+            if column[0] == name and _open_of(column) is None
+            for link in column[1]
         ]
+        if name in self._loose:
+            return [*found, *self._rest]
+        if found and self._loose and any(link in self._rest for link in found):
+            return [*found, _SOMEBODY]  # the alias list may have given this column another name
         return found or None
 
     def columns(self) -> list[Column]:
-        return [(name, [output], self.alias) for name, output in zip(self.names, self.outputs, strict=True)]
+        return self._columns
 
     def opens(self) -> list[Open]:
-        return [output.open for output in self.outputs if output.open is not None]
+        return [open_ for column in self._columns if (open_ := _open_of(column)) is not None]
 
 
 class Join(Item):
-    """Two items joined. `merged` are the columns of USING or NATURAL, in order."""
+    """Two items joined. `merged` are the columns of USING or NATURAL, in order; `type` is the parser's JoinType."""
 
-    __slots__ = ("left", "merged", "right")
+    __slots__ = ("left", "merged", "right", "type")
 
-    def __init__(self, left: Item, right: Item, merged: dict[str, list[Link]]) -> None:
+    def __init__(
+        self, left: Item, right: Item, merged: dict[str, list[Link]], type: str = "JOIN_INNER"
+    ) -> None:
         self.left = left
         self.right = right
         self.merged = merged
+        self.type = type
 
     def find(self, name: str) -> list[Link] | None:
         if name in self.merged:
             return self.merged[name]
-        left, right = self.left.find(name), self.right.find(name)
+        left, right = self.left.find_below(name), self.right.find_below(name)
         return left + right if left and right else left or right
 
     def columns(self) -> list[Column]:
         merged = self.merged
         columns: list[Column] = [(name, links, None) for name, links in merged.items()]
-        columns += [c for c in self.left.columns() if c[0] not in merged]
-        columns += [c for c in self.right.columns() if c[0] not in merged]
+        for item in (self.left, self.right):
+            for column in item.columns():
+                if merged and (open_ := _open_of(column)) is not None:
+                    columns.append(("*", [_open_output(Open(open_.reference, partial=True))], column[2]))
+                elif column[0] not in merged:
+                    columns.append(column)
+        return columns
+
+    def visible(self) -> list[Column]:
+        merged = self.merged
+        columns: list[Column] = [(name, links, None) for name, links in merged.items()]
+        columns += [c for item in (self.left, self.right) for c in item.visible() if c[0] not in merged]
         return columns
 
     def opens(self) -> list[Open]:
@@ -184,31 +273,26 @@ class Join(Item):
         yield from self.left.sources()
         yield from self.right.sources()
 
+    def many(self, name: str) -> int:
+        return 1 if name in self.merged else self.left.many(name) + self.right.many(name)
 
-class JoinAlias(Source):
-    """`(a JOIN b USING (x)) AS j`: only `j` is seen from outside."""
+    def holder(self, name: str) -> Source | None:
+        if name not in self.merged:
+            return self.left.holder(name) or self.right.holder(name)
+        if self.type == "JOIN_FULL" or len({_type_of(link) for link in self.merged[name]}) > 1:
+            return None
+        return (self.right if self.type == "JOIN_RIGHT" else self.left).holder(name)
 
-    __slots__ = ("aliases", "join")
+
+class JoinAlias(Derived):
+    """`(a JOIN b USING (x)) AS j`: only `j` is seen from outside, and of it the columns, no system columns."""
+
+    __slots__ = ("join",)
 
     def __init__(self, alias: str, join: Join, aliases: tuple[str, ...]) -> None:
-        super().__init__(alias)
+        super().__init__(alias, [])
         self.join = join
-        self.aliases = aliases
-
-    def columns(self) -> list[Column]:
-        return [
-            (self.aliases[i] if i < len(self.aliases) else name, links, self.alias)
-            for i, (name, links, _) in enumerate(self.join.columns())
-        ]
-
-    def find(self, name: str) -> list[Link] | None:
-        if not self.aliases:
-            return self.join.find(name)
-        found = [link for column, links, _ in self.columns() if column == name for link in links]
-        return found or None
-
-    def opens(self) -> list[Open]:
-        return self.join.opens()
+        self._name([(name, links, alias) for name, links, _ in join.columns()], aliases)
 
 
 class MergedAlias(Source):
@@ -233,9 +317,14 @@ class AliasedUsing(Join):
     __slots__ = ("merged_alias",)
 
     def __init__(
-        self, left: Item, right: Item, merged: dict[str, list[Link]], merged_alias: MergedAlias
+        self,
+        left: Item,
+        right: Item,
+        merged: dict[str, list[Link]],
+        type: str,
+        merged_alias: MergedAlias,
     ) -> None:
-        super().__init__(left, right, merged)
+        super().__init__(left, right, merged, type)
         self.merged_alias = merged_alias
 
     def sources(self) -> Iterator[Source]:
@@ -305,9 +394,9 @@ class Scope:
                     level += links
             if level:
                 found += level
-                if not any(isinstance(link, Output) and link.guessed for link in level):
+                if all(map(is_sure, level)):
                     return found
-                # The name was found by our reading of what PostgreSQL calls a column: it may be one further out as well.
+                # Nobody is sure that PostgreSQL finds it here: it may be one further out as well.
                 maybe = True
             for item in scope.items:
                 for open_ in item.opens():
@@ -320,7 +409,7 @@ class Scope:
         """Whether some level certainly has a column of this name."""
         scope: Scope | None = self
         while scope is not None:
-            if any(item.find(name) for item in scope.items):
+            if any(any(map(is_sure, item.find(name) or ())) for item in scope.items):
                 return True
             scope = scope.parent
         return False
@@ -329,17 +418,46 @@ class Scope:
         """The FROM item of this name, innermost first."""
         scope: Scope | None = self
         while scope is not None:
-            for item in scope.items:
-                for source in item.sources():
-                    if source.alias == alias and (schema is None or source.schema == schema):
-                        return source
+            found = scope.own_source(alias, schema)
+            if found is not None:
+                return found
             scope = scope.parent
+        if schema is not None:
+            # `pg_temp.t.x`, or a schema under another name: whatever has the alias may be it.
+            return self.source(alias)
+        return None
+
+    def own_source(self, alias: str, schema: str | None) -> Source | None:
+        """The item of this very query that a qualified name can reach."""
+        for item in self.items:
+            for source in item.sources():
+                if source.alias == alias and (schema is None or source.schema == schema):
+                    return source
         return None
 
 
 #: A column of a function whose columns nobody knows.
 _SOMEBODY = Output("?")
 _SOMEBODY.guessed = True
+
+
+def _type_of(link: Link) -> object:
+    """The type of what a link is a copy of; something of its own where nobody knows."""
+    found = origins(link)
+    if len(found) == 1:
+        ((reference, name),) = found
+        for attribute in reference.relation.attributes if reference.relation is not None else ():
+            if attribute.name == name:
+                return attribute.type
+    return link
+
+
+def _open_of(column: Column) -> Open | None:
+    """What a column stands for that is all the columns of something whose columns nobody knows."""
+    links = column[1]
+    if len(links) == 1 and isinstance(links[0], Output):
+        return links[0].open
+    return None
 
 
 def _open_output(open_: Open) -> Output:

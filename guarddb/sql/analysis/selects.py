@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from guarddb.sql.analysis.expressions import NotJudged, UnknownNode
-from guarddb.sql.analysis.from_clause import FromClause
-from guarddb.sql.analysis.scope import CTE, Scope
+from guarddb.sql.analysis.from_clause import FromClause, unknown_columns
+from guarddb.sql.analysis.scope import CTE, Item, Join, Scope, is_sure
 from guarddb.sql.names import column_name, string_list
-from guarddb.sql.statement import Clause, Output, Query, QueryKind, Root
+from guarddb.sql.statement import Clause, Open, Output, Query, QueryKind, Root
 from guarddb.tree import Node
 
 _SELECT_FIELDS = frozenset(
@@ -35,6 +36,13 @@ _SELECT_FIELDS = frozenset(
         "rarg",
     ]
 )
+
+
+def _expands(node: Node) -> bool:
+    """`t.*` or `(row).*` in a list of values: it becomes as many of them as the row has."""
+    if "ColumnRef" in node:
+        return "A_Star" in node["ColumnRef"]["fields"][-1]
+    return "A_Indirection" in node and "A_Star" in node["A_Indirection"]["indirection"][-1]
 
 
 #: PostgreSQL's own limit (MaxTupleAttributeNumber): stars over stars multiply, and must stop somewhere.
@@ -79,6 +87,8 @@ class Selects(FromClause):
                 root = self.expression(node, scope, query, "values")
                 if row == 0:
                     output = Output(f"column{i + 1}", query=query)
+                    if _expands(node):
+                        output.name, output.open = "*", Open(None)
                     output.root = root
                     query.outputs.append(output)
                 elif i < len(query.outputs) and root.uses:
@@ -187,11 +197,22 @@ class Selects(FromClause):
                 links, whole = self.resolve(column, scope)
                 name = target.get("name") or fields[-1]["String"]["sval"]
                 output = Output(name, target=target, query=query)
-                if whole:
+                if whole and len(fields) > 1:
+                    output.root = self.expression(node, scope, query, clause)  # the function `name` of a row
+                elif whole:
                     output.opaque = list(links)
                 else:
                     output.links = list(links)
+                    if len(links) > 1:
+                        # (What USING merges is one column.)
+                        *prefix, last = string_list(fields)
+                        source = scope.source(prefix[-1]) if prefix else None
+                        items = [source] if source is not None else scope.items
+                        output.spelled = sum(item.many(last) for item in items) <= 1
                 outputs.append(output)
+                continue
+            if (rows := self._row_star(node, scope, query, clause, target)) is not None:
+                outputs.extend(rows)
                 continue
             output = Output(target.get("name") or column_name(node), target=target, query=query)
             output.guessed = "name" not in target
@@ -220,11 +241,70 @@ class Selects(FromClause):
             output.qualifier = qualifier
             if len(links) == 1 and isinstance(links[0], Output) and links[0].open is not None:
                 output.open = links[0].open
+                if output.open.reference is not None:
+                    output.links = [(output.open.reference, "*")]
+            outputs.append(output)
+        self._spell(outputs, scope)
+        return outputs
+
+    @staticmethod
+    def _spell(outputs: list[Output], scope: Scope) -> None:
+        """Find out how the columns of a star can be written one by one, or item by item."""
+        counts = Counter(output.qualifier for output in outputs)
+        reached = [source for item in scope.items for source in item.sources()]
+        for qualifier, count in counts.items():
+            named = [source for source in reached if source.alias == qualifier]
+            if qualifier is None or len(named) > 1:
+                continue
+            # (OLD and NEW of RETURNING, and what a query further out has, are no items of this scope.)
+            source = named[0] if named else scope.source(qualifier)
+            partial = any(o.open is not None and o.open.partial for o in outputs if o.qualifier == qualifier)
+            if source is not None and not partial and len(source.columns()) == count:
+                for output in outputs:
+                    output.whole_item = output.whole_item or output.qualifier == qualifier
+        for output in outputs:
+            if output.qualifier is not None:
+                output.spelled = sum(source.alias == output.qualifier for source in reached) <= 1
+                continue
+            # A merged column: its bare name may mean another one as well.
+            name = output.name
+            if sum(item.many(name) for item in scope.items) == 1 and not any(i.opens() for i in scope.items):
+                continue
+            holder = next(
+                (found for item in scope.items if name in _merged_in(item) and (found := item.holder(name))),
+                None,
+            )
+            output.spelled = holder is not None
+            output.qualifier = holder.alias if holder is not None else None
+
+    def _row_star(
+        self, node: Node, scope: Scope, query: Query, clause: Clause, target: Node | None
+    ) -> list[Output] | None:
+        """`(row).*`: a column for each field of the row; all of them are made of it. None when the node is none."""
+        indirection = node.get("A_Indirection", {})
+        if not indirection or "A_Star" not in indirection["indirection"][-1]:
+            return None
+        root = self.expression(node, scope, query, clause)
+        column = indirection["arg"].get("ColumnRef")
+        source = None
+        if column is not None and len(indirection["indirection"]) == 1:
+            source = self._row_source(column, scope)
+        if source is not None:
+            columns = source.columns()
+        else:
+            columns = [("*", [unknown_columns(query)], None)]
+        outputs = []
+        for name, links, _ in columns:
+            output = Output(name, target=target, query=query)
+            output.root = root
+            output.star = True
+            if len(links) == 1 and isinstance(links[0], Output) and links[0].open is not None:
+                output.open = links[0].open
             outputs.append(output)
         return outputs
 
     def _unresolved_star(self, scope: Scope, query: Query, target: Node) -> Output:
-        output = Output("*", self._any_column("*", scope), target, query)
+        output = Output("*", self._unresolved("*", scope), target, query)
         output.star = True
         return output
 
@@ -239,7 +319,11 @@ class Selects(FromClause):
                 stack.extend(reversed(node["RowExpr"].get("args", ())))
                 continue
             root = self._by_name(node, scope, query, "group", output_first=False)
-            query.group_by.extend(link for link, _ in root.uses if "ColumnRef" in node or "A_Const" in node)
+            if "ColumnRef" in node or "A_Const" in node:
+                for link, _ in root.uses:
+                    # By its position or name an output stands for the column that it is a copy of.
+                    own = isinstance(link, Output) and link.query is query
+                    query.group_by.extend(link.links if own and isinstance(link, Output) else [link])
         if "havingClause" in fields:
             self.expression(fields["havingClause"], scope, query, "having")
         for window in fields.get("windowClause", ()):
@@ -267,6 +351,7 @@ class Selects(FromClause):
     def _by_name(self, node: Node, scope: Scope, query: Query, clause: Clause, *, output_first: bool) -> Root:
         """An item of ORDER BY, GROUP BY or DISTINCT ON: an output's position or name, an input column, an expression."""
         outputs: list[Output] = []
+        both = False
         constant = node.get("A_Const")
         if constant is not None and "ival" in constant:
             position = constant["ival"].get("ival", 0)
@@ -277,15 +362,27 @@ class Selects(FromClause):
         column = node.get("ColumnRef")
         if column is not None and len(column["fields"]) == 1 and "String" in column["fields"][0]:
             name = column["fields"][0]["String"]["sval"]
+            matching = [output for output in query.outputs if output.name == name and output.open is None]
             # ORDER BY looks at output names first, GROUP BY at input columns first (findTargetlistEntrySQL92).
-            if output_first or not any(item.find(name) for item in scope.items):
-                outputs = [output for output in query.outputs if output.name == name and output.open is None]
+            if output_first:
+                outputs, both = matching, all(output.guessed for output in matching)
+            else:
+                found = [link for item in scope.items for link in item.find(name) or ()]
+                outputs = [] if any(map(is_sure, found)) else matching
+                both = bool(found) or any(item.opens() for item in scope.items)
         if not outputs:
             return self.expression(node, scope, query, clause)
         root = Root(query, clause, node)
         root.uses = [(output, column) for output in outputs]
+        if both and column is not None:
+            # What the name means is not sure: it counts as the input column as well.
+            root.uses += [(link, column) for link in self.resolve(column, scope)[0]]
         self.statement.roots.append(root)
         return root
+
+
+def _merged_in(item: Item) -> Iterable[str]:
+    return item.merged if isinstance(item, Join) else ()
 
 
 def _merged(output: Output, query: Query) -> Output:

@@ -103,11 +103,10 @@ class Analysis(Selects):
         if "whereClause" in infer:
             self.expression(infer["whereClause"], scope, query, "conflict")
         # EXCLUDED is the row the agent proposed: nothing of it was in the table.
-        proposed = Derived(
-            "excluded", [Output(name, query=query) for name, _, _ in target.columns() if name != "*"]
-        )
+        names = [name for name, _, _ in target.columns() if name != "*"]
+        proposed = Derived("excluded", [Output(name, query=query) for name in names])
         update = Scope(outer, query)
-        update.items = [target, proposed if proposed.outputs else Unknown("excluded", None)]
+        update.items = [target, proposed if names else Unknown("excluded", None)]
         if clause.get("action") == "ONCONFLICT_UPDATE":
             self.statement.kinds.add("update")
             self._assignments(clause.get("targetList", ()), update, query)
@@ -167,7 +166,12 @@ class Analysis(Selects):
         root = self.expression(node, scope, query, clause)
         own = {id(query.target), *(id(reference) for reference in query.references)}
         derived = {
-            id(o) for item in scope.items for s in item.sources() if isinstance(s, Derived) for o in s.outputs
+            id(link)
+            for item in scope.items
+            for source in item.sources()
+            if isinstance(source, Derived)
+            for _, found, _ in source.columns()
+            for link in found
         }
         links: dict[int, list[Link]] = {}
         for each in statement.roots[roots:]:
@@ -246,14 +250,10 @@ class _ReturningScope(Scope):
             source.schema = None
             self._aliases[alias] = source
 
-    def source(self, alias: str, schema: str | None = None) -> Source | None:
-        for item in self.items:
-            for source in item.sources():
-                if source.alias == alias and (schema is None or source.schema == schema):
-                    return source
-        if schema is None and alias in self._aliases:
-            return self._aliases[alias]
-        return self.parent.source(alias, schema) if self.parent is not None else None
+    def own_source(self, alias: str, schema: str | None) -> Source | None:
+        # A sub-select of RETURNING sees them as well: they belong to this query and not to its target list.
+        found = super().own_source(alias, schema)
+        return found or (self._aliases.get(alias) if schema is None else None)
 
 
 def _asks_for(node: Any, columns: set[int]) -> bool:

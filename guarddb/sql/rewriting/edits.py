@@ -167,6 +167,9 @@ class TextEdits:
                 if name == "FROM" and names[position - 1] == "DISTINCT":
                     position += 1
                     continue
+                if name == "FOR" and names[position - 1] == "COLLATION":
+                    position += 1
+                    continue
                 return position
             position += 1
         return count

@@ -334,6 +334,8 @@ class Rewriter(TextEdits):
     def expand_star(self, query: Query, target: Node, columns: Iterable[str]) -> None:
         """Put a list of target entries in the place of `*` or `t.*`."""
         text = ", ".join(columns)
+        if "ColumnRef" not in target["val"]:
+            raise RewriteError("(row).* cannot be written out")
         location = target["val"]["ColumnRef"].get("location", 0)
         if location < 0:
             word = self._table_word(self._anchor(query))
@@ -507,7 +509,7 @@ class Rewriter(TextEdits):
                         limit = position
                     elif name == "FETCH":
                         fetch = position
-                    elif name == "FOR" and locking is None:
+                    elif name == "FOR" and locking is None and self.names[position - 1] != "COLLATION":
                         locking = position
             end = position
             position += 1

@@ -61,10 +61,10 @@ SELECT * FROM (SELECT id, ssn FROM customers) AS q ORDER BY id
 -- becomes
 SELECT * FROM (SELECT id, CASE WHEN ssn IS NOT NULL THEN '[redacted]'::"pg_catalog"."bpchar" END AS "ssn" FROM customers) AS q ORDER BY id
 
--- name: every branch of a union
+-- name: only the masked branch of a union
 SELECT ssn FROM customers WHERE id = 1 UNION ALL SELECT name FROM customers WHERE id = 2
 -- becomes
-SELECT CASE WHEN ssn IS NOT NULL THEN '[redacted]'::"pg_catalog"."bpchar" END AS "ssn" FROM customers WHERE id = 1 UNION ALL SELECT CASE WHEN name IS NOT NULL THEN '[redacted]'::"pg_catalog"."text" END AS "name" FROM customers WHERE id = 2
+SELECT CASE WHEN ssn IS NOT NULL THEN '[redacted]'::"pg_catalog"."bpchar" END AS "ssn" FROM customers WHERE id = 1 UNION ALL SELECT name FROM customers WHERE id = 2
 
 -- name: the strictest of a union
 SELECT email FROM customers WHERE id = 1 UNION ALL SELECT card_number FROM payments WHERE id = 1
