@@ -20,6 +20,8 @@ from psycopg import sql as composed
 from guarddb import Catalog, MaskingRule, PolicyProfile, RowFilter
 from guarddb.cli.live_wall import read_wall
 from guarddb.wall import apply_script
+from tests.oracles.draws import Draws
+from tests.oracles.generator import generate
 from tests.oracles.grammar import Generated, Grammar
 from tests.oracles.masks import MaskOracle
 from tests.oracles.result import Verdict, general
@@ -146,6 +148,9 @@ class TwinOracle:
 
     def __init__(self, sets: list[Set]) -> None:
         self.sets = sets
+
+    def make(self, draws: Draws, number: int) -> Generated:
+        return generate(draws, self.grammar_for(number))
 
     def grammar_for(self, number: int) -> Grammar:
         return self.sets[number % len(self.sets)].grammar
