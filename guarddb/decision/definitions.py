@@ -12,7 +12,7 @@ from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
 from guarddb.sql.analysis.definitions import Definition, Part
-from guarddb.sql.catalog import Catalog, Relation
+from guarddb.sql.catalog import Relation
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference
 from guarddb.tree import Node
@@ -458,39 +458,8 @@ def _used_by(schema: str | None, name: str, case: Case) -> str | None:
     for relation in case.governance.governed_tables:
         rules = case.governance.rules_for(relation)
         for attribute in relation.attributes:
-            if (rules.filters or attribute.name in rules.masks) and wanted in types_inside(
-                attribute.type, catalog
+            if (rules.filters or attribute.name in rules.masks) and wanted in catalog.types_inside(
+                attribute.type
             ):
                 return f'"{relation.schema}.{relation.name}.{attribute.name}"'
     return None
-
-
-def types_inside(qualified: str, catalog: Catalog) -> set[str]:
-    """A type with every type that its values are made of: below a domain, in a row, in an array or a range.
-
-    Where the catalog does not say what is inside, everything is.
-    """
-    found: set[str] = set()
-    stack = [qualified]
-    while stack:
-        each = stack.pop()
-        if each in found or each.startswith("pg_catalog."):
-            continue
-        found.add(each)
-        schema, _, name = each.partition(".")
-        known = catalog.type_named(schema, name)
-        if known is None:
-            # The array of a type is called after it.
-            stack += [f"{t.schema}.{t.name}" for t in catalog.types if name.startswith("_")]
-            stack += [
-                f"{r.schema}.{r.name}" for r in catalog.relations.values() if name[1:].startswith(r.name[:60])
-            ]
-            continue
-        if known.kind == "c":
-            row = catalog.relation(schema, name)
-            stack += [a.type for a in row.attributes] if row is not None else []
-        elif known.kind == "d":
-            stack.append(known.over or known.base_type)
-        elif known.kind in ("r", "m"):
-            stack += [f"{t.schema}.{t.name}" for t in catalog.types if t.kind == "d"]
-    return found

@@ -446,6 +446,40 @@ class Catalog:
                 return None
         return None
 
+    def types_inside(self, qualified: str) -> set[str]:
+        """A type with every type that its values are made of: below a domain, in a row, in an array or a range.
+
+        Built-in types have nothing of users inside. Where the catalog does not say what is inside, everything may be.
+        """
+        found: set[str] = set()
+        stack = [qualified]
+        while stack:
+            each = stack.pop()
+            if each in found or each.startswith("pg_catalog."):
+                continue
+            found.add(each)
+            schema, _, name = each.partition(".")
+            known = self.type_named(schema, name)
+            if known is None:
+                # An array is called after its elements, cut where the name would be too long.
+                stem = name[1:] if name.startswith("_") else None
+                if stem is not None:
+                    stack += [f"{t.schema}.{t.name}" for t in self.types if t.name.startswith(stem[:60])]
+                    stack += [
+                        f"{r.schema}.{r.name}"
+                        for r in self.relations.values()
+                        if r.name.startswith(stem[:60])
+                    ]
+                continue
+            row = self.relation(schema, name) if known.kind == "c" else None
+            if row is not None:
+                stack += [a.type for a in row.attributes]
+            elif known.kind == "d":
+                stack.append(known.over or known.base_type)
+            elif known.kind in ("r", "m"):
+                stack += [f"{t.schema}.{t.name}" for t in self.types if t.kind == "d"]
+        return found
+
     def _schema(self, schema: str) -> str | None:
         return self.temp_schema if schema == "pg_temp" else schema
 
