@@ -12,6 +12,8 @@ from psycopg import NotSupportedError
 from guarddb.decision.plan import Decision
 from guarddb.driver.scoring import Scored
 from guarddb.errors import PolicyUnavailable
+from guarddb.policy.errors import PolicyError
+from guarddb.policy.settings import callers_settings
 from guarddb.risk.columns import Classifier, ColumnClasses
 from guarddb.risk.history import History
 from guarddb.risk.scoring import check_thresholds
@@ -73,7 +75,7 @@ class Attachment:
         """Check the arguments.
 
         Raises:
-            PolicyError: there is no policy, or it is not valid.
+            PolicyError: there is no policy, it is not valid, or another argument is not what it should be.
             PolicyUnavailable: it cannot be fetched.
             psycopg.NotSupportedError: an argument asks for what this version cannot do.
             TypeError: the approver is none.
@@ -82,7 +84,11 @@ class Attachment:
             as_approver(approver)
         if branches is not None:
             raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
-        if enforcement not in ("enforce", "observe"):
+        if agent is not None and not isinstance(agent, str):
+            raise PolicyError(
+                f"must be a text that names the agent, not {type(agent).__name__}", path="agent"
+            )
+        if not isinstance(enforcement, str) or enforcement not in ("enforce", "observe"):
             raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
         try:
             source = open_source(policy)
@@ -98,7 +104,7 @@ class Attachment:
                 raise PolicyUnavailable(str(ex)) from None
         elif budgets is not None:
             store = budgets
-        given = MappingProxyType({str(name).lower(): str(value) for name, value in (settings or {}).items()})
+        given = MappingProxyType(callers_settings(settings))
         return cls(source, agent, given, enforcement == "observe", store, on_decision, scored, approver)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from guarddb.driver import plans, settings as session_settings
+from guarddb.driver import operator_log, plans, settings as session_settings
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.runtime.budgets import Budget, BudgetLimits, open_store
 
@@ -100,6 +100,7 @@ def _hash_key(profile: PolicyProfile) -> bytes | None:
     if variable is None:
         return None
     if key := os.environ.get(variable):
+        operator_log.short_key(variable, len(key.encode()))
         return key.encode()
     reason = f"the environment variable {variable}, which holds the key of its hashes, is not set"
     raise PolicyUnavailable(refusal_message(profile.name, reason))

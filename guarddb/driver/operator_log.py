@@ -62,3 +62,24 @@ def unknown_rules(policy: CompiledPolicy, catalog: Catalog) -> None:
             visible(unknown.message, lines=False),
             what,
         )
+
+
+#: Bytes. A key that can be guessed makes the hash one that can be looked up.
+SHORTEST_KEY = 16
+
+
+def short_key(variable: str, length: int) -> None:
+    """Say once that a hash key is too short to be one."""
+    if length >= SHORTEST_KEY:
+        return
+    with _lock:
+        if (variable, length) in _told:
+            return
+        _told[variable, length] = True
+    policies.warning(
+        "the key of hashes in %s has %d byte%s: fewer than %d can be guessed",
+        variable,
+        length,
+        "" if length == 1 else "s",
+        SHORTEST_KEY,
+    )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping
 from functools import cached_property
@@ -29,9 +28,10 @@ from pydantic import (
 )
 
 from guarddb.facts.groups import OPENABLE
-from guarddb.policy.errors import PolicyError, from_validation, join_path, one_of, quoted
+from guarddb.policy.errors import PolicyError, from_validation, one_of, quoted
 from guarddb.policy.patterns import FunctionPattern, NamePart, RelationPattern, parse_column
-from guarddb.policy.predicate import SETTING_NAME, Predicate, parse_predicate
+from guarddb.policy.predicate import Predicate, parse_predicate
+from guarddb.policy.settings import checked_settings
 from guarddb.vocabulary import FLOOR_RULES, KINDS, Kind, MaskKind, MaskUseKind, Rule
 
 INT64_MAX = 2**63 - 1
@@ -45,22 +45,6 @@ NOT_YET: dict[str, tuple[str | int, ...]] = {
     "content_scan_mode": ("off",),
     "content_scan_max_bytes": (0,),
 }
-
-#: Settings that are guarddb's own walls; a profile may not hand out values for them.
-GUARDED_SETTINGS = frozenset(
-    {
-        "statement_timeout",
-        "transaction_timeout",
-        "row_security",
-        "session_replication_role",
-        "transaction_read_only",
-        "default_transaction_read_only",
-        "search_path",
-        "role",
-        "session_authorization",
-        "is_superuser",
-    }
-)
 
 
 def _relation(text: str) -> str:
@@ -357,57 +341,12 @@ class GuarddbExtension(_Model):
     def _normalise_settings(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        settings: dict[str, str] = {}
-        problems: list[tuple[str, str]] = []
-        for name, given in value.items():
-            try:
-                setting, text = _setting_name(name), _setting_value(given)
-            except PolicyError as ex:
-                shown = name if isinstance(name, str) else quoted(name)
-                problems.append((join_path(shown), ex.problems[0][1]))
-                continue
-            if setting in settings:
-                problems.append((setting, "is given twice (setting names do not depend on case)"))
-            settings[setting] = text
-        if problems:
-            raise PolicyError(problems=problems)
-        return settings
+        return checked_settings(value)
 
     @field_validator("settings")
     @classmethod
     def _freeze_settings(cls, value: dict[str, str]) -> dict[str, str]:
         return FrozenSettings(value)
-
-
-def _setting_name(name: object) -> str:
-    if not isinstance(name, str) or not SETTING_NAME.fullmatch(name):
-        raise PolicyError(
-            "is not the name of a PostgreSQL setting (identifiers joined by dots, as in app.tenant)"
-        )
-    setting = name.lower()
-    if setting in GUARDED_SETTINGS:
-        raise PolicyError("is a setting that guarddb itself keeps; a profile's settings are for row filters")
-    return setting
-
-
-def _setting_value(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise PolicyError("must be valid Unicode text") from None
-        if "\0" in value:
-            raise PolicyError("contains a NUL character")
-        return value
-    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
-        try:
-            return str(value)
-        except ValueError:  # more digits than Python is willing to print
-            raise PolicyError("is too large a number") from None
-    # The value itself is not shown: a setting may hold what should not be in a log.
-    raise PolicyError("must be a text, a finite number, true or false")
 
 
 class PolicyProfile(_Model):
