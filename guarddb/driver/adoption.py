@@ -18,6 +18,7 @@ from psycopg._cursor_base import BaseCursor
 from guarddb.driver.copy import GUARDED
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
+from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -106,7 +107,8 @@ def taken_in(session: Session, gen: PQGen[Any]) -> PQGen[Any]:
     if isinstance(owner, BaseCursor) and not isinstance(owner, CursorMixin):
         owner.__class__ = guarded(kind)
     elif kind in GUARDED:
-        if session.in_force is None or not session.in_force.egress:
+        policy = session.in_force
+        if policy is None or not (policy.egress or scans(session)):
             return gen
         owner.__class__ = GUARDED[kind]
     else:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import aclosing, closing
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
 import psycopg as _psycopg
-from psycopg import ConnectionInfo, errors as e, pq
+from psycopg import ConnectionInfo, Notify, errors as e, pq
 from psycopg._connection_base import BaseConnection
 from psycopg.rows import Row
 from psycopg.sql import Composable
@@ -29,12 +30,13 @@ from guarddb.driver.settings import hold_gen
 from guarddb.driver.undo import check_gen, settled_gen
 from guarddb.driver.waits import Asking
 from guarddb.driver.watch import refresh_gen
+from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.policy.load import is_url
 from guarddb.runtime.policies import waits
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Generator, Mapping
     from typing import Self
 
     from psycopg._connection_base import CursorRow
@@ -377,6 +379,12 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             except BaseException as ex:
                 asking.fail(ex)
 
+    def notifies(self, **options: Any) -> Generator[Notify, None, None]:
+        """As psycopg's; what the profile's `content_scan_mode` blocks is withheld."""
+        with closing(super().notifies(**options)) as notifications:
+            for each in notifications:
+                yield notification(self._guard, each)
+
     def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""
         with self.lock:
@@ -492,6 +500,12 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
                 asking.answer(await question.await_())
             except BaseException as ex:
                 asking.fail(ex)
+
+    async def notifies(self, **options: Any) -> AsyncGenerator[Notify, None]:
+        """As `Connection.notifies`."""
+        async with aclosing(super().notifies(**options)) as notifications:
+            async for each in notifications:
+                yield notification(self._guard, each)
 
     async def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
     from guarddb.decision.plan import Decision
+    from guarddb.driver.scanning import ContentReport
     from guarddb.driver.session import Session
     from guarddb.risk.scoring import RiskResult
 
@@ -105,6 +106,12 @@ class CursorMixin(_Cursor):
         """What the action policy of the connection makes of the last statement; None without one."""
         results = self._results
         return results.risk if isinstance(results, Results) else None
+
+    @property
+    def content(self) -> ContentReport | None:
+        """What `content_scan_mode` has found in what was handed out of the current result; None where nothing is scanned."""
+        results = self._results
+        return results.content if isinstance(results, Results) else None
 
     @property
     def truncated(self) -> bool:

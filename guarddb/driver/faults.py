@@ -16,6 +16,7 @@ from psycopg.pq import DiagnosticField as Field
 
 from guarddb.decision.advice.errors import did_you_mean
 from guarddb.decision.plan import Decision
+from guarddb.driver.withholding import WITHHELD, scans, without_hidden
 from guarddb.errors import PolicyViolation, refusal_message
 
 if TYPE_CHECKING:
@@ -129,6 +130,9 @@ def translated(session: Session, error: e.Error) -> e.Error:
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
     _advised(session, error)
+    if scans(session) and (withheld := without_hidden(session, error.diag)) is not None:
+        error._info = withheld
+        error.args = (WITHHELD,)
     severity = (error._info.get(Field.SEVERITY) if isinstance(error._info, dict) else None) or b"ERROR"
     session.last_message = f"{severity.decode(error._encoding, 'replace')}:  {error}\n"
     return error

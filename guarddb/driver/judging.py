@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from guarddb.decision.plan import Decision, Plan
 from guarddb.driver import operator_log, plans
 from guarddb.driver.plans import SHARED, JudgedText
+from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
     from guarddb.driver.names import Remembered
@@ -135,6 +136,7 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         or policy.egress
         or bool(session.origins)
         or session.keyed_hash is not None
+        or scans(session)
         or any(plans.wants_a_look(statement) for statement in plan.statements)
     )
     return JudgedText(

@@ -12,6 +12,7 @@ from psycopg._connection_base import BaseConnection
 from psycopg.pq import DiagnosticField as Field
 
 from guarddb.driver.faults import cleaned, message_of_the_connection
+from guarddb.driver.withholding import raw_notification, scans, without_hidden
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
@@ -35,8 +36,9 @@ class GuardedInfo(ConnectionInfo):
 
 
 def handle_notices(conn: Any) -> None:
-    """Take the place of psycopg's notice handler."""
+    """Take the place of psycopg's handlers of notices and notifications."""
     conn.pgconn.notice_handler = partial(_on_notice, ref(conn))
+    conn.pgconn.notify_handler = partial(_on_notify, ref(conn))
 
 
 def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
@@ -48,7 +50,18 @@ def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
         if (fields := cleaned(diagnostic)) is not None:
             result = cast("PGresult", _Notice(fields))
+    if scans(session):
+        diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
+        if (fields := without_hidden(session, diagnostic)) is not None:
+            result = cast("PGresult", _Notice(fields))
     BaseConnection._notice_handler(wself, result)
+
+
+def _on_notify(wself: ReferenceType[Any], notify: Any) -> None:
+    conn = wself()
+    if conn is not None:
+        notify = raw_notification(conn._guard, notify, conn.pgconn._encoding)
+    BaseConnection._notify_handler(wself, notify)
 
 
 class _Notice:

@@ -17,6 +17,7 @@ from psycopg import pq
 
 from guarddb.driver.loaders import HASH_OID, NULL_OID, has_loaders, register_loaders
 from guarddb.driver.messages import notify
+from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import (
     TO_BE_HASHED_FMOD,
     VARCHAR_OID,
@@ -26,6 +27,7 @@ from guarddb.driver.views import (
     Results,
     ResultView,
 )
+from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -50,12 +52,14 @@ class Shown:
         hidden: as the result of a command, without its rows.
         masked: columns that are masked in the process, and the OID of the loader of each; None when none is.
         metered: its bytes are counted as they are handed out.
+        scanned: it is scanned for hidden instructions as it is handed out.
         cap: rows that the policy shows of such a result; left: how many of them are still to be shown here. None: all.
     """
 
     hidden: bool
     masked: dict[int, int] | None
     metered: bool
+    scanned: bool
     cap: int | None
     left: int | None
 
@@ -80,7 +84,7 @@ def how_shown(
     else:
         hidden, cap = handling.hidden_returning, handling.row_cap
     masked = _masked_columns(session, result, handling, report=report)
-    return Shown(hidden, masked, metered, cap, cap if left is None else left)
+    return Shown(hidden, masked, metered, scans(session), cap, cap if left is None else left)
 
 
 # execute(), executemany(), COPY, and the description of a portal
@@ -111,10 +115,15 @@ def show_result(
         if masks:
             cursor.pgresult = ResultView(result, 0, masks)
         return
-    if shown.metered:
-        cursor._tx = MeteredTransformer(cursor._tx, partial(count_bytes, session), result, columns)
     there = result.ntuples
     rows = shown.rows(there)
+    scanner = None
+    if shown.scanned:
+        scanner = Scanner(session, cursor._conn, results, result)
+        masks = _scanned(scanner, masks)
+    if shown.metered or scanner is not None:
+        charge = partial(count_bytes, session) if shown.metered else None
+        cursor._tx = MeteredTransformer(cursor._tx, charge, result, columns, scanner)
     if rows < there:
         cut(cursor, results, result, rows, shown.cap, masks)
     elif masks:
@@ -161,8 +170,10 @@ def show_chunk(
     left = results.caps.get(0) if results.caps is not None else None
     shown = how_shown(session, result, _streamed(results), left=left, report=first)
     masks = _mask(cursor, cursor._tx, session, result, shown.masked, None, loaders=first)
-    if shown.metered and first:
-        cursor._tx = MeteredTransformer(cursor._tx, partial(count_bytes, session), result, result.nfields)
+    if first and (shown.metered or shown.scanned):
+        scanner = Scanner(session, cursor._conn, results, result) if shown.scanned else None
+        charge = partial(count_bytes, session) if shown.metered else None
+        cursor._tx = MeteredTransformer(cursor._tx, charge, result, result.nfields, scanner)
     there = result.ntuples
     rows = shown.rows(there, results.streamed)
     if rows < there:
@@ -209,9 +220,12 @@ class FetchedRows:
         self.masks = _mask(cursor, self.real, session, result, shown.masked, cursor._format)
         if self.masks is not None:
             cursor.pgresult = ResultView(result, result.ntuples, self.masks)
-        if shown.metered:
-            charge = partial(self._count_bytes, session)
-            self._tx = MeteredTransformer(self.real, charge, result, result.nfields)
+        if shown.metered or shown.scanned:
+            charge = partial(self._count_bytes, session) if shown.metered else None
+            scanner = None
+            if shown.scanned:
+                scanner = Scanner(session, cursor._conn, cursor._guard_results(), result)
+            self._tx = MeteredTransformer(self.real, charge, result, result.nfields, scanner)
 
     def load_rows(self, row0: int, row1: int, make_row: Any) -> Any:
         return self._tx.load_rows(row0, row1 if self.left is None else min(row1, self.left), make_row)
@@ -245,6 +259,13 @@ def cut(
             f'the result was cut after {limit} rows: max_rows of policy "{session.policy_name}"',
             "narrow the query down, or page through it with ORDER BY and LIMIT",
         )
+
+
+def _scanned(scanner: Scanner, masks: Masks | None) -> Masks | None:
+    """A view's values are scanned as rows are; a masked one is what its mask makes of it."""
+    if scanner.report.mode != "block":
+        return masks
+    return {**{column: scanner.raw(column) for column in scanner.columns}, **(masks or {})}
 
 
 def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:

@@ -42,7 +42,9 @@ from guarddb.driver import shown, undo
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
 from guarddb.driver.messages import notify
+from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import Results
+from guarddb.driver.withholding import scans
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message
 from guarddb.runtime.budgets import RULES, Overrun
 
@@ -585,6 +587,18 @@ def failed(cursor: Any) -> telemetry.StatementSpan:
 def inspect(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
     """Show result `i`, which has just become the current one, as its plan wants it shown."""
     shown.show_result(cursor, results, i, format, count_bytes)
+
+
+def inspect_copied(cursor: Any, data: bytes) -> None:
+    """What COPY hands out next. Raises PolicyViolation where it holds what the profile blocks."""
+    results = cursor._guard_results()
+    session: Session = cursor._conn._guard
+    if not scans(session):
+        return
+    if results.scanner is None:
+        results.scanner = Scanner(session, cursor._conn, results, cursor.pgresult)
+    results.scanner.copied(data, results.streamed)
+    results.streamed += 1
 
 
 # stream(): chunk by chunk

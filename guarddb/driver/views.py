@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.query import QueryMixin
+    from guarddb.driver.scanning import ContentReport, Scanner
     from guarddb.driver.undo import Undo
     from guarddb.risk.scoring import RiskResult
     from guarddb.telemetry import StatementSpan
@@ -40,6 +41,7 @@ class Results(list["PGresult"]):
     __slots__ = (
         "ahead",
         "caps",
+        "content",
         "decision",
         "due",
         "inspect",
@@ -48,6 +50,7 @@ class Results(list["PGresult"]):
         "portal",
         "reported",
         "risk",
+        "scanner",
         "span",
         "statements",
         "streamed",
@@ -64,6 +67,10 @@ class Results(list["PGresult"]):
         #: what the action policy makes of it, and the decision with what came of that
         self.risk: RiskResult | None = None
         self.decision: Decision | None = None
+        #: what content_scan_mode has found in what was handed out
+        self.content: ContentReport | None = None
+        #: of COPY
+        self.scanner: Scanner | None = None
         self.inspect = self.truncated = False
         #: a statement that is ready to be sent, for a generator of psycopg's that converts and sends in one go
         self.ahead: QueryMixin | None = None
@@ -172,34 +179,58 @@ class CommandView:
 
 
 class MeteredTransformer:
-    """psycopg's transformer, with every row counted against the egress budget before it is loaded."""
+    """psycopg's transformer, with every row counted against the egress budget before it is loaded, and scanned after that.
 
-    __slots__ = ("_charge", "_columns", "_get_value", "real")
+    Args:
+        charge: counts bytes; None: nobody does. scanner: None: nobody looks.
+    """
 
-    def __init__(self, real: Any, charge: Callable[[int], None], result: PGresult, columns: int) -> None:
+    __slots__ = ("_charge", "_columns", "_get_value", "_scanner", "real")
+
+    def __init__(
+        self,
+        real: Any,
+        charge: Callable[[int], None] | None,
+        result: PGresult,
+        columns: int,
+        scanner: Scanner | None = None,
+    ) -> None:
         self.real = real
         self._charge = charge
+        self._scanner = scanner
         self._get_value = result.get_value
         self._columns = range(columns)
 
     def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
-        get_value, size = self._get_value, 0
-        for column in self._columns:
-            if value := get_value(row, column):
-                size += len(value)
-        if size:
-            self._charge(size)
-        return self.real.load_row(row, make_row)
-
-    def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
-        get_value, columns, size = self._get_value, self._columns, 0
-        for row in range(row0, row1):
-            for column in columns:
+        if self._charge is not None:
+            get_value, size = self._get_value, 0
+            for column in self._columns:
                 if value := get_value(row, column):
                     size += len(value)
-        if size:
-            self._charge(size)
-        return self.real.load_rows(row0, row1, make_row)
+            if size:
+                self._charge(size)
+        if self._scanner is None:
+            return self.real.load_row(row, make_row)
+        # As plain tuples first: a row factory is free to make of a value whatever it likes.
+        values = self.real.load_row(row, tuple)
+        if values is not None:
+            self._scanner.rows((values,), row)
+        return values if values is None or make_row is tuple else make_row(values)
+
+    def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
+        if self._charge is not None:
+            get_value, columns, size = self._get_value, self._columns, 0
+            for row in range(row0, row1):
+                for column in columns:
+                    if value := get_value(row, column):
+                        size += len(value)
+            if size:
+                self._charge(size)
+        if self._scanner is None:
+            return self.real.load_rows(row0, row1, make_row)
+        rows = self.real.load_rows(row0, row1, tuple)
+        self._scanner.rows(rows, row0)
+        return rows if make_row is tuple else [make_row(row) for row in rows]
 
     def set_pgresult(self, result: Any, **options: Any) -> None:
         self.real.set_pgresult(result, **options)

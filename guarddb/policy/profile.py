@@ -42,8 +42,6 @@ INT32_MAX = 2**31 - 1
 #: one of them to anything else is refused, never half obeyed. Delete a line when its field works.
 NOT_YET: dict[str, tuple[str | int, ...]] = {
     "write_mode": ("normal", "rollback"),
-    "content_scan_mode": ("off",),
-    "content_scan_max_bytes": (0,),
 }
 
 
@@ -85,6 +83,7 @@ RelationName = Annotated[Text, AfterValidator(_relation)]
 FunctionName = Annotated[Text, AfterValidator(_function)]
 ColumnName = Annotated[Text, AfterValidator(_column)]
 Count = Annotated[int, Field(strict=True, ge=0, le=INT64_MAX)]
+ContentClass = Literal["phrases", "template_tokens", "links"]
 FloorRule = Annotated[
     Rule, BeforeValidator(_floor_rule), WithJsonSchema({"type": "string", "enum": list(FLOOR_RULES)})
 ]
@@ -316,6 +315,11 @@ class GuarddbExtension(_Model):
         False,
         description="A redact mask shows [redacted] for NULL too, so that it does not tell whether there is a value.",
     )
+    content_scan_extra: tuple[ContentClass, ...] = Field(
+        (),
+        description="What else content_scan_mode looks for: texts that speak to a model, chat-template tokens, links with a "
+        "place for data. They are told, never blocked.",
+    )
     settings: Annotated[
         dict[str, str],
         WithJsonSchema(
@@ -417,10 +421,10 @@ class PolicyProfile(_Model):
     )
     content_scan_mode: Literal["off", "annotate", "block"] = Field(
         "off",
-        description="What to do about hidden instructions in results. Only off works in this version.",
+        description="What to do about text in results that a person does not see and a model reads: nothing, tell, or refuse.",
     )
     content_scan_max_bytes: Count = Field(
-        0, description="Bytes of result text to scan. Only 0 works in this version."
+        0, description="Bytes of one result's text that are scanned, plain ASCII aside. 0: 4 MiB."
     )
     guarddb: GuarddbExtension = Field(GuarddbExtension(), description="What goes beyond PgBeam's profile.")
     id: Annotated[str, Field(strict=True, pattern=r"^pol_[A-Za-z0-9_-]+$")] | None = Field(

@@ -949,8 +949,6 @@ def test_floor_exceptions_are_rules_of_the_floor() -> None:
 
 SET = {
     "write_mode": ["sandbox"],
-    "content_scan_mode": ["annotate", "block"],
-    "content_scan_max_bytes": [1],
 }
 
 

@@ -20,12 +20,12 @@ PASSING_CASES = [(rule, *case) for rule, cases in PASSES.items() for case in cas
 #: Rules of later versions: nothing can set them off yet.
 LATER = {
     "migration_block",
-    "action_blocked",
-    "risk_denied",
-    "content_scan",
 }
 #: Rules that have tests of their own below or in test_fields.py and test_bad_input.py.
 ELSEWHERE = {
+    "action_blocked",
+    "risk_denied",
+    "content_scan",
     "ok",
     "empty",
     "max_affected_rows",  # tests/driver/test_caps.py
