@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 def _read_gen(copy: BaseCopy[Any]) -> PQGen[Buffer]:
     data = yield from BaseCopy._read_gen(copy)
-    if data and (policy := copy.cursor._conn._guard.in_force) is not None and policy.egress:
-        steps.count_bytes(copy.cursor._conn._guard, len(data))
+    if data:
+        if (policy := copy.cursor._conn._guard.in_force) is not None and policy.egress:
+            steps.count_bytes(copy.cursor._conn._guard, len(data))
         steps.inspect_copied(copy.cursor, bytes(data))
     return data
 
