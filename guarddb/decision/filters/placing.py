@@ -30,7 +30,7 @@ from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Output, Query, Reference, Statement
 from guarddb.tree import Node
 
-__all__ = ["Conditions", "Guards", "Placing", "join_place", "joined", "unsafe"]
+__all__ = ["Conditions", "Guards", "Placing", "alias_twice", "join_place", "joined", "unsafe"]
 
 
 class Conditions:
@@ -119,7 +119,7 @@ class Placing:
     def write_conditions(self) -> None:
         """Make the edits to WHERE and ON."""
         for query, conditions in self.where.values():
-            if conditions.texts or conditions.guards:
+            if conditions.texts or conditions.guards or conditions.gates:
                 self.rewriter.add_condition(
                     query, conditions.condition, conditions.forms(), tuple(conditions.gates)
                 )
@@ -161,6 +161,8 @@ class Placing:
 
     def guards(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> Guards | None:
         """Where each hazard gets its guard; None when one has no place for it."""
+        if reference.hidden_by_join_alias or alias_twice(reference):
+            return None
         found = Guards([], [], [], first=False, holding=False)
         for hazard in hazards:
             if hazard.raises_only and self._waits(reference, rules, hazard):
@@ -275,6 +277,8 @@ class Placing:
         root, query = hazard.root, hazard.root.query
         assert query is not None
         if query.kind == "merge" and query.fields.get("joinCondition") is root.node:
+            if query.target is not reference:
+                return []
             conditions = self.on_of(query.fields)
             return [(conditions, _index(conditions, hazard.node))]
         if query is reference.query:
@@ -355,6 +359,17 @@ def _costs_something(part: Node) -> bool:
 def _is_nullable(join: Node, side: str) -> bool:
     kind = join.get("jointype", "JOIN_INNER")
     return kind == "JOIN_FULL" or (kind, side) in (("JOIN_LEFT", "r"), ("JOIN_RIGHT", "l"))
+
+
+def alias_twice(reference: Reference) -> bool:
+    """PostgreSQL refuses the same alias twice in one FROM, but not inside an aliased join."""
+    query = reference.query
+    if query is None:
+        return False
+    same = [each for each in query.references if each.alias == reference.alias and each is not reference]
+    return bool(same) or (
+        query.target is not None and query.target is not reference and query.target.alias == reference.alias
+    )
 
 
 def joined(texts: list[str]) -> str:

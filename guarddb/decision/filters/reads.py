@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from guarddb.decision.filters.placing import Placing, join_place, joined, unsafe
+from guarddb.decision.filters.placing import Placing, alias_twice, join_place, joined, unsafe
 from guarddb.decision.masks.writing import mask_expression
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.leakproof.judge import ROW
 from guarddb.sql.leakproof.restrictions import Hazard, is_equality
 from guarddb.sql.names import quote
-from guarddb.sql.statement import Link, Output, Query, Reference
+from guarddb.sql.statement import Link, Output, Reference
 
 
 class Reads(Placing):
@@ -101,12 +101,7 @@ class Reads(Placing):
         """AND the filter to the query's WHERE, or to the ON below which the relation may be null-extended."""
         query = reference.query
         condition = self.condition(reference, rules, first=first)
-        if (
-            condition is None
-            or query is None
-            or reference.hidden_by_join_alias
-            or self._alias_twice(reference, query)
-        ):
+        if condition is None or query is None or reference.hidden_by_join_alias or alias_twice(reference):
             return False
         place = join_place(reference)
         if place is None:
@@ -126,13 +121,6 @@ class Reads(Placing):
     def renamed_row(reference: Reference) -> bool:
         """A whole row under an alias list: a table's keeps the attributes' names, a subquery's takes the aliases."""
         return reference.whole_row and reference.alias_columns is not None
-
-    @staticmethod
-    def _alias_twice(reference: Reference, query: Query) -> bool:
-        """PostgreSQL refuses the same alias twice in one FROM, but not inside an aliased join."""
-        return sum(1 for other in query.references if other.alias == reference.alias) > 1 or (
-            query.target is not None and query.target.alias == reference.alias
-        )
 
     def _guarded(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> bool:
         """AND the filter, and let what may tell of hidden rows run only where it is true."""

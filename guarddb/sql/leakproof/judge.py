@@ -601,7 +601,8 @@ class Judge:
             found.tells
             or conflict
             or any(
-                part.type is None or self.types.conversion_tells(part.type, wanted)
+                part.type is None
+                or (part.level > CONSTANT and self.types.conversion_tells(part.type, wanted))
                 for part, wanted in zip(parts, found.wanted, strict=False)
             )
         )

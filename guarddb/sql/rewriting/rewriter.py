@@ -169,10 +169,11 @@ class Rewriter(TextEdits):
         )
         if words is None:
             raise RewriteError(f"no WHERE in {query.kind}")
-        anchor = self._anchor(query)
-        self._write_out(anchor)
-        level = self._level(anchor, frozenset(words))
-        where = self._forward(level, AFTER_WHERE | {"WHERE"})
+        where = self._where_before(fields["whereClause"]) if "whereClause" in fields else None
+        if where is None:
+            anchor = self._anchor(query)
+            self._write_out(anchor)
+            where = self._forward(self._level(anchor, frozenset(words)), AFTER_WHERE | {"WHERE"})
         if where < len(self.names) and self.names[where] == "WHERE":
             end = self._forward(where, AFTER_WHERE) - 1
             put(
@@ -198,12 +199,14 @@ class Rewriter(TextEdits):
         """Guard and extend the condition between two tokens; its tree."""
         if condition is not None:
             self._before(first, f"({condition}) AND (")
+        elif gates:
+            self._before(first, "(")
         if guards:
             node = self._guard(first, last, node, guards)
-        if condition is None:
-            return node
-        self._after(last, ")" + "".join(f" AND {gate}" for gate in gates))
-        node = conjunction_of(expression_tree(condition), node)
+        if condition is not None:
+            node = conjunction_of(expression_tree(condition), node)
+        if condition is not None or gates:
+            self._after(last, ")" + "".join(f" AND {gate}" for gate in gates))
         for gate in gates:
             node = conjunction_of(node, expression_tree(gate))
         return node
@@ -228,15 +231,20 @@ class Rewriter(TextEdits):
         self._after(last, after)
         return substituted(form, node)
 
-    def _part_of_where(self, query: Query, index: int) -> tuple[int, int] | None:
-        """The tokens of one part of a query's WHERE; None when the parts cannot be told apart."""
-        location = first_location(query.fields["whereClause"])
+    def _where_before(self, condition: Node) -> int | None:
+        """The WHERE in front of a condition; None when the condition's first token cannot be told."""
+        location = first_location(condition)
         if location is None:
             return None
         where = self.at(location) - 1
         while where >= 0 and self.names[where] in (OPEN, "NOT", "NOT_LA"):
             where -= 1
-        if where < 0 or self.names[where] != "WHERE":
+        return where if where >= 0 and self.names[where] == "WHERE" else None
+
+    def _part_of_where(self, query: Query, index: int) -> tuple[int, int] | None:
+        """The tokens of one part of a query's WHERE; None when the parts cannot be told apart."""
+        where = self._where_before(query.fields["whereClause"])
+        if where is None:
             return None
         pieces = self._conjuncts(where + 1, self._forward(where, AFTER_WHERE) - 1)
         return pieces[index] if len(pieces) == len(_parts(query)) else None
