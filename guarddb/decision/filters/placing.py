@@ -5,9 +5,9 @@ a native policy. What may tell of hidden rows before that (see `guarddb.sql.leak
 
 - *guarded*: `CASE WHEN filter THEN condition END` in its own place. Nothing else of the plan changes: as below native row
   security a condition that is not leakproof is no index condition, and is asked of rows that came through;
-- *put behind*, where it takes no column of the row and could only raise: the filter stands in the statement in a form that
-  the planner asks first, and the condition keeps its index. Where the filter is too dear for that, what could raise is
-  evaluated once more, in a condition without columns: that one is asked before any row is read, whatever the rows are;
+- *evaluated first*, where it takes no column of the row and could only raise: once more, in a condition without columns, which
+  is asked before any row is read and raises whatever the rows are; so the condition itself keeps its index. Where no index
+  could serve it, it is enough that the filter stands in a form which the planner asks before it;
 - *kept outside a fence*, where neither has a place: the relation becomes a subquery with OFFSET 0, which holds the filter, every
   condition that tells nothing, and the columns that are needed.
 
@@ -16,19 +16,22 @@ What fits none of them is refused: `row_filter_unsafe`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 from guarddb.decision.filters.rule import unsafe
 from guarddb.decision.masks.writing import Targets
 from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions
+from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.judge import FREE, conjuncts
-from guarddb.sql.leakproof.restrictions import Hazard, Restrictions
+from guarddb.sql.leakproof.restrictions import Hazard, Restrictions, is_equality
 from guarddb.sql.names import calls_in, holds_sublink, string_list, sub_selects
 from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Output, Query, Reference, Statement
-from guarddb.tree import Node
+from guarddb.tree import Node, parse
 
 __all__ = ["Conditions", "Guards", "Placing", "alias_twice", "join_place", "joined", "unsafe"]
 
@@ -78,7 +81,7 @@ class Guards(NamedTuple):
     holding: bool
 
 
-class Placing:
+class Placing(ABC):
     """The state of one statement whose filters are being placed, and what its readers and writers share."""
 
     def __init__(
@@ -167,8 +170,8 @@ class Placing:
         for hazard in hazards:
             if hazard.raises_only and self._waits(reference, rules, hazard):
                 found = found._replace(first=True)
-            elif hazard.raises_only and (gate := self._gate(hazard)) is not None:
-                found.gates.append(gate)
+            elif hazard.raises_only and (gates := self._gates(hazard)):
+                found.gates.extend(gates)
             elif hazard.output is not None:
                 if not self._has_target(reference, hazard.output):
                     return None
@@ -201,25 +204,31 @@ class Placing:
                 form = form.replace("{}", self.targets.wraps[key][3])
             self.targets.wraps[key] = (output.query, output.target, output, form)
 
-    @staticmethod
-    def _waits(reference: Reference, rules: RelationRules, hazard: Hazard) -> bool:
-        """Whether a part that may only raise runs behind a filter that is asked first: it has to cost as much, at least."""
+    def _waits(self, reference: Reference, rules: RelationRules, hazard: Hazard) -> bool:
+        """Whether a part that may only raise runs behind a filter that is asked first.
+
+        It has to cost as much, at least, and to stay a condition of the scan: what could be an index condition is evaluated
+        when the index is asked, or not at all where another index (BitmapAnd) has found nothing.
+        """
         if (
             not all(predicate.cheap for predicate in rules.filters)
             or hazard.root.clause != "where"
             or join_place(reference) != "where"
+            or is_equality(hazard.node)
+            or not _costs_something(hazard.node)
+            or not self.restrictions.is_unindexed(reference, hazard)
         ):
             return False
         query: Query | None = reference.query
         while query is not None and query is not hazard.root.query:
             query = query.parent
-        return query is not None and _costs_something(hazard.node)
+        return query is not None
 
-    def _gate(self, hazard: Hazard) -> tuple[Conditions, str] | None:
-        """The operand of a comparison that takes no column, as a condition that is always true and evaluates it.
+    def _gates(self, hazard: Hazard) -> list[tuple[Conditions, str]]:
+        """What of a comparison takes no column and may raise, as conditions that are always true and evaluate it.
 
-        A condition without columns and VOLATILE functions is asked once, before any row is read (create_gating_plan). What the
-        policy governs is not read a second time.
+        A condition without columns and VOLATILE functions is asked once, before any row is read (create_gating_plan): if it
+        raises, it raises whatever the rows are. Empty when something else of the part may raise.
         """
         query = hazard.root.query
         fields = hazard.node.get("A_Expr", {})
@@ -227,32 +236,58 @@ class Placing:
             hazard.root.clause != "where"
             or query is None
             or query.kind not in ("select", "update", "delete")
-            or query.parent is not None
-            or fields.get("kind", "AEXPR_OP") != "AEXPR_OP"
+            or fields.get("kind", "AEXPR_OP") not in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_BETWEEN")
             or "lexpr" not in fields
         ):
+            return []
+        judge = self.restrictions.judge
+        right = fields["rexpr"]
+        bounds = right["List"]["items"] if "List" in right else [right]
+        conditions = self.where_of(query)
+        index = _index(conditions, hazard.node)
+        found: list[tuple[Conditions, str]] = []
+        for place, node in enumerate((fields["lexpr"], *bounds)):
+            judged = judge.condition(node)
+            if not judged.raises and not judged.tells:
+                continue
+            text = self.rewriter.operand_text(query, index, place) if index >= 0 else None
+            if judged.level > FREE or judged.tells or text is None:
+                return []
+            text = self._evaluated_twice(node, text)
+            if text is None:
+                return []
+            found.append((conditions, f"CASE WHEN ({text}) IS NULL THEN true ELSE true END"))
+        return found
+
+    def _evaluated_twice(self, node: Node, text: str) -> str | None:
+        """An operand as it has to stand in a second place, with the filters of what its sub-selects read; None when it cannot."""
+        if any(functions.is_volatile(name) for name in calls_in(node)):
             return None
         judge = self.restrictions.judge
-        for side in ("rexpr", "lexpr"):
-            judged = judge.condition(fields[side])
-            if not judged.raises or judged.level > FREE or self._reads_governed(fields[side]):
-                continue
-            conditions = self.where_of(query)
-            index = _index(conditions, hazard.node)
-            text = self.rewriter.operand_text(query, index, side) if index >= 0 else None
-            if text is None:
-                return None
-            return conditions, f"CASE WHEN ({text}) IS NULL THEN true ELSE true END"
-        return None
-
-    def _reads_governed(self, node: Node) -> bool:
-        """Whether a sub-select below a node reads what has masks or filters, or calls what may answer otherwise next time."""
-        judge = self.restrictions.judge
         queries = [q for wrapped in sub_selects(node) if (q := judge.by_fields.get(id(wrapped))) is not None]
-        inside = [each for query in queries for each in judge.subtree(query)]
-        return any(
-            self.governance.rules(reference).governed for each in inside for reference in each.references
-        ) or any(functions.is_volatile(name) for name in calls_in(node))
+        references = [r for query in queries for each in judge.subtree(query) for r in each.references]
+        rules = [self.governance.rules(reference) for reference in references]
+        if not any(each.governed for each in rules):
+            return text
+        if any(each.masks or each.unsafe for each in rules):
+            return None
+        sql = f"SELECT {text}"
+        raws = parse(sql, checked=False)
+        statement = read_statement(raws[0], self.catalog, {"prepared": {}, "portals": {}})
+        if sorted(r.qualified_name for r in statement.references) != sorted(
+            r.qualified_name for r in references
+        ):
+            return None  # a WITH query of the statement around it
+        rewriter = Rewriter(sql, raws)
+        inner = type(self)(statement, self.policy, self.governance, rewriter, Targets(rewriter), self.catalog)
+        if inner.write() is not None:
+            return None
+        inner.targets.write()
+        return rewriter.finish().removeprefix("SELECT ")
+
+    @abstractmethod
+    def write(self) -> Refusal | None:
+        """Place every filter of the statement."""
 
     def _places(self, reference: Reference, hazard: Hazard) -> list[tuple[Conditions, int]]:
         """The part of a condition that gets the guard: the hazard's own, or one around it. Empty when there is none."""

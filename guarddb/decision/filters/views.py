@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-
 from guarddb.decision.filters.placing import join_place, joined, unsafe
 from guarddb.decision.filters.reads import Reads
 from guarddb.decision.masks.writing import Targets
@@ -19,10 +17,6 @@ from guarddb.tree import parse
 
 class Views(Reads):
     """The part of the writer that sees through views."""
-
-    @abstractmethod
-    def write(self) -> Refusal | None:
-        """Place every filter of the statement."""
 
     def inline(self, reference: Reference, rules: RelationRules) -> Refusal | None:
         """Put a view's definition in its place, with the filters inside."""

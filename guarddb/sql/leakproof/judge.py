@@ -36,6 +36,8 @@ _CLOCKS = frozenset(("random", "clock_timestamp", "gen_random_uuid", "uuidv4", "
 _QUIET_AGGREGATES = frozenset(("count", "bool_and", "bool_or", "every"))
 _COMPARING_AGGREGATES = frozenset(("max", "min"))
 _INTEGERS = frozenset(("pg_catalog.int2", "pg_catalog.int4"))
+_WHOLE_NUMBERS = frozenset(("pg_catalog.int2", "pg_catalog.int4", "pg_catalog.int8"))
+_NUMERIC = "pg_catalog.numeric"
 _HARMLESS_COLLATIONS = frozenset(("C", "POSIX", "default", "ucs_basic"))
 _SYSTEM_COLUMNS = {
     "ctid": "tid",
@@ -71,9 +73,10 @@ class Judged:
         level: CONSTANT … ROW.
         raises: evaluating it may raise whatever the row (a free part of it may).
         collations: those of its columns that are not the database's; `explicit` when COLLATE gave it.
+        digits: of a number, the most that it can have in front of the point; 0 when nobody knows.
     """
 
-    __slots__ = ("collations", "explicit", "level", "raises", "tells", "type", "uses")
+    __slots__ = ("collations", "digits", "explicit", "level", "raises", "tells", "type", "uses")
 
     def __init__(
         self,
@@ -92,6 +95,7 @@ class Judged:
         self.raises = raises
         self.collations = collations
         self.explicit = False
+        self.digits = 19 if type_ in _WHOLE_NUMBERS else 0
 
 
 class Judge:
@@ -275,6 +279,10 @@ class Judge:
             if attribute.virtual or (not attribute.plain and attribute.base_type in COLLATABLE):
                 # A virtual column is an expression; a nondeterministic collation asks a library.
                 return self._lost([judged])
+            if attribute.base_type == _NUMERIC and attribute.typmod >= 0:
+                judged.digits = (
+                    2000  # numeric(p, s): a precision of 1,000 at the most, a scale down to -1,000
+                )
             if attribute.collation is not None:
                 judged.collations = frozenset((attribute.collation,))
             return judged
@@ -363,7 +371,11 @@ class Judge:
             parts = [self._link(link) for link in links]
             return self._all(self.types.common([part.type for part in parts]), parts)
         if kind == "A_Const":
-            return Judged(_constant_type(fields))
+            judged = Judged(_constant_type(fields))
+            text = fields.get("fval", {}).get("fval", "e")
+            if judged.type == _NUMERIC and "e" not in text.lower():
+                judged.digits = len(text)
+            return judged
         if kind == "ParamRef":
             number = fields.get("number", 0)
             declared = self.parameters[number - 1] if 0 < number <= len(self.parameters) else UNKNOWN
@@ -440,6 +452,8 @@ class Judge:
             judged.type = type_
             return judged
         judged = Judged(type_)
+        if parts and all(part.digits for part in parts):
+            judged.digits = max(part.digits for part in parts)
         for part in parts:
             judged.level = max(judged.level, part.level)
             judged.uses |= part.uses
@@ -582,7 +596,12 @@ class Judge:
             ):
                 # A parameter may turn out to be a float, and the column would be converted to that.
                 return self._lost([one, other], BOOL)
-        judged = self._applied(self.calls.operator(schema, name, one.type, other.type), [one, other])
+        found = self.calls.operator(schema, name, one.type, other.type)
+        digits = _digits(name, one, other)
+        if digits and found is not None and found.result == _NUMERIC:
+            found = found._replace(tells=False)
+        judged = self._applied(found, [one, other])
+        judged.digits = digits
         if estimated and judged.raises and not judged.tells and judged.type == BOOL:
             # The planner evaluates a stable operand of a comparison with one relation's columns, for its estimate: if it
             # raises, it raises whatever the rows are.
@@ -694,10 +713,12 @@ class Judge:
         result = found.result if found is not None else self.calls.result_of(schema, name, len(parts))[0]
         judged = self._all(result, parts)
         judged.level = ROW
+        judged.digits += 20 if judged.digits else 0  # so many rows there are not
         quiet = "over" not in fields and (
             name in _QUIET_AGGREGATES
             or (name in _COMPARING_AGGREGATES and not any(self.calls.comparison_tells(t) for t in known))
             or (name in ("sum", "avg") and all(t in _INTEGERS for t in known))
+            or (name in ("sum", "avg") and result == _NUMERIC and 0 < judged.digits < _FEW_DIGITS)
         )
         if not quiet or "agg_order" in fields or "agg_filter" in fields or len(known) < len(parts):
             judged.raises = True
@@ -802,6 +823,7 @@ def _copy(judged: Judged) -> Judged:
         collations=judged.collations,
     )
     made.explicit = judged.explicit
+    made.digits = judged.digits
     return made
 
 
@@ -837,6 +859,18 @@ def _is_tableoid(node: Any) -> bool:
     while "TypeCast" in node:
         node = node["TypeCast"]["arg"]
     return string_list(node.get("ColumnRef", {}).get("fields", ()))[-1:] == ["tableoid"]
+
+
+#: numeric has 131,072 digits in front of the point.
+_FEW_DIGITS = 100_000
+
+
+def _digits(name: str, one: Judged, other: Judged) -> int:
+    """The most digits that a sum or product of two numbers can have; 0 when it could reach numeric's limits."""
+    if not one.digits or not other.digits or name not in ("+", "-", "*"):
+        return 0
+    digits = one.digits + other.digits if name == "*" else max(one.digits, other.digits) + 1
+    return digits if digits < _FEW_DIGITS else 0
 
 
 #: Types whose text follows no setting: casts between these and text are folded.

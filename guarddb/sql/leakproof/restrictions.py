@@ -15,7 +15,7 @@ from guarddb.facts import functions
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.judge import Judge, Judged, conjuncts, holds_aggregate
 from guarddb.sql.names import calls_in, columns_in, holds_sublink, string_list
-from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement
+from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
 from guarddb.tree import Node
 
 #: Clauses that PostgreSQL makes part of a scan or a join.
@@ -242,6 +242,22 @@ class Restrictions:
             else:
                 if len(attributes) == len(inside):
                     yield query, index, attributes
+
+    @staticmethod
+    def is_unindexed(reference: Reference, hazard: Hazard) -> bool:
+        """Whether no index of a table could serve the columns that a part takes of it."""
+        relation = reference.relation
+        if relation is None or relation.kind != "r" or relation.descendants:
+            return False
+        inside = columns_in(hazard.node)
+        taken = {
+            _attribute(link, reference)
+            for link, column in hazard.root.uses
+            if column is not None and id(column) in inside and reference in depends_on(link)
+        }
+        served = {column for index in relation.indexes for column in (*index.columns, *index.reads)}
+        served |= {column for constraint in relation.constraints for column in constraint.columns}
+        return bool(taken) and None not in taken and taken.isdisjoint({*served, *relation.primary_key})
 
     @staticmethod
     def _reaches(query: Query, reference: Reference) -> bool:

@@ -271,22 +271,45 @@ class Rewriter(TextEdits):
             position = self._end(self._name_end(start))
         return "".join([*text, self.sql[position : self._end(last)]])
 
-    def operand_text(self, query: Query, index: int, side: str) -> str | None:
-        """One side (`lexpr`, `rexpr`) of a part of a query's WHERE that is a binary operator; None when it cannot be cut out."""
+    def operand_text(self, query: Query, index: int, place: int) -> str | None:
+        """One operand of a part of a query's WHERE that is a comparison; None when it cannot be cut out.
+
+        Args:
+            place: 0 for what stands left of the operator, 1 right of it, 2 behind the AND of BETWEEN.
+        """
         piece = self._part_of_where(query, index)
         if piece is None:
             return None
         first, last = piece
         operator = self.at(_parts(query)[index]["A_Expr"].get("location", 0))
-        if not first < operator < last or self.names[operator] == "OPERATOR":
+        if not first < operator < last or self.names[operator] in ("OPERATOR", "NOT", "NOT_LA"):
             return None
-        if any(
-            self.names[first:operator].count(one) != self.names[first:operator].count(other)
-            for one, other in _PAIRS
-        ):
+        if self._depth(first, operator) != 0:
             return None  # the whole part stands in parentheses
-        one, other = (operator + 1, last) if side == "rexpr" else (first, operator - 1)
+        if place == 0:
+            one, other = first, operator - 1
+        elif self.names[operator] == "BETWEEN":
+            between = next(
+                (
+                    i
+                    for i in range(operator + 1, last)
+                    if self.names[i] == "AND" and self._depth(operator, i) == 0
+                ),
+                None,
+            )
+            if between is None or self.names[operator + 1] in ("SYMMETRIC", "ASYMMETRIC"):
+                return None
+            one, other = (operator + 1, between - 1) if place == 1 else (between + 1, last)
+        elif self.names[operator + 1] in ("ANY", "SOME", "ALL"):
+            one, other = operator + 2, last  # with its parentheses
+        else:
+            one, other = operator + 1, last
         return self.sql[self.starts[one] : self._end(other)]
+
+    def _depth(self, first: int, last: int) -> int:
+        """How many parentheses opened between two tokens are open still."""
+        names = self.names[first:last]
+        return sum(names.count(opens) - names.count(closes) for opens, closes in _PAIRS)
 
     def add_on(self, join: Node, condition: str | None, guards: Mapping[int, str]) -> None:
         """AND a condition in front of a join's ON, and put parts of it into forms, see `add_condition`."""

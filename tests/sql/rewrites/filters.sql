@@ -218,7 +218,7 @@ EXPLAIN (COSTS OFF) SELECT id FROM orders WHERE ("orders"."tenant_id" = 1)
 -- name: a comparison with what a sub-select finds keeps its index
 SELECT id FROM orders WHERE customer_id = (SELECT id FROM customers WHERE name = 'x') ORDER BY id
 -- becomes
-SELECT id FROM orders WHERE (("orders"."tenant_id" = 1) AND ((CASE WHEN "orders"."tenant_id" = 1 THEN true END) IS NOT NULL)) AND (customer_id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) ORDER BY id
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (customer_id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) AND CASE WHEN ((SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) IS NULL THEN true ELSE true END ORDER BY id
 
 -- name: a sub-select with one row at the most cannot raise
 SELECT id FROM orders WHERE id = (SELECT max(id) FROM orders)
@@ -268,7 +268,7 @@ SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (CASE WHEN CASE
 -- name: the primary key of an update stays open
 UPDATE orders SET customer_id = customer_id WHERE id = (SELECT id FROM customers WHERE name = 'x')
 -- becomes
-UPDATE orders SET customer_id = customer_id WHERE (("orders"."tenant_id" = 1) AND ((CASE WHEN "orders"."tenant_id" = 1 THEN true END) IS NOT NULL)) AND (id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x')))
+UPDATE orders SET customer_id = customer_id WHERE ("orders"."tenant_id" = 1) AND (id = (SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) AND CASE WHEN ((SELECT id FROM customers WHERE ("customers"."tenant_id" = 1) AND (name = 'x'))) IS NULL THEN true ELSE true END
 
 -- name: a group by position
 SELECT o.id, o.customer_id, count(*) FROM orders AS o WHERE 10 / o.id > 0 GROUP BY 1 ORDER BY 1
