@@ -122,6 +122,23 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         return attachment.agent if attachment is not None else None
 
     @property
+    def settings(self) -> Mapping[str, str]:
+        """The caller's values of the settings that row filters read: those of `connect(settings=…)`, or what was put here since.
+
+        A new mapping holds from the next statement on, in an open transaction as well. It is for the application that hands the
+        connection from one request to the next; an agent's SQL cannot reach it.
+
+        Raises:
+            PolicyError: on setting: a name or value will not do. What held before stays.
+        """
+        attachment = self._guard.attachment
+        return attachment.settings if attachment is not None else {}
+
+    @settings.setter
+    def settings(self, values: Mapping[str, Any]) -> None:
+        self._guard.change_settings(values)
+
+    @property
     def budget(self) -> Remaining | None:
         """What is left of the policy's budgets; it asks the budget store."""
         policy = self._guard.in_force

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
 from guarddb import telemetry
@@ -18,6 +20,7 @@ from guarddb.driver.names import Names
 from guarddb.driver.scoring import Scoring
 from guarddb.driver.watch import Freshness
 from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message, violation
+from guarddb.policy.settings import callers_settings
 from guarddb.runtime.keyed_hash import KeyedHash
 from guarddb.runtime.policies import PolicySourceError, StaticPolicy
 
@@ -175,6 +178,24 @@ class Session:
         before = self.in_force
         if before is None or profile is not before.profile or version != before.version:
             self._take(policy_in_force(attachment, profile, version))
+
+    def change_settings(self, values: Mapping[str, object]) -> None:
+        """Other values for the settings that row filters read, from the next statement on.
+
+        Raises:
+            PolicyError: a name or value will not do; nothing has changed then.
+            PolicyUnavailable: no policy is attached.
+        """
+        attachment = self.attachment
+        if attachment is None:
+            raise PolicyUnavailable(refusal_message(None, "no policy is attached to this connection"))
+        settings = callers_settings(values)
+        if settings == attachment.settings:
+            return
+        attachment = replace(attachment, settings=MappingProxyType(settings))
+        if (policy := self.in_force) is not None:
+            self._take(policy_in_force(attachment, policy.profile, policy.version))
+        self.attachment = attachment
 
     def _take(self, policy: PolicyInForce) -> None:
         if policy.hash_key is not None:
