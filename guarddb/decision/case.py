@@ -12,6 +12,7 @@ from guarddb.decision.masks.marks import Marks
 from guarddb.decision.refusal import Finding, Refusal
 
 if TYPE_CHECKING:
+    from guarddb.decision.behind_wall import Wall
     from guarddb.decision.on_catalog import CompiledPolicy, Governance
     from guarddb.decision.writing import Draft
     from guarddb.sql.catalog import Catalog
@@ -28,6 +29,7 @@ class Case:
         catalog: what the database holds, or None for a decision without one.
         governance: what the policy makes of the catalog's relations.
         marks: what the masking rules note for those that write the masks.
+        wall: the views through which PostgreSQL itself masks and filters, or None where guarddb does.
     """
 
     statement: Statement
@@ -35,6 +37,7 @@ class Case:
     catalog: Catalog | None
     governance: Governance
     marks: Marks = field(default_factory=Marks)
+    wall: Wall | None = None
 
 
 class StatementRule(Protocol):

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from guarddb.decision import deciding, scripts, writing
+from guarddb.decision import behind_wall, deciding, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.affected import affected_rows
+from guarddb.decision.behind_wall import Wall
 from guarddb.decision.caps import row_cap
 from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
 from guarddb.decision.definitions import definitions
@@ -74,6 +75,12 @@ WRITERS: tuple[Writer, ...] = (
     row_cap,
 )
 
+#: The same where a wall masks and filters: names of relations, and nothing else.
+WRITERS_BEHIND_A_WALL: tuple[Writer, ...] = (
+    behind_wall.names,
+    row_cap,
+)
+
 #: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.
 _PASSED_ON: frozenset[Rule] = frozenset(("parse_error", "statement_not_allowed", "table_not_allowed"))
@@ -115,15 +122,22 @@ def compile_policy(
     return CompiledPolicy(profile, version or profile.version, settings or {})
 
 
-def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: SessionNames = NO_NAMES) -> Plan:
+def decide(
+    sql: str,
+    policy: CompiledPolicy,
+    catalog: Catalog | None,
+    names: SessionNames = NO_NAMES,
+    wall: Wall | None = None,
+) -> Plan:
     """Judge a text and say how to carry it out. Pure: no I/O, no clock. Never raises.
 
     Args:
         names: what the session has prepared and declared under a name.
+        wall: the views through which PostgreSQL itself masks and filters, or None where guarddb does.
     """
     session = SessionState(names)
     judging: list[Case] = []
-    answer = _answer(sql, policy, catalog, session, judging)
+    answer = _answer(sql, policy, catalog, session, judging, wall)
     if isinstance(answer, Plan):
         return answer
     # A NUL byte would end the text for the server, but not for the log.
@@ -132,7 +146,7 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
 
     def judge(text: str) -> Plan | Refused:
         seen: list[Case] = []
-        found = _answer(text, policy, catalog, SessionState(names), seen)
+        found = _answer(text, policy, catalog, SessionState(names), seen, wall)
         return found if isinstance(found, Plan) else Refused(text, found, _only(seen))
 
     advised = advise(Refused(sql, answer, _only(judging)), policy, catalog, judge)
@@ -150,11 +164,16 @@ def decide(sql: str, policy: CompiledPolicy, catalog: Catalog | None, names: Ses
 
 
 def _answer(
-    sql: str, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState, judging: list[Case]
+    sql: str,
+    policy: CompiledPolicy,
+    catalog: Catalog | None,
+    session: SessionState,
+    judging: list[Case],
+    wall: Wall | None,
 ) -> Plan | Refusal:
     """The plan or the refusal, whatever happens."""
     try:
-        return _decide(sql, policy, catalog, session, judging)
+        return _decide(sql, policy, catalog, session, judging, wall)
     except RecursionError:
         return Refusal("parse_error", "the text nests too deeply to be judged", "Write it with fewer levels.")
     except Exception:
@@ -185,7 +204,12 @@ def _passed_on(sql: str, refusal: Refusal, policy: CompiledPolicy, session: Sess
 
 
 def _decide(
-    sql: str, policy: CompiledPolicy, catalog: Catalog | None, session: SessionState, judged: list[Case]
+    sql: str,
+    policy: CompiledPolicy,
+    catalog: Catalog | None,
+    session: SessionState,
+    judged: list[Case],
+    wall: Wall | None,
 ) -> Plan | Refusal:
     try:
         raws = parse(sql)
@@ -198,7 +222,7 @@ def _decide(
         return Refusal("empty", "the text holds no statement", "Send a statement.")
     findings: list[Finding] = []
     for raw in raws:
-        refusal = _judge(raw, policy, catalog, session, judged, findings)
+        refusal = _judge(raw, policy, catalog, session, judged, findings, wall)
         if refusal is not None:
             return refusal
     cases = tuple(judged)
@@ -214,7 +238,8 @@ def _decide(
         return safety
     noted, warnings = safety
     findings += noted
-    plan = write_plan(sql, raws, cases, WRITERS, policy, catalog, session, tuple(findings))
+    writers = WRITERS if wall is None else WRITERS_BEHIND_A_WALL
+    plan = write_plan(sql, raws, cases, writers, policy, catalog, session, tuple(findings))
     return replace(plan, warnings=warnings) if warnings and isinstance(plan, Plan) else plan
 
 
@@ -225,6 +250,7 @@ def _judge(
     session: SessionState,
     judged: list[Case],
     findings: list[Finding],
+    wall: Wall | None,
 ) -> Refusal | None:
     """Ask the rules about one statement. Its case is added to `judged` before they are asked."""
     try:
@@ -246,7 +272,7 @@ def _judge(
             f'{what} "{name}" is not one that this session has made, so what it does cannot be judged',
             f"{verb} it first, in this session.",
         )
-    case = Case(statement, policy, catalog, policy.governance(catalog))
+    case = Case(statement, policy, catalog, policy.governance(catalog), wall=wall)
     judged.append(case)
     for rule in RULES:
         answer = rule(case)

@@ -145,7 +145,7 @@ def write_plan(
         masked = masked_columns(case) if governed else ()
         kinds = output_kinds(case) if masked else _NO_KINDS
         draft: Draft | None = None
-        if governed or wants_limit(statement, policy):
+        if governed or case.wall is not None or wants_limit(statement, policy):
             rewriter = rewriter or Rewriter(sql, raws)
             draft = Draft(rewriter, governed=governed)
             try:
@@ -182,6 +182,10 @@ def write_plan(
         text = rewriter.finish()
     if catalog is None:
         notes.append(_WITHOUT_CATALOG)
+    if policy.profile.guarddb.wall is not None and all(case.wall is None for case in cases):
+        notes.append(
+            f'decided without the wall "{policy.profile.guarddb.wall}": guarddb itself masks and filters'
+        )
     notes += policy.session_notes
     verdict: Verdict = "row-filter" if predicates else "mask" if columns else "allow"
     decision = Decision(
@@ -279,7 +283,7 @@ def _copy_of_table(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Ref
     raws = parse(query, checked=False)
     inner = read_statement(raws[0], catalog, {"prepared": {}, "portals": {}})
     copied = Draft(Rewriter(query, raws), governed=True, exact=True)
-    refusal = _write(Case(inner, case.policy, catalog, case.governance), copied, writers)
+    refusal = _write(Case(inner, case.policy, catalog, case.governance, wall=case.wall), copied, writers)
     if refusal is not None:
         return refusal
     rewriter.copy_of_query(fields, copied.rewriter.finish() if copied.rewriter.edited else query)

@@ -29,6 +29,7 @@ from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
 from guarddb.driver.undo import check_gen, settled_gen
 from guarddb.driver.waits import Asking
+from guarddb.driver.walled import wall_gen
 from guarddb.driver.watch import refresh_gen
 from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
@@ -160,6 +161,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         session.database = (info.host, info.hostaddr, port, info.dbname)
         register_loaders(self.adapters)
         session.attach(attachment)
+        if session.wall_due:
+            yield from wall_gen(session, self)
         yield from hold_gen(session.held, self)
 
     def _guard_refresh_gen(self) -> PQGen[None]:

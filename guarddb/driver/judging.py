@@ -88,7 +88,9 @@ def _decide(session: Session, query: bytes) -> JudgedText:
 
 def _ask(session: Session, text: str) -> Plan:
     assert session.in_force is not None
-    return plans.ask(text, session.in_force.compiled.policy, session.catalog, session.names.snapshot)
+    return plans.ask(
+        text, session.in_force.compiled.policy, session.catalog, session.names.snapshot, session.wall
+    )
 
 
 def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText:

@@ -21,6 +21,7 @@ from guarddb.decision.plan import Decision, Plan, StatementPlan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from guarddb.decision.behind_wall import Wall
     from guarddb.decision.on_catalog import CompiledPolicy
     from guarddb.decision.plan import SessionNames
     from guarddb.policy.profile import PolicyProfile
@@ -165,10 +166,12 @@ def decode(query: bytes, encoding: str) -> str | None:
         return None
 
 
-def ask(text: str, policy: CompiledPolicy, catalog: Catalog | None, names: SessionNames) -> Plan:
+def ask(
+    text: str, policy: CompiledPolicy, catalog: Catalog | None, names: SessionNames, wall: Wall | None
+) -> Plan:
     """The engine's answer; an exception in it is a refusal, never a permit."""
     try:
-        return engine.decide(text, policy, catalog, names)
+        return engine.decide(text, policy, catalog, names, wall)
     except Exception:
         logger.exception("the engine failed on a statement; it was refused")
         return refusal("internal_error", "an internal error of guarddb; it was logged")

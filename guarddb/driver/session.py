@@ -27,6 +27,7 @@ from guarddb.runtime.policies import PolicySourceError, StaticPolicy
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
+    from guarddb.decision.behind_wall import Wall
     from guarddb.driver.arguments import Attachment, OnDecision
     from guarddb.driver.in_force import PolicyInForce
     from guarddb.driver.plans import JudgedText
@@ -69,6 +70,8 @@ class Session:
         "scoring",
         "sensitive",
         "span",
+        "wall",
+        "wall_due",
     )
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -97,6 +100,9 @@ class Session:
 
         self.freshness = Freshness()
         self.catalog: Catalog | None = None
+        #: the views of the wall that the profile speaks of, when it is up; and it has to be looked at (again)
+        self.wall: Wall | None = None
+        self.wall_due = False
         self.database: tuple[object, ...] = ()
         #: the second net: (table OID, attribute number) of every masked column, and the tables alone
         self.origins: Mapping[tuple[int, int], str] = {}
@@ -206,7 +212,11 @@ class Session:
                 self.keyed_hash.take(policy.hash_key)
         self.in_force = policy
         # What an earlier version of the policy set and this one does not goes back to the session's own value.
+        path = self.held.get("search_path") if policy.profile.guarddb.wall is not None else None
         self.held = {**dict.fromkeys(self.held), **policy.held}
+        if path is not None:  # (without the wall's schema, see walled.py)
+            self.held["search_path"] = path
+        self.wall_due = self.wall is not None or policy.profile.guarddb.wall is not None
         self.freshness.settings_changed()
         self.renew()
 
@@ -220,6 +230,9 @@ class Session:
             return
         try:
             self.origins = {} if policy.observe else plans.masked_origins(policy.compiled.policy, catalog)
+            if self.wall is not None:
+                # What comes out of the wall's views is masked already.
+                self.origins = {o: k for o, k in self.origins.items() if not self._of_the_wall(catalog, o[0])}
             self.masked_tables = frozenset(table for table, _ in self.origins)
             operator_log.unknown_rules(policy.compiled.policy, catalog)
         except Exception:
@@ -233,7 +246,12 @@ class Session:
             catalog.search_path,
             catalog.temp_schema,
             self.encoding,
+            self.wall and self.wall.checksum,
         )
+
+    def _of_the_wall(self, catalog: Catalog, oid: int) -> bool:
+        relation = catalog.by_oid(oid)
+        return relation is not None and self.wall is not None and relation.schema == self.wall.schema
 
     # Refusals
 

@@ -22,6 +22,7 @@ from psycopg import BaseConnection, pq
 from guarddb.driver import settings
 from guarddb.driver.asking import Row, ask_gen
 from guarddb.driver.plans import UNSETTLING
+from guarddb.driver.walled import wall_gen
 from guarddb.sql.catalog import (
     CATALOG_QUERY,
     CATALOG_SETTINGS_QUERY,
@@ -240,8 +241,12 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
     if freshness.settings_due or settings.fell(session.held, conn):
         yield from settings.hold_gen(session.held, conn)
         freshness.settings_due = status != IDLE
+    if session.wall_due:
+        yield from wall_gen(session, conn)
     if freshness.stale or session.catalog is None or perf_counter() >= freshness.check_at:
         yield from _look_gen(session, conn)
+        if session.wall_due:
+            yield from wall_gen(session, conn)
     freshness.refreshed(idle=status == IDLE, portals=bool(session.names.portals))
 
 
@@ -267,6 +272,8 @@ def _look_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
     if before_it is not None and _same(catalog, before_it):
         catalog = before_it
     if catalog is not session.catalog:
+        if before_it is not None and session.profile is not None and session.profile.guarddb.wall is not None:
+            session.wall_due = True
         session.catalog = catalog
         session.renew()
     elif session.encoding != conn.pgconn._encoding:

@@ -320,6 +320,14 @@ class GuarddbExtension(_Model):
         description="What else content_scan_mode looks for: texts that speak to a model, chat-template tokens, links with a "
         "place for data. They are told, never blocked.",
     )
+    wall: Text | None = Field(
+        None,
+        description="Schema of the wall (guarddb wall), where PostgreSQL itself masks and filters. Unset: guarddb does.",
+    )
+    without_wall: Literal["refuse", "warn"] = Field(
+        "refuse",
+        description="When that wall is gone, out of date or has gaps: refuse, or warn and let guarddb mask and filter.",
+    )
     settings: Annotated[
         dict[str, str],
         WithJsonSchema(
@@ -338,6 +346,20 @@ class GuarddbExtension(_Model):
     def _check_variable(cls, name: str | None) -> str | None:
         if name is not None and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise PolicyError("must be the name of an environment variable: letters, digits and underscores")
+        return name
+
+    @field_validator("wall")
+    @classmethod
+    def _check_wall(cls, name: str | None) -> str | None:
+        if name is None:
+            return None
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if not re.fullmatch(r"[A-Za-z_\u0080-\U0010ffff][\w$]*", name) or size > 50:
+            raise PolicyError(
+                "must be the name of a schema: letters, digits and underscores, 50 bytes at the most"
+            )
+        if name.startswith("pg_") or name in ("public", "information_schema"):
+            raise PolicyError("must be a schema of the wall's own, not one that is there for others")
         return name
 
     @field_validator("settings", mode="before")

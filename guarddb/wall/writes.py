@@ -52,14 +52,22 @@ class Writes:
             self._keys.setdefault(key.parent, []).append(key)
 
     def _freeze(self, filtered: Relation, read: Relation) -> None:
-        queue = [read]
+        queue, seen = [read], set[int]()
         while queue:
             relation = queue.pop()
-            if relation.oid in self.frozen:
+            if relation.oid in seen:
                 continue
-            self.frozen[relation.oid] = filtered
+            seen.add(relation.oid)
+            if not self._may_change(relation):
+                self.frozen.setdefault(relation.oid, filtered)
             queue += self.database.descendants(relation) + self.database.ancestors(relation)
             queue += [self.database.by_oid[oid] for oid, _ in relation.reads if oid in self.database.by_oid]
+
+    def _may_change(self, relation: Relation) -> bool:
+        return any(
+            pattern.matches(relation.schema, relation.name, bare="public", strict=True)
+            for pattern in self.subjects.profile.may_change_patterns
+        )
 
     def closed(self, relation: Relation) -> str | None:
         """Why nothing of the relation can be written, or None. A parent writes its children."""

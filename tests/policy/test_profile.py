@@ -85,6 +85,8 @@ def test_only_the_name_is_required_and_the_rest_has_its_documented_default() -> 
             "function_groups": (),
             "may_change": (),
             "on_unknown": "refuse",
+            "wall": None,
+            "without_wall": "refuse",
             "mask_uses": (),
             "hash_key_env": None,
             "redact_nulls": False,

@@ -57,6 +57,19 @@ def test_what_a_filter_reads_is_read_only(empty_ground: Make, predicate: str) ->
     assert ground.as_agent("UPDATE items SET what = 'x'") == "UPDATE 1"
 
 
+def test_what_the_profile_lets_change_is_not_frozen(empty_ground: Make) -> None:
+    predicate = "project IN (SELECT m.project FROM members AS m WHERE m.who = 'me')"
+    ground, _ = up(
+        empty_ground,
+        MEMBERS,
+        row_filters=[{"table": "items", "predicate": predicate}],
+        guarddb={"may_change": ["more_members"]},
+    )
+    # By its name, and not what it is a child of.
+    assert ground.as_agent("INSERT INTO more_members VALUES ('you', 3)") == "INSERT 0 1"
+    assert ground.as_agent("INSERT INTO members VALUES ('you', 3)").startswith("42501")
+
+
 def test_a_filter_that_runs_a_users_code_makes_everything_read_only(empty_ground: Make) -> None:
     ground, _ = up(
         empty_ground, MEMBERS, row_filters=[{"table": "items", "predicate": "project IN (SELECT projects())"}]

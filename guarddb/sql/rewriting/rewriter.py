@@ -15,6 +15,7 @@ from guarddb.sql.rewriting.edits import (
     AFTER_WHERE,
     CLOSE,
     COMMA,
+    DOT,
     LIMIT,
     OPEN,
     RETURNING,
@@ -36,7 +37,7 @@ from guarddb.sql.rewriting.trees import (
     substituted,
 )
 from guarddb.sql.statement import Query, Reference
-from guarddb.tree import Node
+from guarddb.tree import Node, nodes
 
 __all__ = ["RewriteError", "Rewriter"]
 
@@ -115,6 +116,49 @@ class Rewriter(TextEdits):
         """Write the schema in front of a bare relation name."""
         self._before(self.at(reference.location), f"{quote(reference.schema)}.")
         reference.node["schemaname"] = reference.schema
+
+    def rename_relation(self, reference: Reference, schema: str, name: str) -> None:
+        """Put another relation in a relation's place, under the name it had."""
+        first = self.at(reference.location)
+        last = self._name_end(first)
+        node = reference.node
+        text = f"{quote(schema)}.{quote(name)}"
+        alias = reference.alias if name != reference.name and "alias" not in node else None
+        for column in self._qualified_columns(reference) if "alias" not in node else ():
+            self._requalify(column, [schema, name] if alias is None else [alias])
+        self._edit(self.starts[first], self._end(last), text)
+        node.pop("catalogname", None)
+        node["schemaname"], node["relname"] = schema, name
+        if alias is not None:
+            self._write_out(first)
+            end = self._with_only(reference, first, last)[1]
+            if reference.inherits and end + 1 < len(self.names) and self.names[end + 1] == STAR:
+                end += 1
+            self._after(end, f" AS {quote(alias)}")
+            node["alias"] = {"aliasname": alias}
+
+    def _qualified_columns(self, reference: Reference) -> list[Node]:
+        """The columns that are written with the schema of the relation before them: `public.orders.id`."""
+        written = [reference.node.get("schemaname"), reference.node["relname"]]
+        if written[0] is None:
+            written[0] = reference.schema
+        return [
+            node
+            for statement in self.statements
+            for kind, node in nodes(statement)
+            if kind == "ColumnRef"
+            and len(node.get("fields", ())) == 3
+            and [part.get("String", {}).get("sval") for part in node["fields"][:2]] == written
+        ]
+
+    def _requalify(self, column: Node, qualifier: list[str]) -> None:
+        first = self.at(column.get("location", 0))
+        second = first + 2
+        if self.names[first + 1] != DOT or self.names[second + 1] != DOT:
+            raise RewriteError("a qualified column was not found")
+        text = ".".join(quote(part) for part in qualifier)
+        self._edit(self.starts[first], self._end(second), text)
+        column["fields"][:2] = [{"String": {"sval": part}} for part in qualifier]
 
     def _with_only(self, reference: Reference, first: int, last: int) -> tuple[int, int]:
         """The tokens of a relation's name with the ONLY before it, `ONLY t` or `ONLY (t)`."""

@@ -1,0 +1,161 @@
+"""Is the wall up that a profile speaks of? Asked when a connection is made, and when the policy or the catalog changes.
+
+The wall is compiled once more from the profile and the database, and compared with what is installed: its checksum, the
+fingerprint of what is there, and what the session's role may do besides. See `guarddb.wall`.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from psycopg import errors as e, pq
+
+from guarddb.decision.behind_wall import Wall
+from guarddb.driver.asking import ask_gen
+from guarddb.driver.settings import hold_gen
+from guarddb.errors import PolicyUnavailable, refusal_message
+from guarddb.policy.errors import PolicyError
+from guarddb.sql.catalog import CATALOG_SETTINGS_QUERY
+from guarddb.sql.names import literal, quote
+from guarddb.wall import (
+    DATABASE_QUERY,
+    Database,
+    Names,
+    Rights,
+    compile_wall,
+    differences,
+    fingerprint_query,
+    rights_query,
+    signature,
+)
+
+if TYPE_CHECKING:
+    from psycopg import BaseConnection
+    from psycopg.abc import PQGen
+
+    from guarddb.driver.session import Session
+    from guarddb.policy.profile import PolicyProfile
+
+logger = logging.getLogger("guarddb")
+
+_HINT = "guarddb wall --check shows what is not as it should be, guarddb wall --apply mends it"
+#: How many differences a refusal names.
+_NAMED = 3
+
+
+class _Fault(Exception):
+    """The wall does not hold. `args`: why."""
+
+
+def wall_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
+    """Put the wall in force, or find that it is not up.
+
+    Raises:
+        PolicyUnavailable: it is not, and the profile does not say to go on without it.
+    """
+    profile = session.profile
+    if profile is None or profile.guarddb.wall is None or session.observe:
+        session.wall_due = False
+        _take(session, None)
+        return
+    try:
+        wall: Wall | None = yield from _read_gen(session, conn, profile)
+    except (_Fault, PolicyError, ValueError, e.Error) as ex:
+        if isinstance(ex, e.OperationalError):
+            raise
+        reason = " ".join(str(ex).split())
+        if profile.guarddb.without_wall == "refuse":
+            _take(session, None)
+            session.wall_due = True
+            message = f'the wall "{profile.guarddb.wall}" is not up: {reason}'
+            raise PolicyUnavailable(refusal_message(profile.name, message), hint=_HINT) from None
+        logger.warning(
+            'policy "%s": the wall "%s" is NOT UP, guarddb alone masks and filters: %s',
+            profile.name,
+            profile.guarddb.wall,
+            reason,
+        )
+        wall = None
+    session.wall_due = False
+    _take(session, wall)
+
+
+def _take(session: Session, wall: Wall | None) -> None:
+    before = session.wall
+    if (wall and wall.checksum) != (before and before.checksum):
+        session.wall = wall
+        session.renew()
+
+
+def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfile) -> PQGen[Wall]:
+    names = Names.of(profile)
+    yield from _step_aside_gen(session, conn, names)
+    idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
+    yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_wall")
+    try:
+        yield from ask_gen(conn, CATALOG_SETTINGS_QUERY.encode())
+        role = yield from _text_gen(conn, "SELECT current_user")
+        rights = Rights.from_document(
+            (yield from _text_gen(conn, rights_query(role, names.schema, names.policy)))
+        )
+        signed = signature(rights)
+        if "checksum" not in signed:
+            raise _Fault("it is not installed")
+        if signed.get("agent") != role:
+            raise _Fault(
+                f'it is for the role "{signed.get("agent")}", and this session has the role "{role}"'
+            )
+        database = Database.from_document((yield from _text_gen(conn, DATABASE_QUERY)))
+        fingerprint = yield from _text_gen(conn, fingerprint_query(names))
+        given = _given(session)
+        constants = {name: given[name] for name in signed.get("settings", ()) if name in given}
+        late: dict[str, str] = {}
+        for name in signed.get("settings_of_logins", ()):
+            asked = f"SELECT coalesce({quote(names.schema)}.setting({literal(name)}), '')"
+            late[name] = yield from _text_gen(conn, asked)
+    finally:
+        if conn.pgconn.status == pq.ConnStatus.OK:
+            if idle:
+                yield from ask_gen(conn, b"ROLLBACK")
+            else:
+                yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT guarddb_wall")
+                yield from ask_gen(conn, b"RELEASE SAVEPOINT guarddb_wall")
+    found = compile_wall(profile, database, role, constants)
+    wrong = [each for each in differences(found, rights, fingerprint) if each.level != "open"]
+    if wrong:
+        shown = "; ".join(f"{each.level}: {each.kind} {each.object}: {each.what}" for each in wrong[:_NAMED])
+        raise _Fault(shown if len(wrong) <= _NAMED else f"{shown}; and {len(wrong) - _NAMED} more")
+    for name, value in late.items():
+        if given.get(name) != value:
+            raise _Fault(f'it holds another value of "{name}" for this login than the connection was given')
+    absent = set(signed.get("absent", ()))
+    views = {relation: view for relation, view in found.view_names.items() if view not in absent}
+    return Wall(names.schema, views, found.checksum)
+
+
+def _given(session: Session) -> dict[str, str]:
+    policy = session.in_force
+    assert policy is not None
+    return dict(policy.compiled.policy.settings)
+
+
+def _step_aside_gen(session: Session, conn: BaseConnection[Any], names: Names) -> PQGen[None]:
+    """Names mean the tables to the engine, so the wall's schema is taken out of the session's search path."""
+    query = (
+        "SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s), ', ' ORDER BY n)"
+        " FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) WITH ORDINALITY AS p (s, n)"
+        f" WHERE s OPERATOR(pg_catalog.<>) {literal(names.schema)}"
+        f" AND {literal(names.schema)} OPERATOR(pg_catalog.=) ANY (pg_catalog.current_schemas(false)::pg_catalog.text[])"
+        " HAVING pg_catalog.count(*) OPERATOR(pg_catalog.>) 0"
+    )
+    rows = yield from ask_gen(conn, query.encode(conn.pgconn._encoding))
+    if rows and rows[0][0] is not None:
+        session.held["search_path"] = rows[0][0].decode(conn.pgconn._encoding)
+        yield from hold_gen({"search_path": session.held["search_path"]}, conn)
+        session.freshness.settings_changed()
+
+
+def _text_gen(conn: BaseConnection[Any], query: str) -> PQGen[str]:
+    ((value, *_),) = yield from ask_gen(conn, query.encode())
+    return (value or b"").decode()
