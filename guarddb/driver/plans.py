@@ -171,7 +171,9 @@ def ask(
 ) -> Plan:
     """The engine's answer; an exception in it is a refusal, never a permit."""
     try:
-        return engine.decide(text, policy, catalog, names, wall)
+        if wall is not None:
+            return engine.decide(text, policy, catalog, names, wall)
+        return engine.decide(text, policy, catalog, names)
     except Exception:
         logger.exception("the engine failed on a statement; it was refused")
         return refusal("internal_error", "an internal error of guarddb; it was logged")
