@@ -139,7 +139,7 @@ def _is_known(definition: Definition, policy: CompiledPolicy) -> bool:
     # A trigger, an operator, a cast runs a function that is there already; who made that was asked about it.
     if definition.object in ("function", "procedure", "rule"):
         return stored(definition) is not None
-    return definition.object != "language" and definition.verb != "load"
+    return definition.object not in ("language", "event trigger") and definition.verb != "load"
 
 
 def _renames_code(definition: Definition) -> bool:
@@ -149,16 +149,25 @@ def _renames_code(definition: Definition) -> bool:
     return definition.verb in ("rename", "move") and definition.object in _CODE
 
 
+_SYSTEM_SCHEMAS = frozenset(("pg_catalog", "information_schema"))
+
+
 def system_objects(case: Case) -> Refusal | None:
     """Changes of functions, operators, types and the like of pg_catalog. No profile lifts this one."""
     for definition in case.statement.definitions:
+        if definition.verb == "move" and definition.fields.get("newschema") in _SYSTEM_SCHEMAS:
+            return Refusal(
+                "anonymous_code",
+                f"{definition.shown} into pg_catalog would change PostgreSQL itself, and is refused under every policy",
+                "Use a schema of your own.",
+            )
         if definition.verb in ("comment", "select", "insert", "update", "delete", "grant", "revoke"):
             continue
         if definition.object not in _CODE and not definition.object.startswith(("text search", "collation")):
             continue
         if definition.object in ("cast", "transform", "rule", "trigger", "event trigger", "language"):
             continue
-        if any(schema in ("pg_catalog", "information_schema") for schema, _ in definition.names):
+        if any(schema in _SYSTEM_SCHEMAS for schema, _ in definition.names):
             return Refusal(
                 "anonymous_code",
                 f"{definition.shown} in pg_catalog would change PostgreSQL itself, and is refused under every policy",

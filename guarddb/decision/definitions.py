@@ -126,6 +126,12 @@ def definitions(case: Case) -> Refusal | None:
     if not case.governance.restricts:
         return None
     for definition in case.statement.definitions:
+        if definition.verb == "cluster" and "relation" not in definition.fields and case.governance.masks:
+            return Refusal(
+                "masked_column_rename",
+                "CLUSTER of every table is refused: the order in which rows lie would tell about masked values",
+                "Name one table that has no masked columns.",
+            )
         refusal = _types(definition, case)
         if refusal is not None:
             return refusal
