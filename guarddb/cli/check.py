@@ -22,6 +22,7 @@ from guarddb.cli.inputs import (
 )
 from guarddb.cli.live_wall import read_wall
 from guarddb.cli.render import console, print_json
+from guarddb.decision.dependencies import dependencies
 from guarddb.lint.profile import Finding, lint
 
 STYLES = {"error": "bold red", "warning": "yellow", "advice": "cyan"}
@@ -43,7 +44,10 @@ def check(
     Example: guarddb check analyst.yaml --dsn postgresql://agent@localhost/shop
     """
     profile = read_policy(policy)
-    findings = lint(profile, read_catalog(schema, dsn))
+    catalog = read_catalog(schema, dsn)
+    findings = lint(profile, catalog)
+    if catalog is not None:
+        findings += dependencies(profile, catalog)
     if dsn is not None:
         findings += role_findings(dsn)
     wall = None if dsn is None else wall_state(profile, dsn)
