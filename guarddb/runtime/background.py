@@ -9,8 +9,9 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -22,6 +23,13 @@ _thread: threading.Thread | None = None
 def submit(work: Coroutine[Any, Any, _T]) -> Future[_T]:
     """Run a coroutine in the background. Cancelling the future cancels it."""
     return asyncio.run_coroutine_threadsafe(work, _running())
+
+
+def call_soon(function: Callable[[], object]) -> None:
+    """Call a function in the background, if there is one now."""
+    if (loop := _loop) is not None:
+        with suppress(RuntimeError):  # it was closed in between
+            loop.call_soon_threadsafe(function)
 
 
 def _running() -> asyncio.AbstractEventLoop:

@@ -316,3 +316,19 @@ def test_a_catalog_snapshot_makes_the_answer_the_live_one(plane: Plane, shop: st
     error(plane.request("PUT", "/catalog", json={"no": "catalog"}), 400, "invalid_request")
     assert plane.request("DELETE", "/catalog").status_code == 204
     assert plane.request("POST", "/policy-evaluations", json=body).json() == without
+
+
+def test_a_migration_is_linted_as_the_library_lints_it(plane: Plane) -> None:
+    for sql in (
+        "CREATE INDEX ON orders (total)",
+        "SELECT 1",
+        "ALTER TABLE",
+        "DROP TABLE orders",
+        "SELECT \x00",
+    ):
+        answer = plane.request("POST", "/migrations:lint", json={"sql": sql})
+        assert answer.status_code == 200, answer.text
+        findings = [finding.to_dict() for finding in guarddb.lint(sql)]
+        safe = not any(finding["severity"] == "error" for finding in findings)
+        assert answer.json() == {"safe": safe, "findings": findings}
+    error(plane.request("POST", "/migrations:lint", json={"sql": ""}), 400, "invalid_request")

@@ -13,7 +13,7 @@ from sqlalchemy import select
 import guarddb
 from guarddb import Catalog, Decision, PolicyError, PolicyProfile
 
-from ..errors import Forbidden, InvalidRequest, Unavailable
+from ..errors import Forbidden, InvalidRequest
 from ..state import Server
 from ..store import policies
 from ..store.keys import Principal
@@ -108,10 +108,9 @@ def lint(project_id: str, _: Reader, server: ServerDep, body: LintRequest) -> Re
 
 
 def lint_script(server: Server, project_id: str, sql: str) -> dict[str, Any]:
-    """guarddb's lint of a script, as the API shows it."""
-    check: Any = getattr(guarddb, "lint", None)
-    if not callable(check):
-        raise Unavailable("this version of guarddb does not lint migrations")
-    result = check(sql)
-    answer: dict[str, Any] = result if isinstance(result, dict) else result.to_dict()
-    return answer
+    """guarddb's lint of a script, with the project's catalog where there is one, as the API shows it."""
+    findings = guarddb.lint(sql, project_catalog(server, project_id))
+    return {
+        "safe": all(finding.severity != "error" for finding in findings),
+        "findings": [finding.to_dict() for finding in findings],
+    }
