@@ -12,6 +12,7 @@ import asyncio
 import atexit
 import logging
 import os
+import secrets
 import threading
 import time
 import weakref
@@ -44,6 +45,7 @@ BATCH: Final = 500
 SEND_SECONDS: Final = 2.0
 #: Entries that wait at the most. Room is made among statements that passed; a refusal that is lost is logged.
 QUEUE: Final = 10_000
+_ALPHABET: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
 class DecisionUpload:
@@ -87,6 +89,7 @@ class DecisionUpload:
     def __call__(self, decision: Decision, sql: str) -> None:
         """Take a decision. Never waits, never raises."""
         entry: dict[str, Any] = {
+            "id": _new_id(),
             "at": datetime.now(UTC).isoformat(),
             "verdict": decision.verdict,
             "rule": decision.rule,
@@ -188,6 +191,12 @@ class DecisionUpload:
             while len(self._entries) > self._room:
                 if (lost := self._make_room()) is not None:
                     logger.error("a refusal was not sent to the control plane, which is behind: %s", lost)
+
+
+def _new_id() -> str:
+    """An identifier that sorts by time. By it the server knows an entry that it has already: one whose answer was lost."""
+    value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
+    return "dec_" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 
 async def _run(reference: weakref.ref[DecisionUpload]) -> None:

@@ -96,3 +96,11 @@ def test_lost_entries_are_told_to_the_server(plane: Plane, agent: dict[str, Any]
     assert plane.request("POST", "/decisions", agent["key"], json=body).status_code == 202
     listed = plane.request("GET", f"/agents/{agent['id']}/decisions").json()["decisions"]
     assert [each.get("dropped") for each in listed] == [None, 7]
+
+
+def test_what_is_sent_twice_is_kept_once(plane: Plane, agent: dict[str, Any]) -> None:
+    entry = {"id": f"dec_{plane.project[4:]}", "at": "2026-01-01T00:00:00Z", "verdict": "allow", "rule": "ok"}
+    for entries in ([entry], [entry, entry], [entry, {**entry, "id": f"dec_z{plane.project[5:]}"}]):
+        assert plane.request("POST", "/decisions", agent["key"], json={"entries": entries}).status_code == 202
+    listed = plane.request("GET", f"/agents/{agent['id']}/decisions").json()["decisions"]
+    assert len(listed) == 2

@@ -24,8 +24,8 @@ def report(project_id: str, caller: AgentOnly, server: ServerDep, body: Decision
     """Report decisions of this agent's sessions. `dropped`: entries that a full queue has lost before these."""
     entries: list[dict[str, Any]] = [entry.model_dump() for entry in body.entries]
     if body.dropped:
-        lost = {**entries[0], "verdict": "allow", "rule": "ok", "dropped": body.dropped}
-        entries.insert(0, {key: lost[key] for key in ("at", "verdict", "rule", "dropped")})
+        lost = {"at": entries[0]["at"], "verdict": "allow", "rule": "ok", "dropped": body.dropped}
+        entries.insert(0, lost)
     with server.database.write() as session:
         activity.store(session, agents.find(session, project_id, caller.agent_id or ""), entries)
     for entry in body.entries:

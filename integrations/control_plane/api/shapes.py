@@ -281,9 +281,10 @@ class CatalogState(BaseModel):
 
 
 class DecisionEntry(Body):
-    """One decision of a session. Further fields are kept."""
+    """One decision of a session. Further fields are kept. One with an `id` that the server has already is not kept twice."""
 
     model_config = ConfigDict(extra="allow")
+    id: Annotated[str, Field(pattern=r"^dec_[0-9a-z]{26}$")] | None = None
     at: AwareDatetime
     verdict: Annotated[str, Field(max_length=16)]
     rule: Annotated[str, Field(max_length=64)]

@@ -15,18 +15,25 @@ from .tables import Agent, LoggedDecision, Policy
 
 
 def store(session: Session, agent: Agent, entries: Sequence[dict[str, Any]]) -> None:
-    """Keep what a session reported."""
+    """Keep what a session reported; what it has reported before is not kept twice."""
+    given = [entry["id"] for entry in entries if entry.get("id")]
+    known = (
+        set(session.scalars(select(LoggedDecision.id).where(LoggedDecision.id.in_(given))))
+        if given
+        else set()
+    )
     session.add_all(
         LoggedDecision(
-            id=new_id("dec"),
+            id=entry.get("id") or new_id("dec"),
             project_id=agent.project_id,
             agent_id=agent.id,
             at=entry["at"],
             verdict=entry["verdict"],
             rule=entry["rule"],
-            entry={key: value for key, value in entry.items() if key not in ("at", "verdict", "rule")},
+            entry={key: value for key, value in entry.items() if key not in ("id", "at", "verdict", "rule")},
         )
-        for entry in entries
+        for entry in {entry.get("id") or index: entry for index, entry in enumerate(entries)}.values()
+        if entry.get("id") not in known
     )
 
 
