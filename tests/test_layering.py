@@ -124,7 +124,7 @@ def test_nothing_of_a_machine_is_committed() -> None:
     """No paths below a home directory and no package mirror: what is committed works on any machine."""
     found = []
     for path in committed_files():
-        if path == Path(__file__):
+        if path == Path(__file__) or path.suffix == ".png":
             continue
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             if MACHINE.search(line):

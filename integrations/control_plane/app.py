@@ -205,9 +205,12 @@ async def _invalid(request: Request, ex: Exception) -> Response:
 _CODES = {404: "not_found", 405: "method_not_allowed", 400: "invalid_request"}
 
 
-async def _http_error(_: Request, ex: Exception) -> Response:
+async def _http_error(request: Request, ex: Exception) -> Response:
     assert isinstance(ex, HTTPException)
     headers = dict(ex.headers or {})
+    if ex.status_code == 405:
+        # What knows one route of a path only tells that one's method.
+        headers["Allow"] = ", ".join(openapi.methods_of(request.app, request.url.path)) or "GET"
     return _error(ex.status_code, _CODES.get(ex.status_code, "error"), str(ex.detail).lower(), headers)
 
 

@@ -225,6 +225,7 @@ def test_an_unknown_path_and_method_have_the_same_shape(plane: Plane) -> None:
     error(plane.request("GET", "/nothing"), 404, "not_found")
     answer = plane.request("PATCH", "/policies")
     error(answer, 405, "method_not_allowed")
+    assert answer.headers["allow"] == "GET, POST"
 
 
 def test_every_change_is_in_the_audit_chain(plane: Plane) -> None:

@@ -57,7 +57,8 @@ def _read(body: Any) -> dict[str, Any]:
         raise Unprocessable(str(ex)) from None
     # The stored form, sent back as it was read, is unwrapped.
     nested = body.get("policies")
-    return nested if isinstance(nested, dict) and "customer_id" in body else body
+    bare = nested if isinstance(nested, dict) and "customer_id" in body else body
+    return {key: value for key, value in bare.items() if value is not None}  # null means the default
 
 
 def _find(session: Session, project_id: str, customer_id: str) -> ActionPolicy | None:
@@ -216,12 +217,22 @@ def batch(
     return JSONResponse({"results": results, "event_ids": ids, "count": len(results)})
 
 
+def nullable(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of an input where null stands for the default of what is not required."""
+    required = schema.get("required", ())
+    properties = {
+        name: each if name in required or "null" in str(each) else {"anyOf": [each, {"type": "null"}]}
+        for name, each in schema["properties"].items()
+    }
+    return {**schema, "properties": properties}
+
+
 def schemas() -> dict[str, Any]:
     """The schemas that the routes refer to."""
     policy = risk.ActionPolicy.model_json_schema(ref_template="#/components/schemas/{model}")
     found: dict[str, Any] = policy.pop("$defs", {})
     text = {"type": "string"}
-    found["ActionPolicyInput"] = {**policy, "title": "ActionPolicyInput"}
+    found["ActionPolicyInput"] = {**nullable(policy), "title": "ActionPolicyInput"}
     found["StoredActionPolicy"] = {
         "type": "object",
         "required": ["customer_id", "policies", "updated_at"],
@@ -236,7 +247,11 @@ def schemas() -> dict[str, Any]:
         "required": ["action", "timestamp"],
         "properties": {
             "event_id": {"type": ["string", "null"]},
-            "action": {"type": "string", "description": "domain:scope:verb"},
+            "action": {
+                "type": "string",
+                "pattern": "^[^:]+(:[^:]+){2,}$",
+                "description": "domain:scope:verb",
+            },
             "timestamp": {"type": "string", "format": "date-time"},
             **{each: {"type": "object"} for each in ("agent", "session", "target", "parameters", "metadata")},
             "tool_name": text,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -24,9 +25,11 @@ def _profile_schemas() -> dict[str, Any]:
     schemas: dict[str, Any] = {**schema.pop("$defs", {}), **action_policies.schemas()}
     stored = {"id", "project_id", "created_at", "updated_at"}
     properties = schema["properties"]
-    body = {**schema, "properties": {key: value for key, value in properties.items() if key not in stored}}
+    own = {key: value for key, value in properties.items() if key not in stored}
+    body = action_policies.nullable({**schema, "properties": own})
     schemas["PolicyProfileInput"] = {**body, "title": "PolicyProfileInput"}
     schemas["PolicyProfileDraft"] = {**body, "title": "PolicyProfileDraft", "required": []}
+    schemas["PolicyProfileDraft"] = action_policies.nullable(schemas["PolicyProfileDraft"])
     shown = {
         key: {"type": "string", **({"format": "date-time"} if key.endswith("_at") else {})} for key in stored
     }
@@ -67,3 +70,15 @@ def install(app: FastAPI) -> None:
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
+
+
+def methods_of(app: FastAPI, path: str) -> list[str]:
+    """The methods that a path answers to."""
+    found: set[str] = set()
+    for template, methods in app.openapi()["paths"].items():
+        pattern = "/".join(
+            "[^/]+" if part.startswith("{") else re.escape(part) for part in template.split("/")
+        )
+        if re.fullmatch(pattern, path):
+            found.update(method.upper() for method in methods)
+    return sorted(found)
