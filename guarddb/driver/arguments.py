@@ -78,10 +78,12 @@ class Attachment:
             PolicyError: there is no policy, it is not valid, or another argument is not what it should be.
             PolicyUnavailable: it cannot be fetched.
             psycopg.NotSupportedError: an argument asks for what this version cannot do.
-            TypeError: the approver is none.
         """
         if approver is not None:
-            as_approver(approver)
+            try:
+                as_approver(approver)
+            except TypeError as ex:
+                raise NotSupportedError(str(ex)) from None
         if branches is not None:
             raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
         if agent is not None and not isinstance(agent, str):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
+from hypothesis import strategies as st
 
 import guarddb
 from tests.driver.conftest import Connect, block, collect, open_policy, run
@@ -284,3 +287,91 @@ async def test_what_cannot_exceed_the_cap_costs_nothing(conn: Any, monkeypatch: 
     monkeypatch.setattr(undo, "open_gen", never)
     for statement in FREE:
         await run(statement(conn))
+
+
+# No committed statement ever exceeds the cap: a trigger of the database's own counts, and keeps its count if the write is kept.
+
+COUNTED = """
+    DROP TABLE IF EXISTS counted, audit;
+    CREATE TABLE counted (id serial PRIMARY KEY, n int);
+    CREATE TABLE audit (what text, rows int);
+    CREATE OR REPLACE FUNCTION count_rows() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN INSERT INTO audit SELECT TG_OP, count(*) FROM touched; RETURN NULL; END $$;
+    CREATE TRIGGER i AFTER INSERT ON counted REFERENCING NEW TABLE AS touched EXECUTE FUNCTION count_rows();
+    CREATE TRIGGER u AFTER UPDATE ON counted REFERENCING NEW TABLE AS touched EXECUTE FUNCTION count_rows();
+    CREATE TRIGGER d AFTER DELETE ON counted REFERENCING OLD TABLE AS touched EXECUTE FUNCTION count_rows();
+    INSERT INTO counted (n) SELECT i FROM generate_series(1, 8) i;
+    TRUNCATE audit;
+"""
+WRITE = st.sampled_from(
+    [
+        "INSERT INTO counted (n) SELECT generate_series(1, 5)",
+        "INSERT INTO counted (n) VALUES (1), (2)",
+        "INSERT INTO counted (n) VALUES (generate_series(1, 6))",
+        "UPDATE counted SET n = n + 1 WHERE n < 4",
+        "UPDATE counted SET n = n + 1 WHERE n > 0",
+        "DELETE FROM counted WHERE n > 5",
+        "DELETE FROM counted WHERE id = 3",
+        "UPDATE counted SET n = 0 WHERE n = 1; DELETE FROM counted WHERE n < 9",
+        "SELECT 1/0",
+        "SELECT count(*) FROM counted",
+    ]
+)
+STEP: st.SearchStrategy[tuple[str, Any]] = st.one_of(
+    st.tuples(st.just("execute"), WRITE),
+    st.tuples(
+        st.just("execute"),
+        st.sampled_from(["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT a", "RELEASE a", "ROLLBACK TO a"]),
+    ),
+    st.tuples(st.sampled_from(["commit", "rollback"]), st.none()),
+    st.tuples(
+        st.just("many"),
+        st.sampled_from(["INSERT INTO counted (n) VALUES (%s)", "UPDATE counted SET n = 0 WHERE n > %s"]),
+    ),
+    st.tuples(st.sampled_from(["pipeline", "transaction"]), st.lists(WRITE, max_size=3)),
+    st.tuples(st.just("stream"), st.sampled_from(["DELETE FROM counted WHERE n > 2 RETURNING id"])),
+    st.tuples(st.just("autocommit"), st.booleans()),
+)
+
+
+def perform(conn: Any, kind: str, what: Any) -> None:
+    match kind:
+        case "execute":
+            conn.execute(what)
+        case "many":
+            conn.cursor().executemany(what, [(4,), (5,), (6,)])
+        case "pipeline":
+            with conn.pipeline():
+                for text in what:
+                    conn.execute(text)
+        case "transaction":
+            with conn.transaction():
+                for text in what:
+                    conn.execute(text)
+        case "stream":
+            list(conn.cursor().stream(what))
+        case "autocommit":
+            conn.autocommit = what
+        case _:
+            getattr(conn, kind)()
+
+
+@hypothesis.settings(
+    max_examples=20, deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(steps=st.lists(STEP, min_size=1, max_size=8), autocommit=st.booleans())
+def test_no_committed_statement_exceeds_the_cap(
+    fresh_dsn: str, steps: list[tuple[str, Any]], autocommit: bool
+) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute(COUNTED)
+    conn = guarddb.connect(fresh_dsn, policy=open_policy(max_affected_rows=CAP), autocommit=autocommit)
+    for step in [*steps, ("commit", None)]:
+        with suppress(psycopg.Error):
+            perform(conn, *step)
+        assert not conn.closed
+    conn.close()
+    with psycopg.connect(fresh_dsn) as plain:
+        rows = plain.execute("SELECT max(rows) FROM audit").fetchone()
+    assert rows is not None
+    assert rows[0] is None or rows[0] <= CAP
