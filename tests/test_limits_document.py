@@ -15,7 +15,6 @@ import yaml
 from psycopg.conninfo import make_conninfo
 
 import guarddb
-from guarddb.policy import NOT_YET
 from tests.oracles.test_oracles import KNOWN_BLOCKS
 
 TEXT = (Path(__file__).parents[1] / "docs" / "limits.md").read_text(encoding="utf-8")
@@ -323,9 +322,3 @@ def test_a_conflict_that_does_nothing_is_not_checked(attempt: Attempt) -> None:
     written = attempt(policy, (given.format(90_000),))
     assert isinstance(written, guarddb.PolicyViolation)
     assert written.rule == "row_filter_violation"
-
-
-def test_every_field_that_does_not_work_is_named() -> None:
-    section = TEXT[TEXT.index("## Fields that do not work yet") :]
-    named = set(re.findall(r"`(\w+)`", section))
-    assert named == set(NOT_YET)

@@ -28,6 +28,8 @@ from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
 _SYSTEM_SCHEMAS = frozenset(("pg_catalog", "information_schema", "pg_toast"))
 _NO_MASKS: Mapping[str, MaskKind] = MappingProxyType({})
 _MAX_VIEW_DEPTH = 32
+#: On a branch there is no data to protect from its agent: nobody else sees it, and it is thrown away.
+_LIFTED_ON_A_BRANCH = frozenset(("destructive_ddl", "whereless_write"))
 
 
 class CompiledPolicy:
@@ -71,7 +73,9 @@ class CompiledPolicy:
 
     @cached_property
     def floor_exceptions(self) -> frozenset[str]:
-        return frozenset(self.profile.guarddb.floor_exceptions)
+        """The rules of the floor that are lifted: by the profile, and in the sandbox those that protect data."""
+        lifted = frozenset(self.profile.guarddb.floor_exceptions)
+        return lifted | _LIFTED_ON_A_BRANCH if self.profile.write_mode == "sandbox" else lifted
 
     @cached_property
     def protected_settings(self) -> frozenset[str]:
@@ -96,6 +100,8 @@ class CompiledPolicy:
         if profile.approval_mode != "off":
             held = {"writes": "writes wait", "ddl": "DDL waits", "all": "writes and DDL wait"}
             notes.append(f"{held[profile.approval_mode]} for the approval of a person")
+        if profile.write_mode == "sandbox":
+            notes.append("the session works on a throw-away branch of the database")
         if profile.write_mode == "rollback":
             notes.append("every transaction is rolled back where it would have committed")
         return tuple(notes)

@@ -10,6 +10,7 @@ from typing import Any
 from psycopg import NotSupportedError
 
 from guarddb.decision.plan import Decision
+from guarddb.driver.branches import provider_of
 from guarddb.driver.scoring import Scored
 from guarddb.errors import PolicyUnavailable
 from guarddb.policy.errors import PolicyError
@@ -19,6 +20,7 @@ from guarddb.risk.history import History
 from guarddb.risk.scoring import check_thresholds
 from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_policy
 from guarddb.runtime.approvals import AnyApprover, as_approver
+from guarddb.runtime.branches import Branch, BranchProvider
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
@@ -53,6 +55,9 @@ class Attachment:
     on_decision: OnDecision | None = None
     scored: Scored | None = None
     approver: AnyApprover | None = None
+    #: who makes the branches of `write_mode: sandbox`; and the one that the connection is made to
+    branches: BranchProvider | None = None
+    branch: Branch | None = None
 
     @classmethod
     def of(
@@ -84,8 +89,6 @@ class Attachment:
                 as_approver(approver)
             except TypeError as ex:
                 raise NotSupportedError(str(ex)) from None
-        if branches is not None:
-            raise NotSupportedError("branches= is not supported by this version of guarddb: no sandbox mode")
         if agent is not None and not isinstance(agent, str):
             raise PolicyError(
                 f"must be a text that names the agent, not {type(agent).__name__}", path="agent"
@@ -107,7 +110,17 @@ class Attachment:
         elif budgets is not None:
             store = budgets
         given = MappingProxyType(callers_settings(settings))
-        return cls(source, agent, given, enforcement == "observe", store, on_decision, scored, approver)
+        return cls(
+            source,
+            agent,
+            given,
+            enforcement == "observe",
+            store,
+            on_decision,
+            scored,
+            approver,
+            provider_of(branches),
+        )
 
 
 def _scored(

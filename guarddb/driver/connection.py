@@ -19,6 +19,7 @@ from psycopg.rows import Row
 from psycopg.sql import Composable
 
 from guarddb import telemetry
+from guarddb.driver import sandbox
 from guarddb.driver.adoption import taken_in
 from guarddb.driver.arguments import ARGUMENTS, Attachment
 from guarddb.driver.cursors import guarded
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from guarddb.driver.arguments import OnDecision
     from guarddb.driver.cursors import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
     from guarddb.policy.profile import PolicyProfile
+    from guarddb.runtime.branches import Branch
     from guarddb.runtime.budgets import BudgetStore, Remaining
     from guarddb.sql.catalog import Catalog
 
@@ -138,6 +140,12 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     @settings.setter
     def settings(self, values: Mapping[str, Any]) -> None:
         self._guard.change_settings(values)
+
+    @property
+    def branch(self) -> Branch | None:
+        """The branch that `write_mode: sandbox` has made for this connection; None where it works on the database itself."""
+        attachment = self._guard.attachment
+        return attachment.branch if attachment is not None else None
 
     @property
     def budget(self) -> Remaining | None:
@@ -361,11 +369,18 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
     def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """Connect by `connect`, which makes a connection of this class, and attach the policy."""
         attachment, arguments = split_arguments(kwargs)
-        conn = _bound_to(cls, connect)(*args, **arguments)
-        if not isinstance(conn, ConnectionMixin):
-            # Somebody put a function in psycopg's place that does not pass on the class.
-            conn.close()
-            conn = _CONNECT[_psycopg.Connection].__get__(None, cls)(*args, **arguments)
+        if sandbox.wants_branch(attachment):
+            attachment, args, arguments = sandbox.branched(attachment, args, arguments)
+        try:
+            conn = _bound_to(cls, connect)(*args, **arguments)
+            if not isinstance(conn, ConnectionMixin):
+                # Somebody put a function in psycopg's place that does not pass on the class.
+                conn.close()
+                conn = _CONNECT[_psycopg.Connection].__get__(None, cls)(*args, **arguments)
+        except BaseException:
+            sandbox.not_used(attachment)
+            raise
+        conn._guard.discard_branch = sandbox.discarding(conn, attachment)
         try:
             with conn.lock:
                 conn.wait(conn._guard_open_gen(attachment))
@@ -373,6 +388,12 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             conn.close()
             raise
         return cast("Self", conn)
+
+    def close(self) -> None:
+        """Close the connection, and throw its branch away if it has one."""
+        super().close()
+        if (discard := self._guard.discard_branch) is not None:
+            discard()
 
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
@@ -483,10 +504,19 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
             attachment, arguments = await asyncio.to_thread(split_arguments, kwargs)
         else:
             attachment, arguments = split_arguments(kwargs)
-        conn = await _bound_to(cls, connect)(*args, **arguments)
-        if not isinstance(conn, ConnectionMixin):
-            await conn.close()
-            conn = await _CONNECT[_psycopg.AsyncConnection].__get__(None, cls)(*args, **arguments)
+        if sandbox.wants_branch(attachment):
+            attachment, args, arguments = await asyncio.to_thread(
+                sandbox.branched, attachment, args, arguments
+            )
+        try:
+            conn = await _bound_to(cls, connect)(*args, **arguments)
+            if not isinstance(conn, ConnectionMixin):
+                await conn.close()
+                conn = await _CONNECT[_psycopg.AsyncConnection].__get__(None, cls)(*args, **arguments)
+        except BaseException:
+            await asyncio.to_thread(sandbox.not_used, attachment)
+            raise
+        conn._guard.discard_branch = sandbox.discarding(conn, attachment)
         try:
             async with conn.lock:
                 await conn.wait(conn._guard_open_gen(attachment))
@@ -494,6 +524,12 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
             await conn.close()
             raise
         return cast("Self", conn)
+
+    async def close(self) -> None:
+        """As `Connection.close`."""
+        await super().close()
+        if (discard := self._guard.discard_branch) is not None:
+            await asyncio.to_thread(discard)
 
     async def wait(
         self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None

@@ -64,6 +64,10 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
     Raises:
         PolicyUnavailable: something that the profile needs is not there.
     """
+    if profile.write_mode == "sandbox" and attachment.branch is None and not attachment.observe:
+        # A policy that became one under the connection. What it lifts is lifted for branches alone.
+        reason = "write_mode has become sandbox, and this connection was not made to a branch; connect again"
+        raise PolicyUnavailable(refusal_message(profile.name, reason))
     settings = {**profile.guarddb.settings, **attachment.settings}
     compiled = plans.compiled(profile, version, settings)
     limits = BudgetLimits(

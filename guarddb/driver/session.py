@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from guarddb import telemetry
 from guarddb.decision.plan import Decision
@@ -25,6 +25,8 @@ from guarddb.runtime.keyed_hash import KeyedHash
 from guarddb.runtime.policies import PolicySourceError, StaticPolicy
 
 if TYPE_CHECKING:
+    from weakref import finalize
+
     from psycopg.pq.abc import PGconn
 
     from guarddb.decision.behind_wall import Wall
@@ -49,6 +51,7 @@ class Session:
         "context",
         "copy_ends",
         "database",
+        "discard_branch",
         "encoding",
         "fixed",
         "freshness",
@@ -81,6 +84,8 @@ class Session:
         self.in_force: PolicyInForce | None = None
         #: the policy cannot change under this connection, so it need not be asked for
         self.fixed = False
+        #: throws the connection's branch away, once; None without one
+        self.discard_branch: finalize[Any, Any] | None = None
         self.on_decision: OnDecision | None = None
         #: settings that the session must have; None is the session's own value, after a policy that asked for another
         self.held: dict[str, str | None] = {}

@@ -7,7 +7,6 @@ from guarddb.policy.load import PolicyLike, load_policy
 from guarddb.policy.patterns import FunctionPattern, NamePart, RelationPattern, column_matches
 from guarddb.policy.predicate import Predicate, parse_predicate
 from guarddb.policy.profile import (
-    NOT_YET,
     GuarddbExtension,
     MaskingRule,
     MaskUse,
@@ -18,7 +17,6 @@ from guarddb.policy.profile import (
 )
 
 __all__ = [
-    "NOT_YET",
     "FunctionPattern",
     "GuarddbExtension",
     "MaskUse",

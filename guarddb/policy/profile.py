@@ -38,12 +38,6 @@ INT64_MAX = 2**63 - 1
 #: The most PostgreSQL accepts for statement_timeout.
 INT32_MAX = 2**31 - 1
 
-#: Fields that are read but not carried out yet: field -> the values that ask for nothing. A profile that sets
-#: one of them to anything else is refused, never half obeyed. Delete a line when its field works.
-NOT_YET: dict[str, tuple[str | int, ...]] = {
-    "write_mode": ("normal", "rollback"),
-}
-
 
 def _relation(text: str) -> str:
     RelationPattern.parse(text)
@@ -423,7 +417,8 @@ class PolicyProfile(_Model):
     )
     write_mode: Literal["normal", "rollback", "sandbox"] = Field(
         "normal",
-        description="What becomes of writes. rollback: every transaction is rolled back where it would commit.",
+        description="What becomes of writes. rollback: every transaction is rolled back where it would commit; "
+        "sandbox: the session works on a throw-away branch of the database.",
     )
     approval_mode: Literal["off", "writes", "ddl", "all"] = Field(
         "off", description="Which statements wait for a person: writes (insert, update, delete), ddl, or all."
@@ -477,19 +472,6 @@ class PolicyProfile(_Model):
         if any(ord(c) < 32 or ord(c) == 127 for c in name):
             raise PolicyError("must not contain control characters")
         return name
-
-    @model_validator(mode="after")
-    def _refuse_what_does_not_work_yet(self) -> Self:
-        problems = []
-        for field, harmless in NOT_YET.items():
-            value = getattr(self, field)
-            if value not in harmless:
-                neutral = " or ".join(quoted(each) for each in harmless)
-                message = f"{quoted(value)} is not supported by this version of guarddb"
-                problems.append((field, f"{message}; leave the field out or set it to {neutral}"))
-        if problems:
-            raise PolicyError(problems=problems)
-        return self
 
     @classmethod
     def draft(cls, document: Mapping[str, Any]) -> Self:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 import guarddb
-from guarddb.policy.profile import NOT_YET
 from guarddb.vocabulary import KINDS
 from tests.conformance.conftest import Guard
 from tests.fix_server import temporary_database
@@ -943,39 +940,3 @@ def test_floor_exceptions_are_rules_of_the_floor() -> None:
     for rule in ("table_denied", "read_only", "nothing", "masked_column_write"):
         with pytest.raises(guarddb.PolicyError, match="destructive_ddl"):
             guarddb.PolicyProfile.model_validate({"name": "x", "guarddb": {"floor_exceptions": [rule]}})
-
-
-# ------------------------------------------------------------------ what does not work yet
-
-SET = {
-    "write_mode": ["sandbox"],
-}
-
-
-@pytest.mark.parametrize(
-    ("field", "asked"), [(field, value) for field, values in SET.items() for value in values]
-)
-def test_field_that_does_not_work_yet_is_refused_at_load(
-    shop: str, tmp_path: Path, field: str, asked: str | int
-) -> None:
-    """By whatever way the profile comes, with a sentence that names the field and what to write instead."""
-    assert SET.keys() == NOT_YET.keys()
-    document = {"name": "x", field: asked}
-    path = tmp_path / "policy.json"
-    path.write_text(json.dumps(document))
-    for load in (
-        lambda: guarddb.load_policy(document),
-        lambda: guarddb.load_policy(path),
-        lambda: guarddb.PolicyProfile(**document),
-        lambda: guarddb.evaluate("SELECT 1", document),
-        lambda: guarddb.connect(shop, policy=document),
-        lambda: guarddb.connect(shop, policy=str(path)),
-    ):
-        with pytest.raises(guarddb.PolicyError) as caught:
-            load()
-        message = str(caught.value)
-        assert field in message
-        assert "not supported by this version" in message
-        assert "leave the field out" in message
-    neutral = NOT_YET[field][0]
-    assert getattr(guarddb.PolicyProfile.model_validate({"name": "x", field: neutral}), field) == neutral

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from guarddb.policy import (
-    NOT_YET,
     GuarddbExtension,
     MaskingRule,
     MaskUse,
@@ -244,25 +243,6 @@ def test_an_unknown_field_like_no_other_lists_what_is_allowed() -> None:
     with pytest.raises(PolicyError) as caught:
         StatementRules(zzz=1)
     assert str(caught.value) == "zzz: is not a field of statement_rules; allowed there: allow, deny."
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("write_mode", "sandbox"),
-    ],
-)
-def test_a_field_that_does_not_work_yet_is_refused_and_never_ignored(field: str, value: object) -> None:
-    assert field in NOT_YET
-    error = problem(**{field: value})
-    assert error.path == field
-    assert "is not supported by this version of guarddb" in str(error)
-
-
-def test_a_field_that_does_not_work_yet_may_ask_for_nothing() -> None:
-    for field, harmless in NOT_YET.items():
-        for value in harmless:
-            PolicyProfile(**{"name": "p", field: value})
 
 
 def test_the_parts_of_a_profile_raise_policy_errors_too() -> None:
