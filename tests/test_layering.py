@@ -126,7 +126,7 @@ def test_nothing_of_a_machine_is_committed() -> None:
     for path in committed_files():
         if path == Path(__file__) or path.suffix == ".png":
             continue
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if MACHINE.search(line):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
     assert found == []
