@@ -26,7 +26,7 @@ from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.leakproof.judge import FREE, conjuncts
+from guarddb.sql.leakproof.judge import FREE, ROW, conjuncts
 from guarddb.sql.leakproof.restrictions import Hazard, Restrictions, is_equality
 from guarddb.sql.names import calls_in, holds_sublink, string_list, sub_selects
 from guarddb.sql.rewriting.rewriter import Rewriter
@@ -39,7 +39,8 @@ __all__ = ["Conditions", "Guards", "Placing", "alias_twice", "join_place", "join
 class Conditions:
     """What one WHERE or ON gets: conditions that are ANDed to it, and guards for its parts (-1: for all of it).
 
-    `gates` are ANDed behind it: conditions without a column, which are asked before any row is read.
+    `gates` are ANDed behind it: conditions without a column, which are asked before any row is read. `shielded` parts stand
+    outside a fence, and are hidden from the planner, which looks through it for statistics.
     """
 
     def __init__(self, condition: Node | None) -> None:
@@ -47,6 +48,7 @@ class Conditions:
         self.parts = conjuncts(condition)
         self.guards: dict[int, list[str]] = {}
         self.gates: list[str] = []
+        self.shielded: set[int] = set()
 
     def guard(self, part: int, condition: str) -> None:
         """Let a part run only on rows for which a condition holds."""
@@ -60,9 +62,10 @@ class Conditions:
 
     def forms(self) -> dict[int, str]:
         """What each guarded part is put into, `{}` where it stood."""
+        guards = {part: joined(texts) for part, texts in self.guards.items()}
         return {
-            part: _guard_form(joined(texts), self.parts[part] if part >= 0 else None)
-            for part, texts in self.guards.items()
+            part: _guard_form(guards.get(part), self.parts[part] if part >= 0 else None)
+            for part in (*guards, *(self.shielded - guards.keys()))
         }
 
 
@@ -122,12 +125,12 @@ class Placing(ABC):
     def write_conditions(self) -> None:
         """Make the edits to WHERE and ON."""
         for query, conditions in self.where.values():
-            if conditions.texts or conditions.guards or conditions.gates:
+            if conditions.texts or conditions.guards or conditions.gates or conditions.shielded:
                 self.rewriter.add_condition(
                     query, conditions.condition, conditions.forms(), tuple(conditions.gates)
                 )
         for join, conditions in self.on.values():
-            if conditions.texts or conditions.guards:
+            if conditions.texts or conditions.guards or conditions.shielded:
                 self.rewriter.add_on(join, conditions.condition, conditions.forms())
 
     def where_of(self, query: Query) -> Conditions:
@@ -203,6 +206,49 @@ class Placing(ABC):
             if key in self.targets.wraps:
                 form = form.replace("{}", self.targets.wraps[key][3])
             self.targets.wraps[key] = (output.query, output.target, output, form)
+
+    def shield(self, hazards: list[Hazard]) -> bool:
+        """Hide what stays outside a fence from the planner's estimates; False where one would be made that can raise.
+
+        OFFSET 0 keeps a condition from the rows, and not from their statistics: LIKE is tried on the most common values, hidden
+        ones among them (patternsel). Equalities of a join are left as they are; no built-in type's raises.
+        """
+        for hazard in hazards:
+            if hazard.raises_only or hazard.output is not None or hazard.node is None:
+                continue
+            if is_equality(hazard.node) and self.joins(hazard.node):
+                continue
+            place = self._own_place(hazard)
+            if place is not None:
+                place[0].shielded.add(place[1])
+            elif hazard.root.clause != "function" and not _asks_no_statistics(hazard.node):
+                return False
+        return True
+
+    def joins(self, node: Node) -> bool:
+        """Whether an equality has a relation of its own on either side."""
+        fields = node["A_Expr"]
+        one, other = (self.restrictions.judge.condition(fields[side]) for side in ("lexpr", "rexpr"))
+        return one.level == other.level == ROW and not one.uses & other.uses
+
+    def _own_place(self, hazard: Hazard) -> tuple[Conditions, int] | None:
+        """The part of a WHERE or ON that a hazard is."""
+        root, query = hazard.root, hazard.root.query
+        if query is None:
+            return None
+        if root.clause == "where" and query.kind in ("select", "update", "delete"):
+            conditions = self.where_of(query)
+            return conditions, _index(conditions, hazard.node)
+        if root.clause == "on":
+            if query.kind == "merge" and query.fields.get("joinCondition") is root.node:
+                conditions = self.on_of(query.fields)
+                return conditions, _index(conditions, hazard.node)
+            for reference in query.references:
+                for join, _ in reference.joins:
+                    if join.get("quals") is root.node:
+                        conditions = self.on_of(join)
+                        return conditions, _index(conditions, hazard.node)
+        return None
 
     def _waits(self, reference: Reference, rules: RelationRules, hazard: Hazard) -> bool:
         """Whether a part that may only raise runs behind a filter that is asked first.
@@ -356,15 +402,16 @@ def _index(conditions: Conditions, node: Node) -> int:
     return next((i for i, part in enumerate(conditions.parts) if part is node), -1)
 
 
-def _guard_form(condition: str, part: Node | None) -> str:
-    """A part that runs only where a condition holds, and is believed to be true as rarely as it would be without.
+def _guard_form(condition: str | None, part: Node | None) -> str:
+    """A part that runs only where a condition holds (None: everywhere), and is believed to be true as rarely as without.
 
     The planner takes a CASE to be true for every second row. Of an equality or a pattern it believes one in two hundred, and
     the same of IS NULL.
     """
+    guarded = f"CASE WHEN ({condition}) THEN ({{}}) END" if condition is not None else "({})"
     if part is not None and _is_selective(part):
-        return f"CASE WHEN CASE WHEN ({condition}) THEN ({{}}) END THEN NULL ELSE false END IS NULL"
-    return f"CASE WHEN ({condition}) THEN ({{}}) END"
+        return f"CASE WHEN {guarded} THEN NULL ELSE false END IS NULL"
+    return guarded if condition is not None else "CASE WHEN ({}) THEN true END"
 
 
 def _is_selective(part: Node) -> bool:
@@ -374,6 +421,32 @@ def _is_selective(part: Node) -> bool:
     if kind in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_IN"):
         return names in (["="], ["~"], ["~*"], ["@>"], ["<@"], ["@@"], ["?"], ["&&"])
     return kind == "AEXPR_BETWEEN" or (kind in ("AEXPR_LIKE", "AEXPR_ILIKE") and names in (["~~"], ["~~*"]))
+
+
+def _asks_no_statistics(part: Node) -> bool:
+    """Whether no operator of a part is tried on a column's common values, but those that cannot raise."""
+    stack: list[object] = [part]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, dict):
+            fields = value.get("A_Expr")
+            if fields is not None and fields.get("kind", "AEXPR_OP") in (
+                "AEXPR_LIKE",
+                "AEXPR_ILIKE",
+                "AEXPR_SIMILAR",
+            ):
+                return False
+            if fields is not None and string_list(fields.get("name", ()))[-1:] not in [
+                [n] for n in _ORDINARY
+            ]:
+                return False
+            stack.extend(value.values())
+        elif isinstance(value, list):
+            stack.extend(value)
+    return True
+
+
+_ORDINARY = ("=", "<>", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "||", "BETWEEN", "NOT BETWEEN")
 
 
 def _costs_something(part: Node) -> bool:

@@ -6,7 +6,6 @@ from guarddb.decision.filters.placing import Placing, alias_twice, join_place, j
 from guarddb.decision.masks.writing import mask_expression
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.leakproof.judge import ROW
 from guarddb.sql.leakproof.restrictions import Hazard, is_equality
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Link, Output, Reference
@@ -20,7 +19,7 @@ class Reads(Placing):
         if not hazards:
             if self._plainly(reference, rules):
                 return None
-            if not self._needs_base(reference) and self._fence(reference, rules, fence=False):
+            if not self._needs_base(reference) and self._fence(reference, rules, []):
                 return None
         ways = (self._guarded, self._fenced)
         for way in ways[::-1] if self._better_fenced(reference, hazards) else ways:
@@ -30,7 +29,7 @@ class Reads(Placing):
             reference.whole_row
             and not reference.system_columns
             and not self._grouped_by_key(reference)
-            and self._fence(reference, rules, fence=bool(hazards))
+            and self._fence(reference, rules, hazards)
         ):
             return None
         return unsafe(
@@ -44,7 +43,7 @@ class Reads(Placing):
 
         A guard takes an equality between two relations from the hash join that lives by it, unless there is another.
         """
-        if not any(is_equality(h.node) and self._joins(h.node) for h in hazards if h.node is not None):
+        if not any(is_equality(h.node) and self.joins(h.node) for h in hazards if h.node is not None):
             return False
         mine = {id(hazard.node) for hazard in hazards}
         return not any(
@@ -52,13 +51,6 @@ class Reads(Placing):
             for _, node, judged in self.restrictions.parts
             if node is not None
         )
-
-    def _joins(self, node: dict[str, object]) -> bool:
-        """Whether an equality has a relation of its own on either side."""
-        fields = node["A_Expr"]
-        assert isinstance(fields, dict)
-        one, other = (self.restrictions.judge.condition(fields[side]) for side in ("lexpr", "rexpr"))
-        return one.level == other.level == ROW and not one.uses & other.uses
 
     def _needs_base(self, reference: Reference) -> bool:
         """ctid and other system columns, whole rows, GROUP BY on the primary key, TABLESAMPLE: only a table has these."""
@@ -138,9 +130,9 @@ class Reads(Placing):
         return True
 
     def _fenced(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> bool:
-        return not self._needs_base(reference) and self._fence(reference, rules, fence=bool(hazards))
+        return not self._needs_base(reference) and self._fence(reference, rules, hazards)
 
-    def _fence(self, reference: Reference, rules: RelationRules, *, fence: bool) -> bool:
+    def _fence(self, reference: Reference, rules: RelationRules, hazards: list[Hazard]) -> bool:
         """Put `(SELECT … FROM relation WHERE predicate OFFSET 0)` in the relation's place."""
         if reference.wrapper is None or self.renamed_row(reference):
             return False
@@ -149,6 +141,9 @@ class Reads(Placing):
         for predicate in rules.filters:
             if not predicate.bound and predicate.own_name != alias:
                 return False
+        fence = bool(hazards)
+        if not self.shield(hazards):
+            return False
         texts = [p.text(alias) if p.bound else p.source.text for p in rules.filters]
         if fence and join_place(reference) == "where":
             texts += self.inside(reference, alias)

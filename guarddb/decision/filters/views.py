@@ -34,7 +34,12 @@ class Views(Reads):
             text = self.inlined(relation)
         except RewriteError as ex:
             return unsafe(reference, str(ex))
-        if self.restrictions.hazards(reference) or self._asks_for_computed(reference, rules):
+        hazards = self.restrictions.hazards(reference)
+        if hazards or self._asks_for_computed(reference, rules):
+            if not self.shield(hazards):
+                return unsafe(
+                    reference, "a condition that can raise an error would meet statistics of hidden rows"
+                )
             copied = self._copied(reference, rules)
             kept = self.inside(reference, relation.name, copied) if join_place(reference) == "where" else []
             where = f" WHERE {joined(kept)}" if kept else ""

@@ -1,0 +1,273 @@
+"""Errors tell nothing of hidden rows: two databases that differ in these alone answer every statement alike.
+
+The statements are drawn at random from what is apt to raise: arithmetic and casts over hidden values, operands without
+columns that raise when they run (and so tell how far a row got), sub-selects with two rows, parameters of generic plans,
+indexes that find hidden rows first. Both databases have the statistics of the same rows, so that the plans are the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pytest
+
+from guarddb import Catalog, evaluate
+from tests.fix_server import temporary_database
+
+SCHEMA = """
+CREATE TABLE r (id int PRIMARY KEY, tenant int, a int, b int, secret text, n int, num numeric, d date, tags int[], js jsonb);
+CREATE TABLE s (k int PRIMARY KEY, r_id int, z int, w text);
+CREATE TABLE g (tenant int PRIMARY KEY, ok bool);
+INSERT INTO s SELECT i, i, i % 3, 'w' || i FROM generate_series(1, 40) AS i;
+INSERT INTO g VALUES (1, true), (2, false), (3, true);
+INSERT INTO r SELECT i, 1, i % 5, i % 3, 'seen' || i, i % 7 + 1, i, date '2024-01-01' + i, ARRAY[i, i + 1],
+  jsonb_build_object('k', i) FROM generate_series(1, 20) AS i;
+INSERT INTO r SELECT 100 + i, 2, 77, 88, 'hid', 0, 0, '1999-01-01', '{7}', '{"k": "x"}' FROM generate_series(1, 30) AS i;
+CREATE INDEX ON r (secret); CREATE INDEX ON r (a); CREATE INDEX ON r (b, a); CREATE INDEX ON r (n); CREATE INDEX ON r (d);
+CREATE INDEX ON r (num); CREATE INDEX ON r (tenant); CREATE INDEX ON r (lower(secret)); CREATE INDEX ON s (r_id);
+ANALYZE;
+"""
+#: Of the hidden rows; the first leaves every value as it was.
+VARIANTS = (
+    "UPDATE r SET a = 77 WHERE tenant = 2",
+    (
+        "UPDATE r SET a = 66, b = 55, secret = 'other', n = 1, num = 1, d = '1998-01-01', tags = '{8}', js = '{\"k\": 5}' "
+        "WHERE tenant = 2"
+    ),
+)
+FILTERS = (
+    "tenant = 1",
+    "tenant IN (1, 3)",
+    "tenant = 1 OR (tenant = 3 AND a > 0)",
+    "tenant IN (SELECT g.tenant FROM g WHERE g.ok)",
+    "EXISTS (SELECT 1 FROM g WHERE g.tenant = r.tenant AND g.ok)",
+    "(tenant + 0) * 1 = 1 AND tenant <> 2 AND tenant IS NOT NULL",
+)
+PLANNERS = (
+    (),
+    ("enable_seqscan = off",),
+    ("enable_indexscan = off",),
+    ("enable_nestloop = off",),
+    ("enable_hashjoin = off", "enable_mergejoin = off"),
+    ("enable_bitmapscan = off", "enable_seqscan = off"),
+)
+FINDS_HIDDEN = (
+    "r.secret = 'hid'",
+    "r.a = 77",
+    "r.b = 88",
+    "r.secret LIKE 'hi%'",
+    "r.n = 0",
+    "r.num = 0",
+    "r.d = '1999-01-01'",
+    "r.a = ANY ('{77}')",
+    "r.b BETWEEN 80 AND 90",
+    "r.tenant = 2",
+)
+RAISES_ALONE = (
+    "(SELECT v FROM (VALUES (1), (2)) AS t (v))",
+    "(1 / (SELECT 0))",
+    "(SELECT 1 / 0 FROM s LIMIT 1)",
+    "(SELECT k FROM s WHERE w = 'w3')",
+    "(SELECT max(k) FROM s)",
+    "(1 / $1)",
+    "(10 / ($1::int - 3))",
+    "(SELECT 1 / z FROM s WHERE k = 3)",
+    "(SELECT count(*) FROM s WHERE 1 / z > 0)",
+    "(SELECT sum(1 / z) FROM s)",
+)
+RAISES_ON_HIDDEN = (
+    "1 / r.n > 0",
+    "lower(r.secret) = 'hid'",
+    "r.secret::int > 0",
+    "(r.js ->> 'k')::int > 0",
+    "r.secret::regclass IS NOT NULL",
+    "r.n + 2147483647 > 0",
+    r"r.secret LIKE '%d\'",
+    "r.tags[1] / r.n > 0",
+    "row(r.id, 1) = ANY (ARRAY[row('x'::text, 1)])",
+    "(r.id, r.secret::int) = (1, 2)",
+    "greatest(r.n, 1 / r.n) = 1",
+    "CASE WHEN r.a > 0 THEN 1 / r.n END = 1",
+    "nullif(r.a, 1 / r.n) = 3",
+)
+
+
+class Attack:
+    def __init__(self, seed: int) -> None:
+        self.draw = random.Random(seed)
+
+    def condition(self, depth: int = 1) -> str:
+        pick, draw = self.draw.choice, self.draw.random()
+        free = pick(RAISES_ALONE)
+        if draw < 0.35:
+            return pick(FINDS_HIDDEN)
+        if draw < 0.5:
+            return f"r.{pick(('id', 'a', 'b', 'n'))} {pick(('=', '>', '<', '<>'))} {free}"
+        if draw < 0.62:
+            return pick(RAISES_ON_HIDDEN)
+        if draw < 0.72 and depth:
+            return f"({self.condition(0)} OR {self.condition(0)})"
+        if draw < 0.76 and depth:
+            return f"NOT ({self.condition(0)})"
+        if draw < 0.8:
+            return f"r.id IN (SELECT s.r_id FROM s WHERE {pick(('1 / s.z > 0', 's.z = 1', 's.k = ' + free))})"
+        if draw < 0.87:
+            inside = pick(("1 / s.z > 0", "s.z >= 0", "1 / r.n > 0", f"s.k > {free}", "s.k = r.a"))
+            return f"EXISTS (SELECT 1 FROM s WHERE s.r_id = r.{pick(('a', 'id', 'n'))} AND {inside})"
+        if draw < 0.91:
+            return f"(SELECT {pick(('max(s.z)', 's.z', '1 / s.z'))} FROM s WHERE s.r_id = r.{pick(('a', 'id'))}) > 0"
+        if draw < 0.95:
+            return f"CASE WHEN {pick(FINDS_HIDDEN)} THEN r.a = {free} END"
+        return f"coalesce({pick(FINDS_HIDDEN)}, r.a > {free})"
+
+    def statement(self) -> str:
+        pick, draw = self.draw.choice, self.draw.random()
+        where = " AND ".join(self.condition() for _ in range(self.draw.randint(1, 4)))
+        if draw < 0.35:
+            return f"SELECT count(*) FROM r WHERE {where}"
+        if draw < 0.45:
+            return f"SELECT r.id FROM r JOIN s ON s.r_id = r.{pick(('id', 'a'))} AND {self.condition()} WHERE {where}"
+        if draw < 0.53:
+            return f"SELECT count(*) FROM s LEFT JOIN r ON r.id = s.r_id AND {self.condition()} WHERE {where}"
+        if draw < 0.6:
+            other = pick(("s.k", "1 / s.z", "s.z + 1", "s.k::numeric"))
+            return f"SELECT count(*) FROM s, r WHERE r.{pick(('id', 'a', 'n'))} = {other} AND {where}"
+        if draw < 0.68:
+            made = pick(("1 / n", "lower(secret)", "a + 1", "secret::int"))
+            return (
+                f"SELECT count(*) FROM (SELECT *, {made} AS q FROM r) AS r WHERE {where} AND r.q IS NOT NULL"
+            )
+        if draw < 0.75:
+            return (
+                f"WITH r AS (SELECT * FROM r WHERE {self.condition()}) SELECT count(*) FROM r WHERE {where}"
+            )
+        if draw < 0.81:
+            return f"UPDATE r SET b = b WHERE {where}"
+        if draw < 0.86:
+            return f"DELETE FROM r WHERE {where}"
+        if draw < 0.91:
+            return f"SELECT s.k, (SELECT count(*) FROM r WHERE r.id = s.k AND {where}) FROM s WHERE s.k < 5"
+        if draw < 0.95:
+            return f"SELECT count(*) FROM r AS r2 JOIN r ON r.id = r2.a WHERE {where}"
+        return f"SELECT a, count(*) FROM r WHERE {where} GROUP BY a HAVING {pick(('a > 3', '1 / a > 0'))}"
+
+
+@pytest.fixture(scope="module")
+def variants(server_dsn: str) -> Iterator[tuple[psycopg.Connection[Any], ...]]:
+    with ExitStack() as stack:
+        made = []
+        for variant in VARIANTS:
+            dsn = stack.enter_context(temporary_database(server_dsn, "errors"))
+            conn = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+            conn.execute(SCHEMA)
+            conn.execute(variant)
+            made.append(conn)
+        yield tuple(made)
+
+
+def outcome(
+    conn: psycopg.Connection[Any], sql: str, planner: tuple[str, ...], *, generic: bool, value: int
+) -> tuple[object, ...]:
+    """Rows or command tag; or the error, to its last letter."""
+    try:
+        with conn.transaction(force_rollback=True):
+            for setting in planner:
+                conn.execute(f"SET LOCAL {setting}")
+            if "$1" in sql:
+                conn.execute("DEALLOCATE ALL")
+                conn.execute(f"PREPARE p (int) AS {sql}", prepare=False)
+                if generic:
+                    conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+                sql = f"EXECUTE p ({value})"
+            cursor = conn.execute(sql, prepare=False)
+            return ("ok", cursor.statusmessage, sorted(cursor.fetchall()) if cursor.description else None)
+    except psycopg.Error as error:
+        return (error.sqlstate, error.diag.message_primary, error.diag.message_detail)
+
+
+def sent(sql: str, predicate: str, catalog: Catalog) -> str | None:
+    profile = {
+        "name": "one tenant",
+        "access_mode": "read_write",
+        "row_filters": [{"table": "r", "predicate": predicate}],
+    }
+    prefix = "PREPARE p (int) AS " if "$1" in sql else ""
+    text = evaluate(prefix + sql, profile, catalog).rewritten_sql
+    return None if text is None else text.removeprefix(prefix)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_statements_that_raise_answer_the_same_whatever_is_hidden(
+    variants: tuple[psycopg.Connection[Any], ...], seed: int
+) -> None:
+    attack, differences, raised = Attack(seed), [], 0
+    catalog = Catalog.from_connection(variants[0])
+    for _ in range(100):
+        sql, predicate = attack.statement(), attack.draw.choice(FILTERS)
+        text = sent(sql, predicate, catalog)
+        planner, generic = attack.draw.choice(PLANNERS), attack.draw.random() < 0.6
+        value = attack.draw.choice((0, 0, 1, 3))
+        if text is None:
+            continue
+        one, other = (outcome(conn, text, planner, generic=generic, value=value) for conn in variants)
+        raised += one[0] != "ok"
+        if one != other:
+            differences.append((predicate, planner, sql, text, one, other))
+    assert differences == []
+    assert raised > 10
+
+
+TRAILING = (
+    r"SELECT count(*) FROM r WHERE secret LIKE '%hi\'",
+    r"SELECT count(*) FROM r WHERE NOT (secret LIKE '%hi\') OR id = 1",
+    r"SELECT count(*) FROM s FULL JOIN r ON s.k = r.id WHERE secret LIKE '%hi\'",
+    r"SELECT count(*) FROM s FULL JOIN r ON s.k = r.id AND r.secret LIKE '%hi\'",
+    r"SELECT count(*) FROM s LEFT JOIN r ON s.k = r.id WHERE r.secret LIKE '%hi\'",
+    r"SELECT count(*) FROM (SELECT id, secret FROM r) AS q WHERE secret LIKE '%hi\'",
+    r"WITH q AS (SELECT * FROM r) SELECT count(*) FROM q WHERE secret LIKE '%hi\'",
+    r"SELECT count(*) FROM (SELECT secret FROM r UNION ALL SELECT w FROM s) AS q WHERE secret LIKE '%hi\'",
+    r"SELECT count(*) FROM s WHERE EXISTS (SELECT 1 FROM r WHERE r.id = s.k AND r.secret LIKE '%hi\')",
+    r"SELECT count(*) FROM r, LATERAL (VALUES (r.secret)) AS v (x) WHERE v.x LIKE '%hi\'",
+    r"SELECT count(*) FROM r WHERE secret LIKE '%hi'::text || '\'",
+    r"SELECT count(*) FROM r WHERE secret LIKE ANY (ARRAY['%hi\', 'x'])",
+    r"SELECT count(*) FROM v WHERE secret LIKE '%hi\'",
+    r"UPDATE r SET b = b WHERE secret LIKE '%hi\'",
+)
+
+
+@pytest.fixture(scope="module")
+def analyzed(server_dsn: str) -> Iterator[tuple[psycopg.Connection[Any], ...]]:
+    """The variants, each with the statistics of its own rows."""
+    with ExitStack() as stack:
+        made = []
+        for variant in VARIANTS:
+            dsn = stack.enter_context(temporary_database(server_dsn, "statistics"))
+            conn = stack.enter_context(psycopg.connect(dsn, autocommit=True))
+            conn.execute(f"{SCHEMA} CREATE VIEW v AS SELECT id, secret FROM r; {variant}; ANALYZE")
+            made.append(conn)
+        yield tuple(made)
+
+
+def test_a_pattern_that_ends_with_its_escape_is_tried_on_statistics(
+    analyzed: tuple[psycopg.Connection[Any], ...],
+) -> None:
+    fenced = r"SELECT 1 FROM (SELECT secret FROM r WHERE tenant = 1 OFFSET 0) AS q WHERE secret LIKE '%hi\'"
+    one, other = (outcome(conn, fenced, (), generic=False, value=0) for conn in analyzed)
+    assert one[0] == "22025"
+    assert other[0] == "ok"
+
+
+@pytest.mark.parametrize("predicate", [FILTERS[0], FILTERS[4]])
+@pytest.mark.parametrize("sql", TRAILING)
+def test_no_condition_is_tried_on_statistics_of_hidden_rows(
+    analyzed: tuple[psycopg.Connection[Any], ...], sql: str, predicate: str
+) -> None:
+    text = sent(sql, predicate, Catalog.from_connection(analyzed[0]))
+    assert text is not None
+    one, other = (outcome(conn, text, (), generic=False, value=0) for conn in analyzed)
+    assert one == other
+    assert one[0] == "ok"
