@@ -238,7 +238,7 @@ SELECT id FROM (SELECT id, CASE WHEN ("orders"."tenant_id" = 1) THEN (10 / id) E
 -- name: a condition from outside that a computed value meets
 SELECT id FROM (SELECT id, customer_id FROM orders) AS s WHERE 10 / id > 0 AND customer_id < 9 ORDER BY id
 -- becomes
-SELECT id FROM (SELECT id, customer_id FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" < 9) OFFSET 0) AS "orders") AS s WHERE 10 / id > 0 AND customer_id < 9 ORDER BY id
+SELECT id FROM (SELECT id, customer_id FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" < 9) OFFSET 0) AS "orders") AS s WHERE CASE WHEN (10 / id > 0) THEN true END AND customer_id < 9 ORDER BY id
 
 -- name: a join that lives by an equality that tells
 SELECT o.id, g FROM orders AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE o.customer_id > 0 ORDER BY 1
