@@ -28,7 +28,7 @@ def wants_limit(statement: Statement, policy: CompiledPolicy) -> bool:
     if statement.top is None:
         return False
     if statement.top.kind not in ("select", "setop", "values"):
-        return False
+        return statement.command == "CopyStmt"  # which cannot be cut, and is refused
     return is_exact(statement) or not (_computes_one_row(statement) or _selects_one_row(statement))
 
 
@@ -143,6 +143,13 @@ def row_cap(case: Case, draft: Draft) -> Refusal | None:
         return None
     top = statement.top
     assert top is not None
+    if top.kind not in ("select", "setop", "values"):
+        return Refusal(
+            "statement_not_allowed",
+            "COPY of what a write returns has no bound on its rows, and this policy sets max_rows",
+            "Run the statement with RETURNING by itself.",
+            "max_rows",
+        )
     rows = policy.profile.max_rows + (0 if draft.exact or is_exact(statement) else 1)
     first = draft.rewriter.first_token(statement.location, statement.command)
     whole = len(draft.rewriter.statements) == 1 and statement.command != "CopyStmt"

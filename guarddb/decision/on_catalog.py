@@ -128,14 +128,18 @@ class RelationRules:
         unsafe: why rows of it cannot be filtered at all, or None.
         needs_inlining: a view over a filtered relation.
         definition: the facts of a view's definition.
+        masked_key: of a partitioned table, a masked column that decides to which partition a row belongs.
+        partition_of: of a partition, the masked column (`schema.table.column`) whose values its name tells.
     """
 
     __slots__ = (
         "definition",
         "filters",
         "identities",
+        "masked_key",
         "masks",
         "needs_inlining",
+        "partition_of",
         "predicate_masks",
         "seen_through",
         "unsafe",
@@ -150,6 +154,8 @@ class RelationRules:
         self.unsafe: str | None = None
         self.needs_inlining = False
         self.definition: Statement | None = None
+        self.masked_key: str | None = None
+        self.partition_of: str | None = None
 
     @property
     def governed(self) -> bool:
@@ -273,6 +279,7 @@ class Governance:
                 self._look_at_children(rules, relation)
             if relation.definition is not None:
                 self._look_through(rules, relation)
+            self._look_at_key(rules, relation)
         return rules
 
     def _own_masks(
@@ -313,6 +320,19 @@ class Governance:
         if relation is None:
             return [rule_column.text if rule_column.exact else fold(rule_column.text)]
         return [a.name for a in relation.attributes if rule_column.matches(a.name, strict=False)]
+
+    def _look_at_key(self, rules: RelationRules, relation: Relation) -> None:
+        """To which partition a row belongs tells of its key: by the partition's name, and by `tableoid`."""
+        rules.masked_key = next((column for column in relation.partitioned_by if column in rules.masks), None)
+        for oid in relation.ancestors:
+            above = self._relation(oid)
+            if above is None or not above.partitioned_by:
+                continue
+            parents = (self._relation(each) for each in above.ancestors)
+            names = [(each.schema, each.name) for each in (above, *parents) if each is not None]
+            masks = {*self._own_masks(names, above), *rules.masks}
+            if (key := next((column for column in above.partitioned_by if column in masks), None)) is not None:
+                rules.partition_of = f"{above.schema}.{above.name}.{key}"
 
     def _own_filters(self, identities: Iterable[tuple[str, str]]) -> list[tuple[RelationPattern, Predicate]]:
         found: list[tuple[RelationPattern, Predicate]] = []
@@ -388,6 +408,9 @@ class Governance:
             rules.predicate_masks += [
                 p for p in self.rules(reference).predicate_masks if p not in rules.predicate_masks
             ]
+        for reference in statement.references:
+            if (told := self.told_of_key(reference, statement)) is not None:
+                rules.predicate_masks.append(told)
         for root in statement.roots:
             if root.clause not in PREDICATE_CLAUSES:
                 continue
@@ -464,6 +487,20 @@ class Governance:
         for each in masks.values():
             kind = strictest(kind, each)
         return kind
+
+    def told_of_key(self, reference: Reference, statement: Statement) -> str | None:
+        """The masked partition key (`schema.table.column`) of which a mention of a relation tells, or None."""
+        rules = self.rules(reference)
+        if reference.mode == "ddl" or (rules.partition_of is None and rules.masked_key is None):
+            return None
+        if rules.partition_of is not None:
+            return rules.partition_of
+        key = f"{reference.qualified_name}.{rules.masked_key}"
+        if statement.analyzes:
+            return key  # how many rows came out of which partition
+        links = [link for root in statement.roots for link, _ in root.uses]
+        links += [link for query in statement.queries for o in query.outputs for link in o.links]
+        return key if (reference, "tableoid") in links else None
 
     def use_allowed(self, link: Link, root: Root) -> bool:
         """Whether `guarddb.mask_uses` allows what a clause does with a masked column."""

@@ -196,14 +196,15 @@ class Output:
 class Open:
     """All columns of something whose columns nobody knows: a relation without a catalog, or a function (reference None).
 
-    `partial`: all but those that a join merges with another's.
+    `partial`: all but those that a join merges with another's. `made_of`: the output that holds what they are computed from.
     """
 
-    __slots__ = ("partial", "reference")
+    __slots__ = ("made_of", "partial", "reference")
 
     def __init__(self, reference: Reference | None, *, partial: bool = False) -> None:
         self.reference = reference
         self.partial = partial
+        self.made_of: Output | None = None
 
 
 class Root:
@@ -346,9 +347,8 @@ class Statement:
         self.references: list[Reference] = []
         self.queries: list[Query] = []
         self.roots: list[Root] = []
-        #: the row of a relation that is counted, by id of its ColumnRef fields: (ColumnRef, relation, the form of the count
-        #: with `{}` for what is to be counted in its place)
-        self.row_counts: dict[int, tuple[Node, Reference, str]] = {}
+        #: rows of a relation that are counted: (ColumnRef, relation, the form of the count with `{}` for what is to be counted)
+        self.row_counts: list[tuple[Node, Reference, str]] = []
         self.calls: list[Call] = []
         self.operators: set[tuple[str | None, str]] = set()
         self.types: list[TypeUse] = []

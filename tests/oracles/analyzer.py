@@ -37,8 +37,9 @@ _STRENGTH = ("hash", "redact", "null")
 #: OIDs of built-in functions (pg_proc.dat): sha256, the comparison of two int4.
 _SHA256, _INT4EQ = 3420, 65
 _FIRST_USER_OID = 16384
-#: invalid reference to a FROM item: of a name in whose place a NULL stands nothing is left to be said.
-_OF_A_NAME_THAT_GOES = frozenset(("42P10",))
+#: Invalid reference to a FROM item, missing in GROUP BY, types of a union that differ: of a name in whose place NULL, or the text
+#: of a hash, stands nothing is left to be said.
+_OF_A_NAME_THAT_GOES = frozenset(("42P10", "42803", "42804"))
 
 
 @dataclass(frozen=True)
@@ -358,6 +359,7 @@ def reading(sql: str, catalog: Catalog) -> Reading | None:
         return None
     links: list[Link] = [link for root in statement.roots for link, _ in root.uses]
     links += [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
+    links += [(reference, "*") for _, reference, _ in statement.row_counts]
     uses = {column for link in links for column in _columns([link])}
     outputs = _outputs(statement)
     return Reading(outputs, uses, set())

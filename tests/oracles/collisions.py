@@ -29,6 +29,7 @@ CREATE TABLE parts_z PARTITION OF parts DEFAULT;
 CREATE VIEW v_customers AS SELECT id, ssn AS social, name, 'x'::text AS xmin, tenant FROM customers;
 CREATE VIEW v_shared (ctid, oid, ssn) AS SELECT c.id, d.id, c.email FROM customers c JOIN docs d ON d.owner = c.id;
 CREATE VIEW v_plain AS SELECT id, name AS old, raw AS ssn FROM plain;
+CREATE VIEW v_notes AS SELECT d.id, d.name, d.note, upper(d.name) AS loud, d.tenant FROM docs d;
 CREATE FUNCTION leak(customers) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1.ssn';
 CREATE FUNCTION email(plain) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1.name';
 CREATE FUNCTION one_pair(int) RETURNS pair LANGUAGE sql STABLE AS 'SELECT $1, NULL::text';
@@ -51,6 +52,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
     "v_customers": ("id", "social", "name", "xmin", "tenant"),
     "v_shared": ("ctid", "oid", "ssn"),
     "v_plain": ("id", "old", "ssn"),
+    "v_notes": ("id", "name", "note", "loud", "tenant"),
     "pg_class": ("oid", "relname", "relkind"),
     "pg_roles": ("rolname", "oid"),
     "pg_database": ("oid", "datname", "datlocale"),

@@ -205,9 +205,8 @@ class Reads(Placing):
     def _used(self, reference: Reference) -> set[str]:
         """The columns of a relation that the sent text names; `*` its row, or what nobody knows."""
         gone = self.targets.gone
-        links: list[Link] = [
-            link for root in self.statement.roots for link, column in root.uses if id(column) not in gone
-        ]
+        links: list[Link] = [link for root in self.statement.roots for link, _ in root.uses]
+        links += [(counted, "*") for node, counted, _ in self.statement.row_counts if id(node) not in gone]
         for query in self.statement.queries:
             links += query.group_by
             for output in query.outputs:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from guarddb.decision.filters.placing import join_place, joined, unsafe
 from guarddb.decision.filters.reads import Reads
-from guarddb.decision.masks.writing import Targets
+from guarddb.decision.masks.rule import is_missing_side
+from guarddb.decision.masks.writing import Targets, mask_expression
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Relation
 from guarddb.sql.names import quote
 from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
-from guarddb.sql.statement import Link, Output, Reference, origins
+from guarddb.sql.statement import Link, Output, Reference, Statement, origins
 from guarddb.tree import parse
 
 
@@ -22,7 +23,7 @@ class Views(Reads):
         """Put a view's definition in its place, with the filters inside."""
         if reference.wrapper is None or reference.sample is not None or reference.system_columns:
             return unsafe(reference, "the view cannot be replaced by its definition here")
-        if self.renamed_row(reference):
+        if not self._keep_rows(reference) and self.renamed_row(reference):
             return unsafe(
                 reference,
                 "its whole row is used under other column names",
@@ -56,6 +57,32 @@ class Views(Reads):
                 self.show(self.governance.rules_for(found))
         self.rewriter.replace_relation(reference, text)
         return None
+
+    def _keep_rows(self, reference: Reference) -> bool:
+        """Give a whole row of the view that is selected the view's row type, which a row of its definition has not.
+
+        Whether that is all that is done with its rows.
+        """
+        relation, row = reference.relation, (reference, "*")
+        if relation is None or reference.hidden_by_join_alias:
+            return False
+        listed = reference.alias_columns or ()
+        names = [*listed, *(a.name for a in relation.attributes[len(listed) :])]
+        if len(set(names)) < len(names):
+            return False
+        alias = quote(reference.alias)
+        fields = ", ".join(f"{alias}.{quote(name)}" for name in names)
+        made = f"ROW({fields})::{quote(relation.schema)}.{quote(relation.name)}"
+        if is_missing_side(reference):
+            made = f"CASE WHEN {alias} IS DISTINCT FROM NULL THEN {made} END"
+        for query in self.statement.queries:
+            for output in query.outputs:
+                target = output.target
+                if output.opaque != [row] or target is None or "ColumnRef" not in target["val"]:
+                    continue
+                if id(target) not in self.targets.columns:
+                    self.targets.columns[id(target)] = (query, target, output, made)
+        return not any(link == row for root in self.statement.roots for link, _ in root.uses)
 
     def _asks_for_computed(self, reference: Reference, rules: RelationRules) -> bool:
         """Whether a condition uses a column that the view computes: pulled up, it is the expression itself."""
@@ -127,6 +154,7 @@ class Views(Reads):
                 raise RewriteError(
                     f'a filter below it reads the setting "{missing}", for which no value was given'
                 )
+        self._mask_inside(view, statement, inner.targets)
         refusal = inner.write()
         if refusal is not None:
             raise RewriteError(refusal.reason)
@@ -140,3 +168,24 @@ class Views(Reads):
             ):
                 rewriter.qualify(reference)
         return rewriter.finish() if rewriter.edited else definition
+
+    def _mask_inside(self, view: Relation, statement: Statement, targets: Targets) -> None:
+        """Put NULL and the token of redacted columns into the definition: of those nothing goes out of it."""
+        masks = self.governance.rules_for(view).masks
+        top = statement.top
+        if not masks or self.policy.profile.guarddb.mask_uses:
+            return
+        if top is None or len(top.outputs) != len(view.attributes):
+            return
+        for index, attribute in enumerate(view.attributes):
+            kind = masks.get(attribute.name)
+            if kind is None or kind == "hash":
+                continue
+            for leaf in top.leaves():
+                output = leaf.outputs[index]
+                if output.target is None or self.governance.mask_of(output) is None:
+                    continue
+                form = mask_expression(kind, "({})", attribute)
+                targets.wraps[id(output.target)] = (leaf, output.target, output, form)
+                if "{}" not in form:
+                    targets.gone.add(id(output))

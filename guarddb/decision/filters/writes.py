@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from guarddb.decision.filters.placing import aliases_in, joined, unsafe
+from collections.abc import Iterator
+
+from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.views import Views
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.names import literal, quote
 from guarddb.sql.statement import Query, Reference
+from guarddb.tree import Node, nodes
 
 MARKER = "guarddb:row_filter_violation:"
 _RETURNING_FOR_MERGE = 170000
@@ -163,7 +166,7 @@ class FilterWriter(Views):
         clauses = [w["MergeWhenClause"] for w in query.fields.get("mergeWhenClauses", ())]
         if any(c.get("matchKind") == "MERGE_WHEN_NOT_MATCHED_BY_SOURCE" for c in clauses):
             return unsafe(reference, "WHEN NOT MATCHED BY SOURCE would meet hidden rows")
-        if reference.alias in aliases_in(query.fields["sourceRelation"]):
+        if any(name == reference.alias for name in _seen(query.fields["sourceRelation"])):
             return unsafe(reference, f'its name "{reference.alias}" means a part of the source as well')
         condition = self.condition(reference, rules)
         guards = self.guards(reference, rules, self.restrictions.hazards(reference))
@@ -180,6 +183,15 @@ class FilterWriter(Views):
             # RETURNING of a deleted row shows what was deleted: that was visible, and need not stay so.
             check = f"CASE WHEN merge_action() = 'DELETE' THEN true ELSE {check} END"
         return self._check_written(reference, query, check)
+
+
+def _seen(item: Node) -> Iterator[str]:
+    """The names by which parts of a FROM item are reached, those inside its sub-selects included."""
+    for _, node in nodes(item):
+        if "relname" in node and "alias" not in node:
+            yield node["relname"]
+        if "aliasname" in node:
+            yield node["aliasname"]
 
 
 def _filled(form: str, text: str) -> str:

@@ -42,9 +42,21 @@ def masking(case: Case) -> Refusal | None:
                 f'view "{reference.qualified_name}" filters, joins, groups or sorts by the masked column "{hidden[0]}"',
                 "Read the tables below the view, without the masked column in a condition.",
             )
+    if any(d.verb == "cluster" for d in statement.definitions) and not statement.references:
+        return Refusal(
+            "masked_column_predicate",
+            "CLUSTER of every table is refused: the order in which rows lie would tell about masked values",
+            "Leave it to somebody who may see all values.",
+        )
     if not touched:
         return None
     for reference in touched:
+        if (told := governance.told_of_key(reference, statement)) is not None:
+            return Refusal(
+                "masked_column_predicate",
+                f'in which partition a row of "{reference.qualified_name}" is tells its masked column "{told}"',
+                "Read the partitioned table itself, without tableoid and without EXPLAIN ANALYZE.",
+            )
         if reference.unmapped_alias or _twice(reference):
             return Refusal(
                 "masked_column_rename",
@@ -54,14 +66,17 @@ def masking(case: Case) -> Refusal | None:
     refusal = _structure(statement, governance, touched)
     if refusal is not None:
         return refusal
+    for _, counted, _ in statement.row_counts:
+        if governance.rules(counted).masks and not is_countable(counted, governance):
+            return Refusal(
+                "masked_column_expression",
+                f'a row of "{counted.qualified_name}", which has masked columns, may be NULL here and cannot be counted',
+                "Count a column that is not masked, or count(*).",
+            )
     for root in statement.roots:
-        for link, column in root.uses:
+        for link, _ in root.uses:
             if governance.mask_of(link, case.marks) is None:
                 continue
-            if id(column) in statement.row_counts and is_countable(
-                statement.row_counts[id(column)][1], governance
-            ):
-                continue  # how many rows there are says nothing of what is in them
             refusal = _judge(root, link, case)
             if refusal is not None:
                 return refusal

@@ -41,7 +41,7 @@ class Targets:
     `columns`: a bare column becomes an expression. `stars`: a star becomes a list of (expression, label or "").
     `wraps`: an expression becomes a form with `{}` where it stood.
 
-    And what of the statement's columns is needed for that: `gone` are the outputs and the ColumnRefs, by id, in whose place
+    And what of the statement's columns is needed for that: `gone` are the outputs, and counted rows, by id, in whose place
     nothing of their column stands; `needed` are columns that stand there instead; `raw` flow on as they are.
     """
 
@@ -318,13 +318,13 @@ class MaskWriter:
 
     def _counts(self) -> None:
         """count(t) of a relation with masks: of something that is there when the row is."""
-        for node, reference, form in self.statement.row_counts.values():
+        for node, reference, form in self.statement.row_counts:
             if self.governance.rules(reference).masks:
                 found = witness(reference, self.governance) if is_missing_side(reference) else None
                 if found is not None:
                     self._need(reference, found)
                 counted = "1" if found is None else f"{quote(reference.alias)}.{found}"
-                self.targets.gone.add(id(node["ColumnRef"]))
+                self.targets.gone.add(id(node))
                 self.targets.rewriter.replace_node(node, form.format(counted))
 
     def _keep_places(self, output: Output, query: Query, text: str) -> None:

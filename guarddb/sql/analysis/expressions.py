@@ -392,23 +392,30 @@ class Expressions(ABC):
             links = source.whole_row() if source is not None else self._unresolved("*", scope)
         else:
             links, _ = self.resolve(column, scope, root)
-        root.uses.extend([(link, column) for link in links])
         if (
             len(links) == 1
             and isinstance(links[0], tuple)
             and links[0][1] == "*"
             and links[0][0].query is root.query
-        ):
             # (An aggregate over a row further out belongs to the query of that row.)
-            self._row(node, column, links[0][0])
+            and self._is_counted(node, column, links[0][0])
+        ):
+            return
+        root.uses.extend([(link, column) for link in links])
 
-    def _row(self, node: Node, column: Node, reference: Reference) -> None:
-        """Write down where rows of a relation are only counted: count(t), count(t.*), and t.count, which is count(t)."""
+    def _is_counted(self, node: Node, column: Node, reference: Reference) -> bool:
+        """Write down where rows of a relation are only counted: count(t), count(t.*), and t.count, which is count(t).
+
+        How many rows there are says nothing of what is in them: it is no use of the row.
+        """
         name = column["fields"][-1].get("String", {}).get("sval")
         if id(column) in self._counting:
-            self.statement.row_counts[id(column)] = (node, reference, "{}")
-        elif name == "count" and len(column["fields"]) > 1 and not self.has_function("count"):
-            self.statement.row_counts[id(column)] = (node, reference, "pg_catalog.count({})")
+            self.statement.row_counts.append((node, reference, "{}"))
+            return True
+        if name == "count" and len(column["fields"]) > 1 and not self.has_function("count"):
+            self.statement.row_counts.append((node, reference, "pg_catalog.count({})"))
+            return True
+        return False
 
     def resolve(self, column: Node, scope: Scope, root: Root | None = None) -> tuple[list[Link], bool]:
         """What a ColumnRef means: its links, and whether it is a whole row."""

@@ -174,6 +174,7 @@ class FromClause(Expressions):
             join = AliasedUsing(left, right, merged, kind, merged_alias)
         else:
             join = Join(left, right, merged, kind)
+        join.unordered = fields.get("isNatural", False) and bool(left.opens() or right.opens())
         alias, aliases = _alias(fields)
         if alias is None:
             return join
@@ -206,6 +207,10 @@ class FromClause(Expressions):
             self.expression(call, scope, query, "function")
             found = self._function_columns(call, items[1:], alias, fields)
             outputs += _guessed(found, query) if found is not None else [unknown_columns(query)]
+            if found is not None and (alias is not None or found != [_call_name(call)]):
+                # Named by the alias, or by the type or the function itself: there certainly are such columns.
+                for output in outputs[-len(found) :]:
+                    output.guessed = False
         if "coldeflist" in fields:
             outputs = _guessed([self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]], query)
         if fields.get("ordinality", False):

@@ -231,9 +231,12 @@ class Derived(Source):
 
 
 class Join(Item):
-    """Two items joined. `merged` are the columns of USING or NATURAL, in order; `type` is the parser's JoinType."""
+    """Two items joined. `merged` are the columns of USING or NATURAL, in order; `type` is the parser's JoinType.
 
-    __slots__ = ("left", "merged", "right", "type")
+    `unordered`: a NATURAL join with something whose columns nobody knows may merge any of its columns and put them first.
+    """
+
+    __slots__ = ("left", "merged", "right", "type", "unordered")
 
     def __init__(
         self, left: Item, right: Item, merged: dict[str, list[Link]], type: str = "JOIN_INNER"
@@ -242,6 +245,7 @@ class Join(Item):
         self.right = right
         self.merged = merged
         self.type = type
+        self.unordered = False
 
     def find(self, name: str) -> list[Link] | None:
         if name in self.merged:
@@ -252,9 +256,11 @@ class Join(Item):
     def columns(self) -> list[Column]:
         merged = self.merged
         columns: list[Column] = [(name, links, None) for name, links in merged.items()]
+        if self.unordered:
+            columns.insert(0, ("*", [_open_output(Open(None, partial=True))], None))
         for item in (self.left, self.right):
             for column in item.columns():
-                if merged and (open_ := _open_of(column)) is not None:
+                if (merged or self.unordered) and (open_ := _open_of(column)) is not None:
                     columns.append(("*", [_open_output(Open(open_.reference, partial=True))], column[2]))
                 elif column[0] not in merged:
                     columns.append(column)
@@ -401,7 +407,7 @@ class Scope:
             for item in scope.items:
                 for open_ in item.opens():
                     maybe = True
-                    found.append((open_.reference, name) if open_.reference is not None else _SOMEBODY)
+                    found.append(_of_open(open_, name))
             scope = scope.parent
         return found if maybe else None
 
@@ -450,6 +456,13 @@ def _type_of(link: Link) -> object:
             if attribute.name == name:
                 return attribute.type
     return link
+
+
+def _of_open(open_: Open, name: str) -> Link:
+    """What a name means that may be one of columns nobody knows."""
+    if open_.reference is not None:
+        return open_.reference, name
+    return open_.made_of or _SOMEBODY
 
 
 def _open_of(column: Column) -> Open | None:

@@ -208,7 +208,7 @@ class Selects(FromClause):
                         *prefix, last = string_list(fields)
                         source = scope.source(prefix[-1]) if prefix else None
                         items = [source] if source is not None else scope.items
-                        output.spelled = sum(item.many(last) for item in items) <= 1
+                        output.spelled = sum(max(item.many(last), bool(item.find(last))) for item in items) <= 1
                 outputs.append(output)
                 continue
             if (rows := self._row_star(node, scope, query, clause, target)) is not None:
@@ -299,7 +299,9 @@ class Selects(FromClause):
             output.root = root
             output.star = True
             if len(links) == 1 and isinstance(links[0], Output) and links[0].open is not None:
-                output.open = links[0].open
+                output.open = Open(links[0].open.reference)
+                output.open.made_of = output
+                output.guessed = True
             outputs.append(output)
         return outputs
 

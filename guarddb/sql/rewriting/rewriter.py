@@ -556,6 +556,9 @@ class Rewriter(TextEdits):
         `whole`: the SELECT ends where the text ends.
         """
         while "larg" not in fields and self.names[first] == OPEN and fields.get("limitCount") is not None:
+            behind = self._forward(self._matching(first), frozenset(("LIMIT", "FETCH", SEMICOLON)))
+            if behind < len(self.names) and self.names[behind] in ("LIMIT", "FETCH"):
+                break  # (SELECT …) LIMIT 5
             first += 1  # (SELECT … LIMIT 5): the clause is inside
         count = fields.get("limitCount")
         if count is None and whole and "lockingClause" not in fields:
