@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guarddb.facts import functions
-from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown
+from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown, of_open
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list, type_name
 from guarddb.sql.statement import Call, Clause, Link, Output, Query, Reference, Root, Statement, TypeUse
@@ -358,7 +358,7 @@ class Expressions(ABC):
         opens = source.opens()
         # Whether it is a column nobody knows for certain; if it is none, it is a function of the row.
         self.statement.calls.append(Call(None, name, 1, None, how="attribute"))
-        maybe: list[Link] = [(o.reference, name) for o in opens if o.reference is not None]
+        maybe = [of_open(o, name) for o in opens if o.reference is not None or o.made_of is not None]
         maybe += found or []
         if not self._may_take_a_row(name, source):
             return maybe, False

@@ -407,7 +407,7 @@ class Scope:
             for item in scope.items:
                 for open_ in item.opens():
                     maybe = True
-                    found.append(_of_open(open_, name))
+                    found.append(of_open(open_, name))
             scope = scope.parent
         return found if maybe else None
 
@@ -458,7 +458,7 @@ def _type_of(link: Link) -> object:
     return link
 
 
-def _of_open(open_: Open, name: str) -> Link:
+def of_open(open_: Open, name: str) -> Link:
     """What a name means that may be one of columns nobody knows."""
     if open_.reference is not None:
         return open_.reference, name
