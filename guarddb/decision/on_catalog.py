@@ -331,7 +331,9 @@ class Governance:
             parents = (self._relation(each) for each in above.ancestors)
             names = [(each.schema, each.name) for each in (above, *parents) if each is not None]
             masks = {*self._own_masks(names, above), *rules.masks}
-            if (key := next((column for column in above.partitioned_by if column in masks), None)) is not None:
+            if (
+                key := next((column for column in above.partitioned_by if column in masks), None)
+            ) is not None:
                 rules.partition_of = f"{above.schema}.{above.name}.{key}"
 
     def _own_filters(self, identities: Iterable[tuple[str, str]]) -> list[tuple[RelationPattern, Predicate]]:

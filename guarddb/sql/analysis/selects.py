@@ -208,7 +208,9 @@ class Selects(FromClause):
                         *prefix, last = string_list(fields)
                         source = scope.source(prefix[-1]) if prefix else None
                         items = [source] if source is not None else scope.items
-                        output.spelled = sum(max(item.many(last), bool(item.find(last))) for item in items) <= 1
+                        output.spelled = (
+                            sum(max(item.many(last), bool(item.find(last))) for item in items) <= 1
+                        )
                 outputs.append(output)
                 continue
             if (rows := self._row_star(node, scope, query, clause, target)) is not None:
