@@ -66,6 +66,26 @@ def test_every_error_is_exported() -> None:
     assert sorted(name for name in guarddb.errors.__all__ if not hasattr(guarddb, name)) == []
 
 
+def test_the_list_of_public_names_is_complete() -> None:
+    """`__all__` holds what the package imports and does not hide, and nothing twice."""
+    public = {name for name in vars(guarddb) if not name.startswith("_")}
+    modules = {name for name in public if getattr(vars(guarddb)[name], "__name__", "").startswith("guarddb.")}
+    assert len(set(guarddb.__all__)) == len(guarddb.__all__)
+    assert [name for name in guarddb.__all__ if not hasattr(guarddb, name)] == []
+    assert sorted(public - set(guarddb.__all__) - modules - {"annotations"}) == []
+
+
+def test_integrations_use_public_names_only() -> None:
+    """What ships beside guarddb needs nothing that others cannot use."""
+    found = []
+    for path in sorted((ROOT / "integrations").rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            module = re.match(r"\s*(?:from|import) guarddb\.([\w.]+)", line)
+            if module is not None and not module[1].startswith("integrations"):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()}")
+    assert found == []
+
+
 def test_guarddb_stands_in_for_psycopg() -> None:
     """`import guarddb as psycopg` finds every public name of psycopg."""
     missing = [name for name in psycopg.__all__ if not hasattr(guarddb, name)]

@@ -29,6 +29,20 @@ def linted() -> None:
     assert_type(guarddb.lint("DROP TABLE t", None, in_transaction=True), list[Finding])
 
 
+def decisions() -> None:
+    catalog = guarddb.Catalog.from_json("{}")
+    decision = guarddb.evaluate("SELECT 1", {"name": "p"}, catalog)
+    assert_type(decision, Decision)
+    assert_type(guarddb.evaluate("SELECT 1", guarddb.load_policy("analyst.yaml")), Decision)
+    assert_type(decision.blocked, bool)
+    assert_type(decision.deciding, str | None)
+    assert_type(decision.try_sql, str | None)
+    assert_type(decision.needs_catalog, bool)
+    assert_type(decision.to_dict(), dict[str, Any])
+    assert_type(guarddb.load_policy({"name": "p"}), guarddb.PolicyProfile)
+    assert_type(guarddb.__all__, list[str])
+
+
 def rows() -> None:
     assert_type(guarddb.connect("", row_factory=dict_row), guarddb.Connection[dict[str, Any]])
     assert_type(guarddb.Connection.connect(""), guarddb.Connection[TupleRow])
