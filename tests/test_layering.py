@@ -152,7 +152,18 @@ def test_nothing_of_a_machine_is_committed() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", ["README.md", "CHANGELOG.md", "docs/cli.md", "docs/telemetry.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/cli.md",
+        "docs/telemetry.md",
+        "tests/README.md",
+    ],
+)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     path = ROOT / name
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text(encoding="utf-8"))
