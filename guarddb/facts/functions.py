@@ -237,7 +237,7 @@ REFUSED_BY_NAME: tuple[tuple[str, str], ...] = (
 #: STABLE functions that were looked at and may be called, with the doubt that was weighed. Not consulted by
 #: the code: whoever reviews a new PostgreSQL version starts from here.
 ALLOWED_AFTER_REVIEW: dict[str, str] = {
-    "current_setting": "reads settings; a profile's protected ones are refused by name, see reads_setting()",
+    "current_setting": "reads settings; a profile's protected ones are refused by name",
     "pg_show_all_settings": "what SHOW ALL shows; superuser-only values are withheld by the server",
     "has_table_privilege": "with its family: only catalog facts, by name",
     "pg_get_viewdef": "with pg_get_ruledef, pg_get_functiondef, pg_get_expr: definitions, not data",
@@ -350,12 +350,6 @@ def forbidden(name: str, nargs: int | None = None) -> str | None:
     if group is not None and group.standing != "passes":
         return f"it {group.what}"
     return not_for_queries(name, nargs)
-
-
-def reads_setting(name: str) -> bool:
-    """It returns a setting whose name is a value: compare the argument with the settings a profile
-    protects."""
-    return name in {"current_setting", "pg_show_all_settings"}
 
 
 #: What the views of information_schema are made with: IMMUTABLE or STABLE SQL functions over their arguments.

@@ -16,6 +16,7 @@ from typing import Any
 
 from pglast import parser
 
+from guarddb.facts import functions
 from guarddb.policy.errors import PolicyError, quoted
 from guarddb.policy.patterns import RelationPattern
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
@@ -42,80 +43,6 @@ _OFFSETS = frozenset(
 )
 
 _WRITES = frozenset({"InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"})
-
-#: pg_catalog's aggregates (pg_proc.prokind = 'a', PostgreSQL 18). Outside a sub-select PostgreSQL refuses
-#: each in a WHERE.
-AGGREGATES = frozenset(
-    [
-        "any_value",
-        "array_agg",
-        "avg",
-        "bit_and",
-        "bit_or",
-        "bit_xor",
-        "bool_and",
-        "bool_or",
-        "corr",
-        "count",
-        "covar_pop",
-        "covar_samp",
-        "every",
-        "json_agg",
-        "json_agg_strict",
-        "json_object_agg",
-        "json_object_agg_strict",
-        "json_object_agg_unique",
-        "json_object_agg_unique_strict",
-        "jsonb_agg",
-        "jsonb_agg_strict",
-        "jsonb_object_agg",
-        "jsonb_object_agg_strict",
-        "jsonb_object_agg_unique",
-        "jsonb_object_agg_unique_strict",
-        "max",
-        "min",
-        "mode",
-        "percentile_cont",
-        "percentile_disc",
-        "range_agg",
-        "range_intersect_agg",
-        "regr_avgx",
-        "regr_avgy",
-        "regr_count",
-        "regr_intercept",
-        "regr_r2",
-        "regr_slope",
-        "regr_sxx",
-        "regr_sxy",
-        "regr_syy",
-        "stddev",
-        "stddev_pop",
-        "stddev_samp",
-        "string_agg",
-        "sum",
-        "var_pop",
-        "var_samp",
-        "variance",
-        "xmlagg",
-    ]
-)
-
-#: Functions that PostgreSQL accepts only with OVER.
-WINDOW_FUNCTIONS = frozenset(
-    [
-        "cume_dist",
-        "dense_rank",
-        "first_value",
-        "lag",
-        "last_value",
-        "lead",
-        "nth_value",
-        "ntile",
-        "percent_rank",
-        "rank",
-        "row_number",
-    ]
-)
 
 #: Operators that give no boolean for any built-in type.
 _VALUE_OPERATORS = frozenset({"+", "-", "*", "/", "%", "^", "||", "->", "->>", "#>", "#>>"})
@@ -368,9 +295,9 @@ def _setting_read(call: Node) -> str:
 def _check_outside(name: str, node: Node, table: RelationPattern) -> None:
     if name == "FuncCall":
         function = _function(node)
-        if node.get("over") is not None or function in WINDOW_FUNCTIONS:
+        if node.get("over") is not None or (function is not None and functions.is_window(function)):
             raise PolicyError("calls a window function; a predicate is about one row, so use a sub-select")
-        if function in AGGREGATES or node.keys() & {
+        if (function is not None and functions.is_aggregate(function)) or node.keys() & {
             "agg_star", "agg_distinct", "agg_order", "agg_filter", "agg_within_group"
         }:  # fmt: skip
             shown = quoted(".".join(_strings(node.get("funcname", []))))[1:-1]

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
+from guarddb.facts.functions import is_aggregate
 from guarddb.vocabulary import MaskKind
 
 
@@ -75,7 +76,7 @@ def unmask_targets(statement: Any, concern: Concern) -> bool:
             continue
         kept: list[Any] = []
         grouped = bool(select.groupClause) or any(
-            _name(call) in _AGGREGATES for target in select.targetList for call in _of(target, "FuncCall")
+            is_aggregate(_name(call)) for target in select.targetList for call in _of(target, "FuncCall")
         )
         for target in select.targetList:
             value = target.val
@@ -113,26 +114,6 @@ def unmask_targets(statement: Any, concern: Concern) -> bool:
             select.sortClause = None
         select.targetList = tuple(kept)
     return changed
-
-
-_AGGREGATES = frozenset(
-    (
-        *(
-            "count",
-            "sum",
-            "avg",
-            "min",
-            "max",
-            "array_agg",
-            "string_agg",
-            "json_agg",
-            "jsonb_agg",
-            "stddev",
-            "variance",
-        ),
-        *("mode", "percentile_cont", "percentile_disc", "bool_and", "bool_or"),
-    )
-)
 
 
 def _name(call: Any) -> str:
