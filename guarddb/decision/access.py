@@ -17,7 +17,14 @@ _WRITES: frozenset[Kind] = frozenset(("insert", "update", "delete", "ddl", "copy
 
 
 def access(case: Case) -> Refusal | None:
-    """The ceiling first, then what the profile denies, then what it admits."""
+    """The ceiling first, then what the profile denies, then what it admits.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("INSERT INTO notes VALUES (1)", {}).rule
+    'read_only'
+    >>> guarddb.evaluate("EXPLAIN SELECT 1", {"statement_rules": {"deny": ["explain"]}}).rule
+    'statement_denied'
+    """
     statement, policy = case.statement, case.policy
     profile = policy.profile
     rules = profile.statement_rules

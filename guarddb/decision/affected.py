@@ -20,7 +20,10 @@ _PLAIN_VALUES = frozenset(("A_Const", "ParamRef", "SetToDefault", "SQLValueFunct
 def affected_rows(case: Case) -> Refusal | None:
     """A write whose rows the command tag does not count is refused under `max_affected_rows`.
 
-    >>> # WITH gone AS (DELETE FROM t WHERE id > 1 RETURNING id) SELECT count(*) FROM gone   -> the tag says SELECT 1
+    >>> import guarddb
+    >>> sql = "WITH gone AS (DELETE FROM t WHERE id > 1 RETURNING id) SELECT count(*) FROM gone"  # the tag says SELECT 1
+    >>> guarddb.evaluate(sql, {"access_mode": "read_write", "max_affected_rows": 5}).rule
+    'max_affected_rows_writable_cte'
     """
     rows = case.policy.profile.max_affected_rows
     statement = case.statement

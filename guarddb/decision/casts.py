@@ -38,7 +38,9 @@ def casts(case: Case) -> Refusal | None:
 
 def _unknown_types(statement: Statement) -> Refusal | None:
     for use in statement.types:
-        if use.schema in (None, "pg_catalog") and facts.builtin_type(use.name) is not None:
+        if use.schema in (None, "pg_catalog") and (
+            facts.builtin_type(use.name) is not None or use.name in facts.SERIAL
+        ):
             continue
         shown = f"{use.schema}.{use.name}" if use.schema else use.name
         return Refusal(

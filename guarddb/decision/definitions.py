@@ -113,7 +113,15 @@ _ELSEWHERE = frozenset(
 
 
 def definitions(case: Case) -> Refusal | None:
-    """The first definition that is on no list, or that could look at rows or values the policy hides."""
+    """The first definition that is on no list, or that could look at rows or values the policy hides.
+
+    >>> import guarddb
+    >>> policy = {"access_mode": "read_write", "row_filters": [{"table": "docs", "predicate": "id > 0"}]}
+    >>> guarddb.evaluate("ALTER TABLE docs ADD COLUMN n serial", policy).rule
+    'row_filter_unsafe'
+    >>> guarddb.evaluate("ALTER TABLE docs ADD COLUMN n int DEFAULT 0", policy).rule
+    'ok'
+    """
     if not case.statement.definitions or not case.policy.restricts_data:
         return None
     for definition in case.statement.definitions:
@@ -279,8 +287,6 @@ _OF_ONE_LENGTH = frozenset(
         "uuid",
     )
 )
-#: Names that make a sequence, whose value counts the rows.
-_SERIAL = frozenset(("smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"))
 
 
 def _for_hidden_rows(definition: Definition, reference: Reference) -> str | None:
@@ -355,12 +361,10 @@ def _new_column(part: Part) -> str | None:
     column = part.node.get("def", {}).get("ColumnDef", {})
     names = string_list(column.get("typeName", {}).get("names", ()))
     known = facts.builtin_type(names[-1]) if names and (len(names) == 1 or names[0] == "pg_catalog") else None
-    if known is None or names[-1] in _SERIAL:
-        return (
-            "a type that is not built in may be asked of every row"
-            if names[-1:] and names[-1] not in _SERIAL
-            else "a sequence would count hidden rows"
-        )
+    if names[-1:] and names[-1] in facts.SERIAL:
+        return "a sequence would count hidden rows"
+    if known is None:
+        return "a type that is not built in may be asked of every row"
     kinds = {c.get("contype"): c for c in part.constraints}
     default = kinds.pop("CONSTR_DEFAULT", None)
     if default is not None and not _constant(default.get("raw_expr", {})):

@@ -219,7 +219,13 @@ ALWAYS: tuple[Callable[[Case], Refusal | None], ...] = (
 
 
 def floor(case: Case) -> Refusal | None:
-    """The first rule of the floor that refuses the statement and that the profile does not lift."""
+    """The first rule of the floor that refuses the statement and that the profile does not lift.
+
+    >>> import guarddb
+    >>> writer = {"access_mode": "read_write"}
+    >>> [guarddb.evaluate(sql, writer).rule for sql in ("DROP TABLE t", "DELETE FROM t", "SET ROLE x")]
+    ['destructive_ddl', 'whereless_write', 'role_change']
+    """
     found = _first(FLOOR, case)
     if found is not None:
         return found

@@ -267,6 +267,12 @@ def stands_on(case: Case) -> Refusal | None:
     """Writing or redefining what a row filter stands on.
 
     With `project IN (SELECT m.project FROM members m)` as a filter, `INSERT INTO members …` -> refused
+
+    >>> import guarddb
+    >>> predicate = "project IN (SELECT m.project FROM members m)"
+    >>> policy = {"access_mode": "read_write", "row_filters": [{"table": "docs", "predicate": predicate}]}
+    >>> guarddb.evaluate("INSERT INTO members VALUES (1)", policy).rule
+    'row_filter_unsafe'
     """
     governance = case.governance
     if not governance.filters:

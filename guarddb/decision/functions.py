@@ -28,7 +28,14 @@ _JUDGED_BY_ARGUMENT = (
 
 
 def functions(case: Case) -> Refusal | None:
-    """The first call that the profile does not admit."""
+    """The first call that the profile does not admit.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("SELECT pg_sleep(10)", {}).rule
+    'forbidden_function'
+    >>> guarddb.evaluate("SELECT upper('x')", {}).rule
+    'ok'
+    """
     statement, policy, catalog = case.statement, case.policy, case.catalog
     admitted_before = case.governance.admitted
     for call in statement.calls:

@@ -29,7 +29,14 @@ _OUTSIDE = frozenset(
 
 
 def relations(case: Case) -> Refusal | None:
-    """The first relation that the profile does not open, seen through views and from partitions up to their parents."""
+    """The first relation that the profile does not open, seen through views and from partitions up to their parents.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("SELECT * FROM secrets", {"table_allowlist": ["notes"]}).rule
+    'table_not_allowed'
+    >>> guarddb.evaluate("SELECT * FROM pg_authid", {}).rule
+    'table_not_allowed'
+    """
     statement, policy, catalog = case.statement, case.policy, case.catalog
     profile = policy.profile
     refusal = _moves_a_schema(statement, policy)

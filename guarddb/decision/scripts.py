@@ -8,7 +8,12 @@ from guarddb.facts.functions import builtin
 
 
 def transaction_control(cases: tuple[Case, ...]) -> Refusal | None:
-    """BEGIN, COMMIT and the like beside other statements: the driver could not keep step with the server."""
+    """BEGIN, COMMIT and the like beside other statements: the driver could not keep step with the server.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("BEGIN; SELECT 1", {}).rule
+    'statement_not_allowed'
+    """
     if len({case.statement.kind == "transaction" for case in cases}) < 2:
         return None
     return Refusal(

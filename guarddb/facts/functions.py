@@ -161,6 +161,9 @@ def system_relation(schema: str | None, name: str) -> SystemRelation | None:
     return facts().relations.get(f"{schema or 'pg_catalog'}.{name}")
 
 
+#: What a column's definition may say in place of a type: an integer with a sequence of its own.
+SERIAL = frozenset(("smallserial", "serial", "bigserial", "serial2", "serial4", "serial8"))
+
 _ROW_TYPES = frozenset(
     {"record", "anyelement", "any", "anynonarray", "anycompatible", "anycompatiblenonarray"}
 )

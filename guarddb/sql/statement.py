@@ -75,6 +75,11 @@ class Reference:
     `relation` is the catalog's entry, None without a catalog or when it has none (a system relation, or no such relation).
     `wrapper` is the tree's dict that holds the RangeVar (`{"RangeVar": {...}}`), so that a rewrite can replace it; DML
     targets are not wrapped. `joins` is the path of (JoinExpr fields, side) from the FROM list down to the reference.
+
+    >>> from guarddb.sql.analysis.classify import read_statement
+    >>> from guarddb.tree import parse
+    >>> read_statement(parse("DELETE FROM shop.orders AS o USING users")[0], None, {}).references
+    [<Reference shop.orders AS o for delete>, <Reference public.users AS users for read>]
     """
 
     __slots__ = (
@@ -154,6 +159,13 @@ class Output:
     found here may still mean a column further out.
     `call`: for the only column of a function in FROM, the call.
     `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
+
+    >>> from guarddb.sql.analysis.classify import read_statement
+    >>> from guarddb.tree import parse
+    >>> statement = read_statement(parse("SELECT e AS f FROM (SELECT email AS e FROM users) AS q")[0], None, {})
+    >>> (output,) = statement.top.outputs
+    >>> output, output.links, output.links[0].links
+    (<Output f>, [<Output e>], [(<Reference public.users AS users for read>, 'email')])
     """
 
     __slots__ = (
@@ -208,7 +220,14 @@ class Open:
 
 
 class Root:
-    """One expression in one clause of one query, and every column it uses: `(link, ColumnRef fields)`."""
+    """One expression in one clause of one query, and every column it uses: `(link, ColumnRef fields)`.
+
+    >>> from guarddb.sql.analysis.classify import read_statement
+    >>> from guarddb.tree import parse
+    >>> statement = read_statement(parse("SELECT upper(name) FROM users WHERE id = 1")[0], None, {})
+    >>> [(root.clause, [link[1] for link, _ in root.uses]) for root in statement.roots]
+    [('target', ['name']), ('where', ['id'])]
+    """
 
     __slots__ = ("clause", "node", "query", "uses")
 

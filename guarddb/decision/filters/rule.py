@@ -17,7 +17,15 @@ _MANY_REFERENCES = 256
 
 
 def row_filters(case: Case) -> Refusal | None:
-    """Whether every filter of the statement can be written into it."""
+    """Whether every filter of the statement can be written into it.
+
+    >>> import guarddb
+    >>> policy = {"access_mode": "read_write", "row_filters": [{"table": "notes", "predicate": "tenant = 1"}]}
+    >>> guarddb.evaluate("SELECT id FROM notes", policy).rewritten_sql
+    'SELECT id FROM notes WHERE ("notes"."tenant" = 1)'
+    >>> guarddb.evaluate("COPY notes FROM STDIN", policy).rule
+    'row_filter_unsafe'
+    """
     statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.restricts:
         return None

@@ -22,7 +22,15 @@ from guarddb.vocabulary import MaskKind
 
 
 def masking(case: Case) -> Refusal | None:
-    """The first use of a masked column that is more than being selected."""
+    r"""The first use of a masked column that is more than being selected.
+
+    >>> import guarddb
+    >>> policy = {"masking_rules": [{"table": "people", "column": "ssn", "kind": "redact"}]}
+    >>> guarddb.evaluate("SELECT upper(ssn) FROM people", policy).rule
+    'masked_column_expression'
+    >>> guarddb.evaluate("SELECT ssn FROM people", policy).rewritten_sql
+    'SELECT CASE WHEN ssn IS NOT NULL THEN \'[redacted]\'::pg_catalog.text END AS "ssn" FROM people'
+    """
     statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.masks:
         return None

@@ -357,7 +357,18 @@ class CTE:
 
 
 class Scope:
-    """The names one query sees: its FROM items, its CTEs, and the scope around it."""
+    """The names one query sees: its FROM items, its CTEs, and the scope around it.
+
+    A name is looked for from the inside out, and the first level that has it is what it means:
+
+    >>> from guarddb.sql.statement import Output
+    >>> outer = Scope(None, None)
+    >>> outer.items.append(Derived("a", [Output("id"), Output("name")]))
+    >>> inner = Scope(outer, None)
+    >>> inner.items.append(Derived("b", [Output("id")]))
+    >>> inner.column("id") == inner.source("b").find("id"), inner.column("name") == outer.source("a").find("name")
+    (True, True)
+    """
 
     __slots__ = ("_columns", "ctes", "items", "parent", "query")
 
