@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from guarddb.policy.errors import PolicyError, quoted
+from guarddb.policy.errors import PolicyError
 from guarddb.policy.model import (
     INT32_MAX,
     ColumnName,
