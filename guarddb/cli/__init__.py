@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import typer
 
 from guarddb.cli.branches import app as branches
+from guarddb.cli.catalog import app as catalog
 from guarddb.cli.check import check
 from guarddb.cli.demo import demo
 from guarddb.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ for name, command in (
     app.command(name)(command)
 app.add_typer(risk, name="risk")
 app.add_typer(branches, name="branches")
+app.add_typer(catalog, name="catalog")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -264,7 +264,7 @@ def fetch_once(url: str) -> PolicyProfile:
                 assert fetched.profile is not None  # no If-None-Match was sent
                 return fetched.profile
             except PolicyError as ex:
-                raise ex.in_file(url) from None
+                raise PolicyError(f"the policy at {url} is not valid: {ex}") from None
             except FetchError as ex:
                 error, transient, asked = str(ex), ex.transient, ex.retry_after
             except httpx.HTTPError as ex:
@@ -272,7 +272,7 @@ def fetch_once(url: str) -> PolicyProfile:
             if not transient or (asked or 0) > TIMEOUT:
                 break
             time.sleep(backoff(attempt, asked))
-    raise PolicyError(f"cannot be fetched: {error}", source=url)
+    raise PolicyError(f"the policy at {url} cannot be fetched: {error}")
 
 
 def describe(error: Exception) -> str:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 import guarddb
@@ -201,6 +203,38 @@ def test_a_disabled_agents_next_statement_is_refused(
         photograph(browser, "agents")
 
 
+def test_a_held_statement_of_a_live_session_is_approved_and_another_rejected(
+    browser: Any, site: Plane, fresh_shop_admin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = site.policy("writer", access_mode="read_write", approval_mode="writes")
+    agent = site.agent(stored["id"], "writer bot")
+    monkeypatch.setenv("GUARDDB_API_KEY", agent["key"])
+    browser.get(f"{site.url}/ui/approvals")
+    outcomes: list[str] = []
+
+    def write() -> None:
+        with guarddb.connect(fresh_shop_admin, policy=site.base, approver=site.base, autocommit=True) as conn:
+            for name in ("Approved", "Rejected"):
+                try:
+                    conn.execute(f"UPDATE customers SET name = '{name}' WHERE id = 1")
+                    outcomes.append("ran")
+                except guarddb.ApprovalRejected:
+                    outcomes.append("rejected")
+
+    session = threading.Thread(target=write)
+    session.start()
+    for name, button in (("Approved", "approve"), ("Rejected", "reject")):
+        shown(browser, "article", f"name = '{name}'")
+        [card] = [
+            each for each in browser.find_elements(By.CSS_SELECTOR, "article") if f"'{name}'" in each.text
+        ]
+        card.find_element(By.CSS_SELECTOR, f"button[value={button}]").click()
+    session.join(30)
+    assert outcomes == ["ran", "rejected"]
+    with psycopg.connect(fresh_shop_admin) as conn:
+        assert conn.execute("SELECT name FROM customers WHERE id = 1").fetchone() == ("Approved",)
+
+
 def test_axe_finds_nothing_on_any_page(browser: Any, site: Plane) -> None:
     stored = site.policy(
         "axe", masking_rules=[{"table": "t", "column": "c", "kind": "null"}], budget_queries_per_day=9
@@ -229,6 +263,7 @@ def test_axe_finds_nothing_on_any_page(browser: Any, site: Plane) -> None:
         "/ui/approvals",
         "/ui/agents",
         f"/ui/agents/{agent['id']}",
+        "/ui/risk",
         "/ui/login",
         "/ui/policies/pol_no",
     )

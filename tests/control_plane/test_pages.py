@@ -276,6 +276,22 @@ def test_an_agent_is_made_switched_off_bound_and_rotated_with_forms(browser: Bro
     assert browser.get(path).status_code == 404
 
 
+def test_a_score_is_shown_with_its_components(browser: Browser, plane: Plane) -> None:
+    assert "no action policy yet" in browser.get("/ui/risk").text
+    body = {"blocked_actions": ["database:table:drop"]}
+    httpx.post(f"{plane.url}/policies/cust", json=body, headers={"X-API-Key": plane.key}, trust_env=False)
+    event = '{"action": "database:table:drop", "timestamp": "2026-03-01T12:00:00Z"}'
+    shown = browser.form("/ui/risk", {"customer_id": "cust", "event": event}).text
+    assert "<strong>refuse</strong>" in shown
+    assert "blocked_floor" in shown
+    for bad in ("{", "[]", "{}", f'{{"action": "{"<script>"}"}}'):
+        answer = browser.form("/ui/risk", {"customer_id": "cust", "event": bad})
+        assert answer.status_code == 200
+        assert 'role="alert"' in answer.text
+        assert "<script>" not in answer.text.replace("</script>", "")
+    assert "no such action policy" in browser.form("/ui/risk", {"customer_id": "x", "event": event}).text
+
+
 @pytest.mark.parametrize(
     ("before", "after", "told"),
     [

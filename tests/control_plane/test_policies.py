@@ -332,3 +332,24 @@ def test_a_migration_is_linted_as_the_library_lints_it(plane: Plane) -> None:
         safe = not any(finding["severity"] == "error" for finding in findings)
         assert answer.json() == {"safe": safe, "findings": findings}
     error(plane.request("POST", "/migrations:lint", json={"sql": ""}), 400, "invalid_request")
+
+
+def test_the_command_line_pushes_a_catalog(
+    plane: Plane, shop: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from guarddb.cli import main
+
+    monkeypatch.setenv("GUARDDB_API_KEY", plane.key)
+    assert main(["catalog", "push", plane.base, "--dsn", shop]) == 0
+    assert plane.request("GET", "/catalog").json()["digest"][:12] in capsys.readouterr().out
+    for wrong in (
+        [plane.base],
+        [f"{plane.base}/policies/pol_1", "--dsn", shop],
+        ["http://x/v1/projects/prj_1", "--dsn", shop],
+    ):
+        assert main(["catalog", "push", *wrong]) == 2
+    monkeypatch.setenv("GUARDDB_API_KEY", "gdk_wrong")
+    assert main(["catalog", "push", plane.base, "--dsn", shop]) == 2
+    told = capsys.readouterr().err
+    assert "answers 401" in told
+    assert "gdk_" not in told

@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 from ..api.access import ServerDep
 from ..errors import ApiError
-from . import agents, approvals, policies
+from . import agents, approvals, policies, risk
 from .rendering import HEADERS, HERE, page
 from .session import AnyForm, Form, SignInFirst, same_origin, sign_in, sign_out
 
@@ -72,7 +72,7 @@ async def problem_page(request: Request, ex: ApiError) -> Response:
 
 def install(app: FastAPI) -> None:
     """Add the pages to an application."""
-    for each in (router, policies.router, approvals.router, agents.router):
+    for each in (router, policies.router, approvals.router, agents.router, risk.router):
         app.include_router(each)
     app.mount("/ui/static", StaticFiles(directory=HERE / "static"))
     app.add_exception_handler(SignInFirst, _lead_to_login)
