@@ -7,7 +7,6 @@ stderr.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from guarddb.cli.demo import demo
 from guarddb.cli.evaluate import evaluate
 from guarddb.cli.inputs import Problem, sentence
 from guarddb.cli.lint import lint
+from guarddb.cli.mcp import mcp
 from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
 from guarddb.cli.serve import serve
@@ -44,6 +44,7 @@ for name, command in (
     ("schema", schema),
     ("snapshot", snapshot),
     ("serve", serve),
+    ("mcp", mcp),
     ("wall", wall),
 ):
     app.command(name)(command)
@@ -61,9 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What an agent wrote may hold characters that the terminal's encoding has not.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    # The commands show refusals themselves, where they belong.
-    logging.getLogger("guarddb.decision").addHandler(logging.NullHandler())
-    logging.getLogger("guarddb.decision").propagate = False
     code = _run(arguments)
     try:
         sys.stdout.flush()

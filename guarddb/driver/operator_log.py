@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 decisions = logging.getLogger("guarddb.decision")
 policies = logging.getLogger("guarddb.policy")
+# Whoever configures logging gets the refusals; where nobody does they stay off stderr, for each is an error already. What is
+# wrong with a policy has no other way to be heard.
+decisions.addHandler(logging.NullHandler())
 
 _told: LRUCache[object, bool] = LRUCache(1024)
 _lock = threading.Lock()
