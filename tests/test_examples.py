@@ -39,7 +39,7 @@ def load(name: str) -> ModuleType:
 @pytest.fixture
 def sales(fresh_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database as the profile of the examples expects it."""
-    monkeypatch.setenv("SALES_HASH_KEY", "a key")
+    monkeypatch.setenv("SALES_HASH_KEY", "a key that nobody guesses")
     monkeypatch.setenv("DATABASE_URL", fresh_dsn)
     with psycopg.connect(fresh_dsn, autocommit=True) as conn:
         conn.execute(TABLES)
