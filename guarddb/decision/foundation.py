@@ -170,6 +170,8 @@ class _Reader:
                     self._type(".".join(parts) if len(parts) > 1 else parts[0])
             elif name == "SQLValueFunction" and not node.get("op", "").startswith(_NO_CLOCK):
                 self.found.settings |= setting_facts.CLOCK
+            elif name in ("XmlExpr", "XmlSerialize"):
+                self.found.settings |= setting_facts.XML
             elif name == "A_Indirection":
                 for step in node.get("indirection", ()):
                     if "String" in step:
@@ -179,6 +181,9 @@ class _Reader:
         parts = string_list(node.get("name", ()))
         if parts:
             self.found.operators.setdefault(parts[-1], self.table)
+        if parts[-1:] == ["@@"]:
+            self.found.settings |= setting_facts.SEARCH  # text @@ text makes a vector of either
+            self.found.text_search = True
         if parts == ["="] and any(
             "isnull" in node.get(side, {}).get("A_Const", {}) for side in ("lexpr", "rexpr")
         ):

@@ -10,7 +10,7 @@ from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import Governance
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.catalog import Catalog, Constraint, Relation
-from guarddb.sql.statement import Query, Reference
+from guarddb.sql.statement import Query, Reference, origins
 
 #: CASCADE, SET NULL, SET DEFAULT
 _ACTS = frozenset("cnd")
@@ -30,7 +30,13 @@ def referential_actions(case: Case) -> Refusal | None:
             continue
         updated, deletes = _written(query)
         for relation in _below(target, governance, catalog):
-            reached = reaches(relation, updated, deletes, governance, catalog)
+            columns = updated
+            if target.relation.kind == "v" and updated:
+                # The view may have given the key another name.
+                near = (relation.oid, *relation.ancestors, *relation.descendants)
+                behind = _behind(target, updated, governance)
+                columns = {column for oid in near for column in behind.get(oid, ())}
+            reached = reaches(relation, columns, deletes, governance, catalog)
             if reached is not None:
                 key, other = reached
                 return Refusal(
@@ -56,6 +62,28 @@ def _below(target: Reference, governance: Governance, catalog: Catalog) -> list[
             if near is not None:
                 found[oid] = near
     return list(found.values())
+
+
+def _behind(target: Reference, names: set[str], governance: Governance) -> dict[int, set[str]]:
+    """The columns that columns of a view go back to, by the OID of their table, through views below it."""
+    found: dict[int, set[str]] = {}
+    seen: set[tuple[int, frozenset[str]]] = set()
+    stack: list[tuple[Reference, set[str]]] = [(target, names)]
+    while stack:
+        reference, columns = stack.pop()
+        relation, definition = reference.relation, governance.rules(reference).definition
+        if relation is None or definition is None or definition.top is None:
+            continue
+        if (id(reference), frozenset(columns)) in seen:
+            continue
+        seen.add((id(reference), frozenset(columns)))
+        for attribute, output in zip(relation.attributes, definition.top.outputs, strict=False):
+            if attribute.name in columns:
+                for below, column in origins(output):
+                    if below.relation is not None:
+                        found.setdefault(below.relation.oid, set()).add(column)
+                    stack.append((below, {column}))
+    return found
 
 
 def _written(query: Query) -> tuple[set[str], bool]:

@@ -10,7 +10,8 @@ from guarddb.facts.functions import builtin, builtin_type
 
 _TIME = frozenset(("timezone", "timezone_abbreviations", "datestyle", "intervalstyle"))
 _LOCALE = frozenset(("lc_time", "lc_numeric", "lc_monetary"))
-_SEARCH = frozenset(("default_text_search_config",))
+SEARCH = frozenset(("default_text_search_config",))
+XML = frozenset(("xmloption", "xmlbinary"))
 
 #: pg_catalog type -> settings that its text, its input or its operators follow.
 _OF_TYPE: dict[str, frozenset[str]] = {
@@ -37,8 +38,8 @@ _OF_TYPE: dict[str, frozenset[str]] = {
     ),
     "bytea": frozenset(("bytea_output",)),
     "money": frozenset(("lc_monetary",)),
-    "xml": frozenset(("xmloption", "xmlbinary")),
-    **dict.fromkeys(("tsvector", "tsquery", "regconfig", "regdictionary"), _SEARCH),
+    "xml": XML,
+    **dict.fromkeys(("tsvector", "tsquery", "regconfig", "regdictionary"), SEARCH),
 }
 #: Functions whose arguments do not tell what they follow.
 _OF_FUNCTION: dict[str, frozenset[str]] = {

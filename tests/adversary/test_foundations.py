@@ -45,6 +45,8 @@ CREATE TABLE parted_rest PARTITION OF parted DEFAULT;
 CREATE TABLE plain (id int PRIMARY KEY, v text, n int, tenant int, c colour, f free_text);
 CREATE INDEX plain_n ON plain (n);
 CREATE VIEW plain_view AS SELECT id, v FROM plain;
+CREATE VIEW tenant_view AS SELECT id AS number, name AS id FROM tenants;
+CREATE VIEW tenant_view2 AS SELECT number AS n, id AS name FROM tenant_view;
 CREATE SEQUENCE numbers;
 INSERT INTO customers (id, email, ssn, name) VALUES (1, 'a@x', '111', 'ada');
 INSERT INTO tenants VALUES (1, 'one'), (2, 'two');
@@ -194,6 +196,9 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "cascade by conflict": (FILTERED, "INSERT INTO tenants VALUES (2, 'x') ON CONFLICT (id) DO UPDATE SET id = 3"),
     "cascade by merge": (FILTERED, "MERGE INTO tenants t USING (VALUES (2)) v(k) ON t.id = v.k WHEN MATCHED THEN DELETE"),
     "cascade by merge update": (FILTERED, "MERGE INTO tenants t USING (VALUES (2)) v(k) ON t.id = v.k WHEN MATCHED THEN UPDATE SET id = 7"),
+    "cascade through a view": (FILTERED, "UPDATE tenant_view SET number = 9 WHERE number = 2"),
+    "cascade through two views": (FILTERED, "UPDATE tenant_view2 SET n = 9 WHERE n = 2"),
+    "delete through a view": (FILTERED, "DELETE FROM tenant_view WHERE number = 2"),
     "cascade tuple": (FILTERED, "UPDATE tenants SET (name, id) = ('x', 9) WHERE id = 2"),
     # what a filter stands on
     "insert what it reads": (STANDING, "INSERT INTO members VALUES (3, 'me')"),
@@ -313,6 +318,7 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "other column of the key's table": (FILTERED, "UPDATE tenants SET name = 'x' WHERE id = 1"),
     "insert into the key's table": (FILTERED, "INSERT INTO tenants VALUES (3, 'three')"),
     "conflict in the key's table": (FILTERED, "INSERT INTO tenants VALUES (1, 'x') ON CONFLICT (id) DO UPDATE SET name = 'y'"),
+    "other column through a view": (FILTERED, "UPDATE tenant_view2 SET name = 'x' WHERE n = 2"),
     "write beside": (STANDING, "INSERT INTO tenants VALUES (4, 'four')"),
     "index on what it reads": (STANDING, "CREATE INDEX ON members (who)"),
     "read what it reads": (STANDING, "SELECT * FROM members"),
@@ -353,7 +359,7 @@ def ground(server_dsn: str) -> Iterator[tuple[str, guarddb.Catalog]]:
                 conn.execute(f"ALTER TABLE {name} OWNER TO {role}")
             for name in TYPES:
                 conn.execute(f"ALTER TYPE {name} OWNER TO {role}")
-            for name in ("my_projects", "plain_view"):
+            for name in ("my_projects", "plain_view", "tenant_view", "tenant_view2"):
                 conn.execute(f"ALTER VIEW {name} OWNER TO {role}")
             conn.execute(f"ALTER FUNCTION free(int) OWNER TO {role}")
             conn.execute(f"ALTER FUNCTION is_open(int) OWNER TO {role}")
