@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from guarddb.decision.admitted import admitted, named
 from guarddb.decision.case import Case
-from guarddb.decision.on_catalog import CompiledPolicy
+from guarddb.decision.functions import functions
 from guarddb.decision.refusal import Refusal
+from guarddb.facts.functions import builtin
+from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.analysis.definitions import Definition, stored
+from guarddb.sql.names import string_list
+from guarddb.tree import Node
 from guarddb.vocabulary import FLOOR_RULES, KINDS
 
 #: GRANT and REVOKE, ownership, roles, row security and security labels say whose rights apply.
@@ -114,14 +119,14 @@ def anonymous_code(case: Case) -> Iterator[Refusal]:
             or definition.command == "AlterTypeStmt"
             or (key == ("create", "type") and definition.command == "DefineStmt")
         )
-        if stores and not _is_known(definition, policy):
+        if stores and not _is_known(definition, case):
             shown = _CODE_SHOWN.get(" ".join(key), definition.shown)
             yield Refusal(
                 "anonymous_code",
                 f"{shown} stores code that would run outside this policy",
                 "Use plain SELECT, INSERT, UPDATE and DELETE statements instead.",
             )
-        elif policy.restricts_data and _renames_code(definition):
+        elif (policy.restricts_data or policy.profile.function_patterns) and _renames_code(definition):
             yield Refusal(
                 "anonymous_code",
                 f"{definition.shown} would give code a name under which it was not looked at",
@@ -129,17 +134,42 @@ def anonymous_code(case: Case) -> Iterator[Refusal]:
             )
 
 
-def _is_known(definition: Definition, policy: CompiledPolicy) -> bool:
+def _is_known(definition: Definition, case: Case) -> bool:
     """Whether stored code may pass: nothing restricts what it may do, or what it does is known and the floor has seen it."""
+    policy = case.policy
     rules = policy.profile.statement_rules
     if policy.restricts_data or rules.deny or (rules.allow and set(rules.allow) != set(KINDS)):
         return False
     if set(FLOOR_RULES) <= policy.floor_exceptions | {"anonymous_code"}:
         return True
-    # A trigger, an operator, a cast runs a function that is there already; who made that was asked about it.
     if definition.object in ("function", "procedure", "rule"):
-        return stored(definition) is not None
+        kept = stored(definition)
+        return kept is not None and all(_calls_what_it_may(name, node, case) for name, node in kept)
+    if definition.object == "trigger":
+        return _may_call(string_list(definition.fields.get("funcname", ())), case)
+    if definition.object == "aggregate" and policy.profile.function_patterns:
+        return False  # by a listed name it would run functions that no list names
+    # An operator, a cast runs a function that is there already, and is asked about it where it is used.
     return definition.object not in ("language", "event trigger") and definition.verb != "load"
+
+
+def _calls_what_it_may(name: str, node: Node, case: Case) -> bool:
+    """Whether a stored statement calls only what the agent may call itself."""
+    try:
+        statement = read_statement({"stmt": {name: node}}, case.catalog, {"prepared": {}, "portals": {}})
+    except (NotJudged, UnknownName, UnknownNode):
+        return False
+    return not isinstance(functions(Case(statement, case.policy, case.catalog, case.governance)), Refusal)
+
+
+def _may_call(parts: list[str], case: Case) -> bool:
+    """Whether a trigger's function is built in, or one that the profile admits."""
+    schema, name = (parts[-2] if len(parts) > 1 else None), parts[-1]
+    mine = case.catalog.functions_named(name, schema) if case.catalog is not None else ()
+    if mine:
+        return all(admitted(function, case.policy) for function in mine)
+    # (Without a catalog, or where nobody has made it yet, the name is all there is.)
+    return bool(builtin(name)) or named(schema or "public", name, case.policy)
 
 
 def _renames_code(definition: Definition) -> bool:

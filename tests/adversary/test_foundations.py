@@ -38,6 +38,7 @@ CREATE TABLE members (project int, who text, PRIMARY KEY (project, who));
 CREATE TABLE archive (project int, who text);
 CREATE VIEW my_projects AS SELECT project, who FROM members WHERE who = 'me';
 CREATE FUNCTION is_open(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT 1 FROM archive WHERE project = $1)';
+CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END';
 CREATE FUNCTION free(int) RETURNS int LANGUAGE sql AS 'SELECT $1';
 CREATE TABLE parted (id int, kind text) PARTITION BY LIST (kind);
 CREATE TABLE parted_a PARTITION OF parted FOR VALUES IN ('a');
@@ -127,6 +128,12 @@ DATED: dict[str, Any] = {
 }
 # ruff: noqa: E501
 NOTHING: dict[str, Any] = {**{k: v for k, v in MASKED.items() if k != "masking_rules"}, "name": "nothing"}
+
+LISTED: dict[str, Any] = {
+    **NOTHING,
+    "name": "listed",
+    "guarddb": {"function_allowlist": ["with_tax", "team.*"]},
+}
 
 ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     # what looks at masked values
@@ -274,6 +281,16 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "plpgsql": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'begin truncate plain; end'"),
     "sql that truncates": (NOTHING, "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'TRUNCATE plain'"),
     "sql that deletes all": (NOTHING, "CREATE FUNCTION f() RETURNS void LANGUAGE sql AS 'DELETE FROM plain'"),
+    "sql that reads files": (NOTHING, "CREATE FUNCTION f() RETURNS text LANGUAGE sql AS $$ SELECT pg_read_file('x') $$"),
+    "sql that calls what no list names": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT free(1)'"),
+    "trigger with a function of somebody's": (
+        NOTHING,
+        "CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION noted()",
+    ),
+    "event trigger": (NOTHING, "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION noted()"),
+    "a listed name for another function": (LISTED, "ALTER FUNCTION free(int) RENAME TO with_tax"),
+    "a listed schema for another function": (LISTED, "ALTER FUNCTION free(int) SET SCHEMA team"),
+    "an aggregate by a listed name": (LISTED, "CREATE AGGREGATE with_tax(int) (sfunc = free, stype = int)"),
     "type using a constant": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING ''"),
     "type using null": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING NULL"),
     "type using another column": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING n::text"),
@@ -334,6 +351,10 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "grant without data rules": (NOTHING, "GRANT SELECT ON plain TO PUBLIC"),
     "sql function": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"),
     "rule": (NOTHING, "CREATE RULE r AS ON INSERT TO plain DO ALSO NOTHING"),
+    "trigger with a built-in function": (
+        NOTHING,
+        "CREATE TRIGGER t BEFORE UPDATE ON plain FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+    ),
     "function renamed without data rules": (NOTHING, "ALTER FUNCTION free(int) RENAME TO g"),
     "type with a cast": (NOTHING, "ALTER TABLE plain ALTER n TYPE text USING n::text"),
     "type by comparison": (NOTHING, "ALTER TABLE plain ALTER f TYPE bool USING (f = 'x')"),
