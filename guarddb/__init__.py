@@ -81,6 +81,7 @@ from guarddb.driver.cursors import (
     RawServerCursor,
     ServerCursor,
 )
+from guarddb.driver.decision_table import PostgresSink
 from guarddb.driver.install import install, uninstall
 from guarddb.errors import (
     ApprovalExpired,
@@ -100,6 +101,8 @@ from guarddb.policy.profile import (
     RowFilter,
     StatementRules,
 )
+from guarddb.runtime.decision_log import DecisionRecord
+from guarddb.runtime.jsonl import JsonlSink
 from guarddb.sql.catalog import Catalog
 
 #: What other people's code may use: guarddb's own names, and psycopg's where they mean the same.
@@ -136,12 +139,14 @@ __all__ = [
     "Date",
     "DateFromTicks",
     "Decision",
+    "DecisionRecord",
     "Error",
     "Finding",
     "IntegrityError",
     "InterfaceError",
     "InternalError",
     "IsolationLevel",
+    "JsonlSink",
     "MaskingRule",
     "NotSupportedError",
     "Notify",
@@ -151,6 +156,7 @@ __all__ = [
     "PolicyProfile",
     "PolicyUnavailable",
     "PolicyViolation",
+    "PostgresSink",
     "ProgrammingError",
     "RawCursor",
     "RawServerCursor",

@@ -21,8 +21,11 @@ from opentelemetry.metrics import _internal as metrics_state
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from opentelemetry.metrics import Counter, Histogram, MeterProvider
     from opentelemetry.trace import Span, Tracer
+    from psycopg.pq.abc import PGresult
 
     from guarddb.decision.plan import Decision, Plan
     from guarddb.risk.scoring import RiskResult
@@ -54,6 +57,11 @@ class StatementSpan:
 
     __slots__ = ()
 
+    @property
+    def open(self) -> bool:
+        """Whether it has begun and not ended."""
+        return False
+
     def end(
         self, rows: int | None = None, truncated: bool = False, error: BaseException | None = None
     ) -> None:
@@ -62,6 +70,12 @@ class StatementSpan:
 
     def note(self, risk: RiskResult) -> None:
         """What the action policy makes of the statement."""
+
+    def decided(self, decision: Decision) -> None:
+        """The decision with what came to it after judging."""
+
+    def measure(self, results: Sequence[PGresult]) -> None:
+        """The results have come from the server."""
 
 
 NO_SPAN: Final = StatementSpan()
@@ -105,6 +119,10 @@ class _RecordingSpan(StatementSpan):
             if rows:
                 meters.rows.add(rows)
             meters.duration.record(seconds, {**self._facts, **failure})
+
+    @property
+    def open(self) -> bool:
+        return not self._ended
 
     def note(self, risk: RiskResult) -> None:
         if self._span is not None:

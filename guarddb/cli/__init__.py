@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
+from guarddb.cli.audit import app as audit
 from guarddb.cli.branches import app as branches
 from guarddb.cli.catalog import app as catalog
 from guarddb.cli.check import check
@@ -51,6 +52,7 @@ for name, command in (
 app.add_typer(risk, name="risk")
 app.add_typer(branches, name="branches")
 app.add_typer(catalog, name="catalog")
+app.add_typer(audit, name="audit")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,9 +22,11 @@ from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_po
 from guarddb.runtime.approvals import AnyApprover, as_approver
 from guarddb.runtime.branches import Branch, BranchProvider
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
+from guarddb.runtime.decision_log import DecisionRecord
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
-OnDecision = Callable[[Decision, str], object]
+#: A function of (decision, sql), or a sink of records.
+OnDecision = Callable[[Decision, str], object] | Callable[[DecisionRecord], object]
 #: The connect() arguments that are guarddb's own.
 ARGUMENTS = (
     "policy",

@@ -74,6 +74,14 @@ _WAIT_INTERVAL = 0.1
 _CONNECT = {cls: vars(cls)["connect"] for cls in (_psycopg.Connection, _psycopg.AsyncConnection)}
 
 
+def plain_connect(conninfo: str, **arguments: Any) -> _psycopg.Connection[Any]:
+    """A connection of guarddb's own, without a policy, also where `install()` has put a guarded one in psycopg's place."""
+    conn: _psycopg.Connection[Any] = _CONNECT[_psycopg.Connection].__get__(None, _psycopg.Connection)(
+        conninfo, **arguments
+    )
+    return conn
+
+
 def _bound_to(cls: type[Any], connect: Any) -> Any:
     """A tracer that takes itself out may leave psycopg's connect() bound to psycopg's class."""
     if type(connect) is MethodType and isinstance(
@@ -198,6 +206,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
                 yield from self._guard_refresh_gen()
             result = yield from super()._exec_command(command, result_format)
             session.freshness.began()
+            if session.recorder is not None:
+                session.recorder.begins()
             return result
         failed = self.pgconn.transaction_status == INERROR
         if verb == b"COMMIT" and session.rolls_back:
@@ -352,8 +362,9 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             policy: a PolicyProfile, a dict, a path, a URL or a PolicySource; without it `GUARDDB_POLICY` is
             read. agent: who the budgets are counted for. settings: values of PostgreSQL settings that row
             filters read. budgets: where budgets are counted, a storage URI; `memory://` unless given.
-            enforcement: `enforce`, or `observe` to decide and report and change nothing. on_decision: called
-            with (decision, sql) for every statement.
+            enforcement: `enforce`, or `observe` to decide and report and change nothing. on_decision: a sink of decision
+            records (`guarddb.JsonlSink`, a function of one argument), or a function that is called with (decision, sql)
+            for every statement.
             action_policy: an ActionPolicy, a dict, a path or a URL: every statement is scored by it. classify_columns:
             False, or a mapping of column names to data classes, in place of the list of names. flag_at, refuse_at:
             the scores, 0 to 100, from which on a statement is flagged and refused. action_history: points for the

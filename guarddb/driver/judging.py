@@ -47,6 +47,7 @@ def report(session: Session, judged: JudgedText) -> None:
         agent = session.attachment.agent if session.attachment is not None else None
         operator_log.refused(decision, session.policy_name, agent, operator_log.operation_of(judged.plan))
         error = session.violation(decision)
+        error._guard_told = True  # type: ignore[attr-defined]
         session.begin_span(judged).end(error=error)
         raise error
 

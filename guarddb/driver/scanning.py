@@ -316,9 +316,12 @@ class Scanner:
             deciding="content_scan_mode",
         )
         self._results.decision = decision
-        text = self._results.judged.text if self._results.judged is not None else ""
-        session.tell(decision, text)
-        return session.violation(decision)
+        judged = self._results.judged
+        session.tell(decision, judged.text if judged is not None else "")
+        error = session.violation(decision)
+        if session.recorder is not None and judged is not None:
+            session.recorder.refused(judged, decision, error)
+        return error
 
 
 def _shown(finding: ContentFinding) -> str:

@@ -7,16 +7,17 @@ generators that sync and async connections both drive; how a text is judged is i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from guarddb import telemetry
 from guarddb.decision.plan import Decision
 from guarddb.driver import operator_log, plans
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
+from guarddb.driver.recording import RecordedSpan, Recorder, takes_records
 from guarddb.driver.scoring import Scoring
 from guarddb.driver.watch import Freshness
 from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message, violation
@@ -69,6 +70,7 @@ class Session:
         "origins",
         "pgconn",
         "plans",
+        "recorder",
         "savepoint_open",
         "scoring",
         "sensitive",
@@ -92,6 +94,8 @@ class Session:
         #: made for the first policy with a key, and kept: columns that were hashed then may still arrive
         self.keyed_hash: KeyedHash | None = None
 
+        #: writes the decision log, or None
+        self.recorder: Recorder | None = None
         #: the action policy, or None
         self.scoring: Scoring | None = None
 
@@ -163,7 +167,10 @@ class Session:
     def attach(self, attachment: Attachment) -> None:
         """From here on statements are judged."""
         self.attachment = attachment
-        self.on_decision = attachment.on_decision
+        if attachment.on_decision is not None and takes_records(attachment.on_decision):
+            self.recorder = Recorder(self, cast("Any", attachment.on_decision), attachment.agent)
+        else:
+            self.on_decision = attachment.on_decision
         if attachment.scored is not None:
             self.scoring = Scoring(attachment.scored, attachment.agent)
         self.follow()
@@ -271,28 +278,45 @@ class Session:
 
     def refuse(self, judged: JudgedText, decision: Decision) -> PolicyViolation:
         """The error for a statement that the profile allows and something after it refuses; told to whoever watches."""
-        self.tell(decision, judged.text)
         error = self.violation(decision)
-        self.begin_span(judged).end(error=error)
+        self.tell_refusal(judged, error)
         return error
+
+    def tell_refusal(self, judged: JudgedText, error: PolicyViolation) -> None:
+        """A statement that was let pass is refused all the same: end its span, and tell who watches, once."""
+        if getattr(error, "_guard_told", False):
+            return
+        error._guard_told = True  # type: ignore[attr-defined]
+        if error.decision is not None:
+            self.tell(error.decision, judged.text)
+        span = self.span if self.span.open else self.begin_span(judged)
+        span.end(error=error)
 
     def tell(self, decision: Decision, text: str) -> None:
         """Call on_decision."""
         if self.on_decision is None:
             return
         try:
-            self.on_decision(decision, text)
+            cast("Any", self.on_decision)(decision, text)
         except Exception:
             # The callback watches; what it does wrong must change nothing.
             logger.exception("the on_decision callback failed")
 
-    def begin_span(self, judged: JudgedText) -> telemetry.StatementSpan:
-        """The span of a statement, for whoever listens."""
+    @property
+    def watched(self) -> bool:
+        """Whether anybody would take a span."""
+        return self.recorder is not None or telemetry.listens()
+
+    def begin_span(self, judged: JudgedText, types: Sequence[int] = ()) -> telemetry.StatementSpan:
+        """The span of a statement, for whoever listens. `types`: OIDs of its parameters."""
         policy = self.in_force
-        return telemetry.start(
+        span = telemetry.start(
             self.connection_facts,
             judged.plan,
             policy.name if policy is not None else None,
             policy.version if policy is not None else None,
             judged.text,
         )
+        if self.recorder is None or judged.empty:
+            return span
+        return RecordedSpan(self.recorder, judged, span, types)

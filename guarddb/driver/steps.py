@@ -83,6 +83,8 @@ def before(cursor: Any, pgq: Any) -> PQGen[None] | None:
     judged: JudgedText | None = getattr(pgq, "judged", None)
     if judged is None or session.in_force is None:
         raise session.deny("internal_error", _NEVER_JUDGED)
+    if session.recorder is not None:
+        session.recorder.check()
     if session.scoring is not None and not judged.empty and session.in_many != "again":
         session.scoring.follow(session)
         if (asking := session.scoring.estimate(session, conn, judged, pgq)) is not None:
@@ -132,7 +134,7 @@ def ahead_gen(cursor: Any, query: Query, params: Params | None = None) -> PQGen[
     """
     yield from cursor._start_query(query)
     pgq = cursor._convert_query(query, params)
-    yield from _ready_gen(cursor, pgq)
+    yield from _told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq))
 
 
 def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
@@ -171,7 +173,8 @@ def copy_ahead_gen(cursor: Any, statement: Query, params: Params | None) -> PQGe
         merged = PostgresClientQuery(cursor._tx)
         merged.convert(statement, params)
         statement = merged.query
-    yield from _ready_gen(cursor, cursor._convert_query(statement), copies=True)
+    pgq = cursor._convert_query(statement)
+    yield from _told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq, copies=True))
 
 
 def count(session: Session, judged: JudgedText) -> None:
@@ -192,6 +195,7 @@ def count(session: Session, judged: JudgedText) -> None:
         return
     if error is not None:
         session.begin_span(judged).end(error=error)
+        error._guard_told = True  # type: ignore[union-attr]
         raise error
 
 
@@ -283,6 +287,21 @@ def carried_gen(
 
     `sets`: of executemany(), whose statements are each counted by `run`.
     """
+    yield from _told_gen(cursor, pgq.judged, _carried_gen(cursor, pgq, run, sets=sets))
+
+
+def _told_gen(cursor: Any, judged: JudgedText, gen: PQGen[None]) -> PQGen[None]:
+    """Whoever watches is told of what is refused on the way."""
+    try:
+        yield from gen
+    except PolicyViolation as ex:
+        cursor._conn._guard.tell_refusal(judged, ex)
+        raise
+
+
+def _carried_gen(
+    cursor: Any, pgq: Any, run: Callable[[], PQGen[None]], *, sets: Sequence[Params] = ()
+) -> PQGen[None]:
     conn = cursor._conn
     session: Session = conn._guard
     judged: JudgedText = pgq.judged
@@ -482,10 +501,12 @@ def approve(cursor: Any, pgq: Any) -> None:
     if type(results) is not Results:
         results = cursor._guard_results()
     span = NO_SPAN
-    if telemetry.listens():
-        span = session.begin_span(judged)
+    if session.watched:
+        span = session.begin_span(judged, getattr(pgq, "types", None) or ())
         if results.risk is not None:
             span.note(results.risk)
+        if results.decision is not None:
+            span.decided(results.decision)
     if conn._pipeline is not None:
         if results.pending is None:
             results.pending = deque()
@@ -549,6 +570,7 @@ def after(cursor: Any, answers: list[PGresult]) -> None:
             _effects(cursor, mine, judged, answers)
     cursor._psycopgs_set_results(answers)  # selects the first of them, and so comes to `inspect`
     if span is not NO_SPAN:
+        span.measure(answers)
         current = cursor.pgresult
         rows = cursor._rowcount if current is not None and current.nfields else None
         span.end(rows=rows, truncated=mine.truncated)
@@ -641,6 +663,8 @@ def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -
         results.undo = None
         error = _instead_of(cursor, judged, TooManyRows(rows))
         yield from _failed_gen(cursor, judged, opened, error)
+        if isinstance(error, PolicyViolation):
+            conn._guard.tell_refusal(judged, error)
         raise error
 
 
@@ -668,6 +692,8 @@ def copy_ends_gen(cursor: Any, results: Results, error: BaseException | None) ->
     if error is None and judged.affected_cap is not None and rows > judged.affected_cap:
         error = _instead_of(cursor, judged, TooManyRows(rows))
         yield from _failed_gen(cursor, judged, opened, error)
+        if isinstance(error, PolicyViolation):
+            conn._guard.tell_refusal(judged, error)
         raise error
     if error is not None:
         yield from _failed_gen(cursor, judged, opened, error)

@@ -1,0 +1,192 @@
+"""Decision records in a table of PostgreSQL, chained as the lines of a file are."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, Literal
+
+import psycopg as _psycopg
+from psycopg import sql
+
+from guarddb.driver.connection import plain_connect
+from guarddb.policy.errors import PolicyError
+from guarddb.runtime.chain import GENESIS, canonical, digest, head_text
+from guarddb.runtime.decision_log import DecisionLogError
+from guarddb.runtime.jsonl import read_key
+
+if TYPE_CHECKING:
+    from guarddb.runtime.decision_log import DecisionRecord
+
+logger = logging.getLogger("guarddb.decisions")
+
+_CREATE = """
+CREATE TABLE IF NOT EXISTS {table} (
+  seq bigint PRIMARY KEY,
+  written_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+  agent text,
+  policy text,
+  outcome text,
+  rule text,
+  line text NOT NULL
+);
+CREATE TABLE IF NOT EXISTS {head} (one boolean PRIMARY KEY DEFAULT true CHECK (one), sealed text NOT NULL);
+"""
+
+
+class PostgresSink:
+    """Writes decision records to a table, over a connection of its own. Pass it as `on_decision`.
+
+    A role that may INSERT and SELECT there, and UPDATE `<table>_head`, is enough once the tables are there; the agent's role
+    should have none of it. Each record is a transaction of its own: what the agent rolls back stays in the log.
+
+    Args:
+        conninfo: where; the connection is made when the first record is written.
+        table: the table, made when it is not there; `schema.name` for one outside of the search path.
+        key, key_env: of HMAC-SHA-256, as for JsonlSink.
+        on_full: what becomes of statements while records cannot be written: `refuse` or `pass`.
+        literals: with the text as it was written and sent. It holds values.
+        timeout: seconds that a connection may take to be made, and a statement on it.
+    """
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        table: str = "guarddb_decisions",
+        key: bytes | str | None = None,
+        key_env: str | None = None,
+        on_full: Literal["refuse", "pass"] = "refuse",
+        literals: bool = False,
+        timeout: int = 5,
+    ) -> None:
+        if on_full not in ("refuse", "pass"):
+            raise PolicyError('on_full is "refuse" or "pass"')
+        self.conninfo = conninfo
+        self.on_full = on_full
+        self.literals = literals
+        self.timeout = timeout
+        names = table.split(".")
+        self._table = sql.Identifier(*names)
+        self._head = sql.Identifier(*names[:-1], f"{names[-1]}_head")
+        self._name = table
+        self._key = read_key(key, key_env)
+        self._lock = threading.Lock()
+        self._conn: _psycopg.Connection[Any] | None = None
+        self._pid = 0
+        self._failure: str | None = None
+        self._lost = 0
+
+    def __call__(self, record: DecisionRecord) -> None:
+        """Write a record. A failure is logged, and remembered for `ready`; it is never raised."""
+        try:
+            with self._lock:
+                self._append(record.to_dict(literals=self.literals), record.decision.rule)
+        except Exception as ex:
+            self._failure = type(ex).__name__
+            self._lost += 1
+            what = (
+                "statements are refused until it can be"
+                if self.on_full == "refuse"
+                else "statements go on unlogged"
+            )
+            logger.critical(
+                "the decision log in table %s cannot be written (%s); %s. Lost: statement %s, %s %s",
+                self._name,
+                self._failure,
+                what,
+                record.statement_id,
+                record.outcome,
+                record.decision.rule,
+            )
+
+    def ready(self) -> None:
+        """Whether records can be written now; a log that failed is tried again.
+
+        Raises:
+            DecisionLogError: they cannot, and `on_full` is `refuse`.
+        """
+        if self.on_full == "pass" or (
+            self._failure is None and self._conn is not None and not self._conn.closed
+        ):
+            return
+        try:
+            with self._lock:
+                if self._failure is not None:
+                    self._append({"outcome": "resumed", "after": self._failure}, "ok")
+                else:
+                    self._connection()
+            self._failure = None
+        except Exception as ex:
+            raise DecisionLogError(
+                f"the decision log in table {self._name} cannot be written ({type(ex).__name__})"
+            ) from None
+
+    def close(self) -> None:
+        """Close the connection; the next record makes another one."""
+        with self._lock:
+            if self._conn is not None:
+                self._conn.close()
+                self._conn = None
+
+    def _connection(self) -> _psycopg.Connection[Any]:
+        conn = self._conn
+        if conn is not None and not conn.closed and self._pid == os.getpid():
+            return conn
+        conn = plain_connect(self.conninfo, autocommit=True, connect_timeout=self.timeout)
+        try:
+            conn.execute(f"SET statement_timeout = {int(self.timeout * 1000)}".encode())
+            there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL AND pg_catalog.to_regclass(%s) IS NOT NULL"
+            found = conn.execute(there, [self._table.as_string(conn), self._head.as_string(conn)]).fetchone()
+            if not found or not found[0]:
+                conn.execute(sql.SQL(_CREATE).format(table=self._table, head=self._head))
+        except BaseException:
+            conn.close()
+            raise
+        self._conn, self._pid = conn, os.getpid()
+        return conn
+
+    def _append(self, entry: dict[str, Any], rule: str) -> None:
+        conn = self._connection()
+        try:
+            with conn.transaction():
+                # One writer at a time: each continues the chain that the one before it wrote.
+                conn.execute(
+                    "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))",
+                    [self._name],
+                )
+                last = sql.SQL("SELECT seq, line FROM {} ORDER BY seq DESC LIMIT 1").format(self._table)
+                row = conn.execute(last).fetchone()
+                seq, before = (row[0], json.loads(row[1])["hash"]) if row else (0, GENESIS)
+                record = {"v": 1, "seq": seq + 1, "prev": before, **entry}
+                if self._lost:
+                    record["lost"] = self._lost
+                record = json.loads(json.dumps(record, default=str))
+                record["hash"] = digest(record, self._key)
+                insert = sql.SQL(
+                    "INSERT INTO {} (seq, agent, policy, outcome, rule, line) VALUES (%s, %s, %s, %s, %s, %s)"
+                ).format(self._table)
+                line = canonical(record).decode()
+                told = (entry.get("agent"), entry.get("policy"), entry["outcome"], rule, line)
+                conn.execute(insert, [seq + 1, *told])
+                sealed = head_text(seq + 1, record["hash"], self._key).decode().strip()
+                upsert = sql.SQL(
+                    "INSERT INTO {} (sealed) VALUES (%s) ON CONFLICT (one) DO UPDATE SET sealed = excluded.sealed"
+                ).format(self._head)
+                conn.execute(upsert, [sealed])
+        except BaseException:
+            conn.close()
+            self._conn = None
+            raise
+        self._lost = 0
+
+    def lines(self) -> tuple[list[bytes], bytes | None]:
+        """What is in the table, oldest first, and its head: for `guarddb audit verify --dsn`."""
+        with self._lock:
+            conn = self._connection()
+            select = sql.SQL("SELECT line FROM {} ORDER BY seq").format(self._table)
+            found = [f"{line}\n".encode() for (line,) in conn.execute(select)]
+            head = conn.execute(sql.SQL("SELECT sealed FROM {}").format(self._head)).fetchone()
+        return found, head[0].encode() if head else None

@@ -1,0 +1,341 @@
+"""Decision records as lines of JSON in a file: chained, rotated, and shared by processes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from guarddb.policy.errors import PolicyError
+from guarddb.runtime.chain import GENESIS, canonical, digest, head_path, head_text
+from guarddb.runtime.decision_log import DecisionLogError, DecisionRecord
+
+try:
+    import fcntl
+except ImportError:  # Windows: one process to a file
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger("guarddb.decisions")
+
+#: When a line is forced to the disk: after each, after refusals, never (the system's own time), or at most so many seconds late.
+Fsync: TypeAlias = Literal["always", "refusals", "never"] | float
+OnFull: TypeAlias = Literal["refuse", "pass"]
+
+#: Kept free beside the log, so that the record of the statement that meets a full disk is still written.
+RESERVE_BYTES: Final = 64 << 10
+_TAIL: Final = 1 << 20
+
+
+class JsonlSink:
+    """Writes decision records to a file, one JSON object a line. Pass it as `on_decision`.
+
+    Several connections, threads and processes may write one file. See `guarddb audit verify` for the chain.
+
+    Args:
+        path: the file; it is continued when it is there.
+        key: of HMAC-SHA-256; None: `key_env`'s, else plain SHA-256.
+        key_env: the environment variable that holds the key.
+        max_bytes: the file is closed and a new one begun when it would grow beyond; 0: never. Closed ones are
+            `<path>.<first record>-<last record>`.
+        keep: closed files that are kept, the newest; 0: all.
+        fsync: `always`, `refusals`, `never`, or a number of seconds that a line may wait for the disk.
+        on_full: what becomes of statements while the log cannot be written: `refuse`, or `pass` with a CRITICAL log line and the
+            number of lost records in the next one.
+        literals: with the text as it was written and sent. It holds values.
+
+    Raises:
+        PolicyError: an argument is not what it should be, or the key is not set.
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        key: bytes | str | None = None,
+        key_env: str | None = None,
+        max_bytes: int = 0,
+        keep: int = 0,
+        fsync: Fsync = "refusals",
+        on_full: OnFull = "refuse",
+        literals: bool = False,
+    ) -> None:
+        if fsync not in ("always", "refusals", "never") and not isinstance(fsync, int | float):
+            raise PolicyError('fsync is "always", "refusals", "never" or a number of seconds')
+        if on_full not in ("refuse", "pass"):
+            raise PolicyError('on_full is "refuse" or "pass"')
+        self.path = Path(path).absolute()
+        self.max_bytes, self.keep, self.fsync = max_bytes, keep, fsync
+        self.on_full: OnFull = on_full
+        self.literals = literals
+        self._key = read_key(key, key_env)
+        self._lock = threading.Lock()
+        self._file = -1
+        self._pid = 0
+        self._seq, self._last, self._end = 0, GENESIS, 0
+        self._first = 1
+        self._synced = time.monotonic()
+        self._lost = 0
+        self._failure: str | None = None
+        with self._lock, self._locked():
+            self._make_reserve()
+
+    def __call__(self, record: DecisionRecord) -> None:
+        """Write a record. A failure is logged, and remembered for `ready`; it is never raised."""
+        try:
+            entry = record.to_dict(literals=self.literals)
+            with self._lock, self._locked():
+                self._append(entry, refused=record.outcome == "refused")
+        except OSError as ex:
+            self._failed(f"{ex.strerror or ex}", record)
+        except Exception as ex:
+            self._failed(type(ex).__name__, record)
+
+    def ready(self) -> None:
+        """Whether the log can be written now; a log that failed is tried again.
+
+        Raises:
+            DecisionLogError: it cannot, and `on_full` is `refuse`.
+        """
+        if self._failure is None or self.on_full == "pass":
+            return
+        try:
+            with self._lock, self._locked():
+                self._append({"outcome": "resumed", "after": self._failure}, refused=True)
+                self._make_reserve()
+            self._failure = None
+        except OSError as ex:
+            raise DecisionLogError(
+                f"the decision log {self.path} cannot be written: {ex.strerror or ex}"
+            ) from None
+
+    def close(self) -> None:
+        """Force what was written to the disk and close the file; the next record opens it again."""
+        with self._lock:
+            if self._file >= 0:
+                os.fsync(self._file)
+                os.close(self._file)
+                self._file = -1
+
+    # ------------------------------------------------------------------ the file
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """The file, open, alone, and with its end known."""
+        self._open()
+        if fcntl is not None:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            if not self._is_current():  # another process has begun a new file
+                if fcntl is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_UN)
+                os.close(self._file)
+                self._file = -1
+                self._open()
+                if fcntl is not None:
+                    fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.fstat(self._file).st_size != self._end:
+                self._resume()
+            yield
+        finally:
+            if fcntl is not None and self._file >= 0:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _open(self) -> None:
+        if self._file >= 0 and self._pid == os.getpid():
+            return
+        # (A forked process must not share the parent's lock.)
+        self._file = os.open(
+            self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600
+        )
+        self._pid = os.getpid()
+        self._end = -1
+
+    def _is_current(self) -> bool:
+        try:
+            there = os.stat(self.path)
+        except FileNotFoundError:
+            return False
+        mine = os.fstat(self._file)
+        return (there.st_ino, there.st_dev) == (mine.st_ino, mine.st_dev)
+
+    def _resume(self) -> None:
+        """Find the end of the chain in a file that somebody else has written."""
+        self._end = os.fstat(self._file).st_size
+        if not self._end:
+            self._seq, self._last = self._closed_before()
+            self._first = self._seq + 1
+            return
+        last = self._last_record()
+        self._seq, self._last = last
+        first = _record(os.pread(self._file, min(self._end, _TAIL), 0).partition(b"\n")[0])
+        self._first = first["seq"] if first is not None else 1
+        if os.pread(self._file, 1, self._end - 1) != b"\n":
+            # Somebody died while writing. The half line stays, for whoever verifies the log; the chain goes on behind it.
+            self._write(b"\n")
+
+    def _last_record(self) -> tuple[int, str]:
+        size = min(self._end, _TAIL)
+        while True:
+            lines = os.pread(self._file, size, self._end - size).split(b"\n")
+            for line in reversed(lines[1:] if size < self._end else lines):
+                if (record := _record(line)) is not None:
+                    return record["seq"], record["hash"]
+            if size == self._end:
+                return 0, GENESIS
+            size = min(self._end, size * 4)
+
+    def _closed_before(self) -> tuple[int, str]:
+        """The end of the newest closed file: a new one continues it."""
+        closed = self._closed()
+        if not closed:
+            return 0, GENESIS
+        with closed[-1].open("rb") as file:
+            file.seek(max(0, closed[-1].stat().st_size - _TAIL))
+            for line in reversed(file.read().split(b"\n")):
+                if (record := _record(line)) is not None:
+                    return record["seq"], record["hash"]
+        return 0, GENESIS
+
+    def _closed(self) -> list[Path]:
+        found = []
+        for path in self.path.parent.glob(f"{self.path.name}.*-*"):
+            first, _, last = path.name[len(self.path.name) + 1 :].partition("-")
+            if first.isdigit() and last.isdigit():
+                found.append((int(last), path))
+        return [path for _, path in sorted(found)]
+
+    # ------------------------------------------------------------------ lines
+
+    def _append(self, entry: dict[str, Any], *, refused: bool) -> None:
+        line, line_hash = self._line(entry)
+        if self.max_bytes and self._end and self._end + len(line) > self.max_bytes:
+            self._rotate()
+            line, line_hash = self._line(entry)
+        self._write(line)
+        self._seq, self._last, self._lost = self._seq + 1, line_hash, 0
+        self._write_head()
+        self._sync(refused=refused)
+
+    def _line(self, entry: dict[str, Any]) -> tuple[bytes, str]:
+        record = {"v": 1, "seq": self._seq + 1, "prev": self._last, **entry}
+        if self._lost:
+            record["lost"] = self._lost
+        # As a reader of the line will have it: tuples are lists, and so on.
+        record = json.loads(json.dumps(record, default=str))
+        record["hash"] = digest(record, self._key)
+        return canonical(record) + b"\n", record["hash"]
+
+    def _write(self, data: bytes) -> None:
+        """Append, all of it or nothing; on a full disk the reserve is given up first."""
+        for attempt in (1, 2):
+            written = 0
+            try:
+                while written < len(data):
+                    written += os.write(self._file, data[written:])
+            except OSError as ex:
+                os.ftruncate(self._file, self._end)
+                if attempt == 2 or not self._give_up_reserve():
+                    raise
+                self._failure = f"{ex.strerror or ex}"
+                logger.critical("the disk of the decision log %s is full; its reserve is in use", self.path)
+            else:
+                self._end += written
+                return
+
+    def _write_head(self) -> None:
+        head = os.open(head_path(self.path), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            os.pwrite(head, head_text(self._seq, self._last, self._key), 0)
+        finally:
+            os.close(head)
+
+    def _sync(self, *, refused: bool) -> None:
+        now = time.monotonic()
+        if isinstance(self.fsync, str):
+            due = self.fsync == "always" or (self.fsync == "refusals" and refused)
+        else:
+            due = now - self._synced >= self.fsync
+        if due:
+            os.fsync(self._file)
+            self._synced = now
+
+    def _rotate(self) -> None:
+        os.fsync(self._file)
+        closed = self.path.with_name(f"{self.path.name}.{self._first}-{self._seq}")
+        os.rename(self.path, closed)
+        if head_path(self.path).exists():
+            os.rename(head_path(self.path), head_path(closed))
+        fresh = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if fcntl is not None:
+            fcntl.flock(fresh, fcntl.LOCK_EX)
+        os.close(self._file)  # and with it the lock that others wait for: they then find the new file
+        self._file, self._end, self._first = fresh, 0, self._seq + 1
+        if self.keep:
+            for old in self._closed()[: -self.keep]:
+                old.unlink(missing_ok=True)
+                head_path(old).unlink(missing_ok=True)
+
+    # ------------------------------------------------------------------ a full disk
+
+    @property
+    def _reserve(self) -> Path:
+        return Path(f"{self.path}.reserve")
+
+    def _make_reserve(self) -> None:
+        if self.on_full == "refuse" and not self._reserve.exists():
+            self._reserve.write_bytes(b"\0" * RESERVE_BYTES)
+
+    def _give_up_reserve(self) -> bool:
+        try:
+            self._reserve.unlink()
+        except OSError:
+            return False
+        return True
+
+    def _failed(self, why: str, record: DecisionRecord) -> None:
+        self._failure = why
+        self._lost += 1
+        what = (
+            "statements are refused until it can be"
+            if self.on_full == "refuse"
+            else "statements go on unlogged"
+        )
+        logger.critical(
+            "the decision log %s cannot be written (%s); %s. Lost: statement %s, %s %s",
+            self.path,
+            why,
+            what,
+            record.statement_id,
+            record.outcome,
+            record.decision.rule,
+        )
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    right = isinstance(found, dict) and type(found.get("seq")) is int and isinstance(found.get("hash"), str)
+    return found if right else None
+
+
+def read_key(key: bytes | str | None, key_env: str | None) -> bytes | None:
+    """The key of a chain: given, or in an environment variable. Raises PolicyError: the variable is not set."""
+    if key is not None:
+        return key.encode() if isinstance(key, str) else key
+    if key_env is None:
+        return None
+    value = os.environ.get(key_env)
+    if not value:
+        raise PolicyError(
+            f"the environment variable {key_env}, which holds the key of the decision log, is not set"
+        )
+    return value.encode()
