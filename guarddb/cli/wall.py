@@ -22,7 +22,7 @@ from guarddb.cli.inputs import (
 )
 from guarddb.cli.live_wall import LiveWall, read_wall
 from guarddb.cli.render import console, print_json
-from guarddb.wall import Names, Wall, apply_script, drop_script, rewrite_script
+from guarddb.wall import Names, Wall, apply_script, drop_script, rewrite_script, statistics_script
 
 STYLES = {"surplus": "bold red", "missing": "bold red", "changed": "bold red", "open": "cyan"}
 
@@ -52,6 +52,13 @@ def wall(
             "--rewrite", help="With --apply: rewrite tables that keep an old default of a masked column."
         ),
     ] = False,
+    close_statistics: Annotated[
+        bool,
+        typer.Option(
+            "--close-statistics",
+            help="With --apply, as a superuser: pg_locks and pg_stat_… for pg_monitor only, for every role.",
+        ),
+    ] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Take it away.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --apply would change.")] = False,
     check: Annotated[
@@ -69,8 +76,8 @@ def wall(
     """
     if sum((apply, drop, diff, check)) > 1:
         raise Problem("give one of --apply, --drop, --diff and --check")
-    if rewrite and not apply:
-        raise Problem("--rewrite goes with --apply")
+    if (rewrite or close_statistics) and not apply:
+        raise Problem("--rewrite and --close-statistics go with --apply")
     profile = read_policy(policy)
     values = _settings(settings)
     try:
@@ -86,7 +93,7 @@ def wall(
             elif diff:
                 code = _diff(live, as_json=as_json)
             elif apply:
-                code = _apply(conn, live, rewrite=rewrite, as_json=as_json)
+                code = _apply(conn, live, rewrite=rewrite, close_statistics=close_statistics, as_json=as_json)
             else:
                 code = _print(live, as_json=as_json)
     except guarddb.PolicyError as ex:
@@ -152,7 +159,9 @@ def _print(live: LiveWall, *, as_json: bool) -> int:
     return 0
 
 
-def _apply(conn: psycopg.Connection[Any], live: LiveWall, *, rewrite: bool, as_json: bool) -> int:
+def _apply(
+    conn: psycopg.Connection[Any], live: LiveWall, *, rewrite: bool, close_statistics: bool, as_json: bool
+) -> int:
     foreign = [
         relation.shown
         for oid in {*live.wall.carried.reads, *live.wall.carried.filter_reads}
@@ -172,11 +181,23 @@ def _apply(conn: psycopg.Connection[Any], live: LiveWall, *, rewrite: bool, as_j
     rewritten = rewrite_script(live.wall) if rewrite else []
     for statement in rewritten:
         conn.execute(statement.encode())
+    if close_statistics:
+        conn.execute(statistics_script(live.wall.names).encode())
+    now = read_wall(conn, live.wall.profile, live.wall.agent, dict(live.wall.settings))
+    left = [each for each in (now.differences if now is not None else ()) if each.level != "open"]
     if as_json:
-        print_json({**report(live.wall), "applied": True, "rewritten": rewritten, "warnings": warnings})
+        print_json({**report(live.wall), "applied": True, "rewritten": rewritten, "warnings": warnings,
+                    "left": [each.to_dict() for each in left]})  # fmt: skip
         return 0
     out = console()
     out.print(Text(f'the wall of "{live.wall.profile.name}" is up in {live.wall.names.schema}', "bold"))
+    for each in left:
+        out.print(
+            Text(
+                f"  {each.level}: {each.kind} {each.object}: {each.what} {each.via} ({each.fix})",
+                STYLES[each.level],
+            )
+        )
     for line in [*warnings, *_lines(live.wall)]:
         out.print(Text(f"  {line}"))
     return 0

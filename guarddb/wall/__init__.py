@@ -7,7 +7,13 @@ the command line and by the driver.
 from guarddb.wall.check import Difference, State, differences, signature, state
 from guarddb.wall.database import DATABASE_QUERY, Database
 from guarddb.wall.rights import Rights, rights_query
-from guarddb.wall.script import apply_script, drop_script, fingerprint_query, rewrite_script
+from guarddb.wall.script import (
+    apply_script,
+    drop_script,
+    fingerprint_query,
+    rewrite_script,
+    statistics_script,
+)
 from guarddb.wall.wall import Names, Wall, compile_wall
 
 __all__ = [
@@ -27,4 +33,5 @@ __all__ = [
     "rights_query",
     "signature",
     "state",
+    "statistics_script",
 ]

@@ -116,6 +116,33 @@ END $wall$;"""
     )
 
 
+#: Views of the system that show what other sessions lock and write, a row counter at a time.
+_STATISTICS = (
+    "pg_locks", "pg_stat_io", "pg_stat_all_tables", "pg_stat_user_tables", "pg_stat_sys_tables", "pg_stat_all_indexes",
+    "pg_stat_user_indexes", "pg_statio_all_tables", "pg_statio_user_tables", "pg_statio_all_indexes",
+    "pg_statio_user_indexes", "pg_stat_xact_all_tables", "pg_stat_xact_user_tables", "pg_stat_database", "pg_stat_wal",
+)  # fmt: skip
+
+
+def statistics_script(names: Names) -> str:
+    """What closes the system's counters to everybody but those who monitor: as a superuser, when the operator says so."""
+    views = ", ".join(literal(view) for view in _STATISTICS)
+    table = f"{quote(names.private)}.restore"
+    return f"""\
+DO $wall$
+DECLARE item record;
+BEGIN
+  FOR item IN SELECT c.oid::regclass AS relation FROM pg_catalog.pg_class AS c
+    WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relname IN ({views})
+      AND EXISTS (SELECT FROM aclexplode(c.relacl) AS x WHERE x.grantee = 0 AND x.privilege_type = 'SELECT') LOOP
+    EXECUTE format('GRANT SELECT ON %s TO pg_monitor', item.relation);
+    EXECUTE format('REVOKE SELECT ON %s FROM PUBLIC', item.relation);
+    INSERT INTO {table} VALUES (format('GRANT SELECT ON %s TO PUBLIC', item.relation)) ON CONFLICT DO NOTHING;
+  END LOOP;
+END $wall$;
+"""
+
+
 def rewrite_script(wall: Wall) -> list[str]:
     """Statements, each outside of a transaction, that take old defaults of masked columns out of the catalogs."""
     return [

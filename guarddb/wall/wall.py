@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -18,6 +18,8 @@ from guarddb.wall.writes import admitted_kinds
 
 #: Of every table with a filter: what keeps row security from hiding anything from anybody but the wall's own role.
 OPEN_POLICY = "guarddb_everyone"
+#: Stands for the value of a setting that nobody said.
+_ANY_VALUE = "?"
 #: What a comment on the schema of a wall begins with.
 MARK = '{"guarddb": "wall'
 _FORMAT = 1
@@ -91,6 +93,12 @@ class Wall:
         text = json.dumps([_FORMAT, self.names.schema, self.agent, list(self.objects.items())])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    def shape(self, unknown: Iterable[str] = ()) -> str:
+        """The checksum without the values of settings, `unknown` ones among them: it can be compared without knowing them."""
+        names = (self.profile.filter_settings & set(self.settings)) | set(unknown)
+        values = {**self.settings, **dict.fromkeys(names, _ANY_VALUE)}
+        return compile_wall(self.profile, self.database, self.agent, values).checksum
+
     @cached_property
     def view_names(self) -> dict[tuple[str, str], str]:
         """The wall's view of each relation that it shows: (schema, name) -> name in the wall's schema."""
@@ -114,6 +122,7 @@ class Wall:
             "policy": self.profile.name,
             "agent": self.agent,
             "checksum": self.checksum,
+            "shape": self.shape(),
             "settings": sorted(self.profile.filter_settings & set(self.settings)),
             "settings_of_logins": sorted(self.carried.late_settings),
         }

@@ -295,6 +295,32 @@ def test_check_of_a_profile_says_whether_its_wall_is_up(ground18: Ground) -> Non
     assert wall_in_check(ground18) == "out of date"
 
 
+def test_check_by_the_agent_itself_does_not_need_the_values_of_settings(ground18: Ground) -> None:
+    ground18.profile(
+        row_filters=[{"table": "docs", "predicate": "tenant = current_setting('app.tenant')::int"}]
+    )
+    ground18.up("--settings", "app.tenant=1")
+    code, document = ground18.wall("--check", dsn=ground18.agent)
+    assert (code, document["state"]) == (0, "up")
+    ground18.as_owner("ALTER TABLE docs ADD COLUMN extra int")
+    assert ground18.wall("--check", dsn=ground18.agent)[1]["state"] == "out of date"
+
+
+def test_apply_says_what_the_role_may_do_besides(ground18: Ground) -> None:
+    ground18.as_admin(f"ALTER ROLE {ground18.agent_role} BYPASSRLS")
+    assert [each["what"] for each in ground18.up()["left"]] == ["BYPASSRLS"]
+
+
+def test_the_systems_counters_are_closed_when_asked_for(ground18: Ground) -> None:
+    question = "SELECT count(*) FROM pg_stat_user_tables, pg_locks"
+    assert not str(ground18.as_agent(question)).startswith("42501")
+    assert ground18.wall("--apply", "--close-statistics", dsn=ground18.admin)[0] == 0
+    assert ground18.as_agent(question).startswith("42501")
+    assert ground18.as_agent("SELECT * FROM pg_stat_io").startswith("42501")
+    assert ground18.wall("--drop", dsn=ground18.admin)[0] == 0
+    assert not str(ground18.as_agent(question)).startswith("42501")
+
+
 def wall_in_check(ground: Ground) -> Any:
     import json
     from contextlib import redirect_stdout
