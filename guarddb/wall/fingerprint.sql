@@ -2,7 +2,8 @@
 -- %(policy)s, %(reader)s, %(keeper)s. Run it with search_path = pg_catalog.
 SELECT md5(coalesce(string_agg(part, E'\n' ORDER BY part COLLATE "C"), '')) FROM (
   SELECT concat_ws('|', 'view', n.nspname, c.relname, c.relkind, c.relowner::regrole, c.reloptions::text, pg_get_viewdef(c.oid),
-    (SELECT string_agg(concat(x.grantee::regrole, ' ', x.privilege_type), ',' ORDER BY 1)
+    (SELECT string_agg(concat(x.grantee::regrole, ' ', x.privilege_type), ','
+      ORDER BY x.grantee::regrole::text COLLATE "C", x.privilege_type COLLATE "C")
      FROM (SELECT * FROM aclexplode(c.relacl) UNION ALL
        SELECT e.grantor, e.grantee, a.attname || ' ' || e.privilege_type, e.is_grantable
        FROM pg_attribute AS a CROSS JOIN LATERAL aclexplode(a.attacl) AS e WHERE a.attrelid = c.oid) AS x)) AS part
@@ -10,12 +11,13 @@ SELECT md5(coalesce(string_agg(part, E'\n' ORDER BY part COLLATE "C"), '')) FROM
   WHERE n.nspname IN (%(schema)s, %(schema)s || '_private') AND c.relkind IN ('v', 'm')
   UNION ALL
   SELECT concat_ws('|', 'function', pg_get_functiondef(p.oid), p.proowner::regrole,
-    (SELECT string_agg(concat(x.grantee::regrole, ' ', x.privilege_type), ',' ORDER BY 1) FROM aclexplode(p.proacl) AS x))
+    (SELECT string_agg(concat(x.grantee::regrole, ' ', x.privilege_type), ','
+      ORDER BY x.grantee::regrole::text COLLATE "C", x.privilege_type COLLATE "C") FROM aclexplode(p.proacl) AS x))
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
   WHERE n.nspname IN (%(schema)s, %(schema)s || '_private')
   UNION ALL
   SELECT concat_ws('|', 'policy', p.polrelid::regclass, p.polname, p.polpermissive, p.polcmd,
-    (SELECT string_agg(r::regrole::text, ',' ORDER BY 1) FROM unnest(p.polroles) AS r),
+    (SELECT string_agg(r::regrole::text, ',' ORDER BY r::regrole::text COLLATE "C") FROM unnest(p.polroles) AS r),
     pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid), c.relrowsecurity)
   FROM pg_policy AS p JOIN pg_class AS c ON c.oid = p.polrelid
   WHERE p.polname = %(policy)s OR p.polname = 'guarddb_everyone' AND EXISTS (

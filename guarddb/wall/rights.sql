@@ -109,7 +109,7 @@ SELECT json_build_object(
     SELECT json_agg(c.relname ORDER BY c.relname) FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE n.nspname = %(schema)s AND c.relkind = 'v'), '[]'),
   'policies', coalesce((
-    SELECT json_agg(format('%%I.%%I', n.nspname, c.relname) ORDER BY 1) FROM pg_policy AS p
+    SELECT json_agg(format('%%I.%%I', n.nspname, c.relname) ORDER BY n.nspname, c.relname) FROM pg_policy AS p
     JOIN pg_class AS c ON c.oid = p.polrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
     WHERE p.polname = %(policy)s AND c.relrowsecurity), '[]')
 )::text

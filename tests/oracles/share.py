@@ -14,7 +14,7 @@ from tests.oracles.reparse import reparse_oracle
 from tests.oracles.result import Report
 from tests.oracles.rls import rls_oracle
 from tests.oracles.run import Oracle, run
-from tests.oracles.twin import twin_oracle
+from tests.oracles.twin import behind_wall_oracle, twin_oracle
 from tests.oracles.variants import variants_oracle
 
 ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
@@ -23,6 +23,7 @@ ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "variants": variants_oracle,
     "reparse": reparse_oracle,
     "twin": twin_oracle,
+    "walled": behind_wall_oracle,
     "analyzer": analyzer_oracle,
 }
 

@@ -145,6 +145,13 @@ def test_the_wall_answers_as_guarddb_does(walls: twin.TwinOracle) -> None:
     assert report.verdicts["reviewed"] < 220
 
 
+def test_behind_the_wall_it_is_the_wall_that_answers(server_dsn: str) -> None:
+    with twin.behind_wall_oracle(server_dsn) as oracle:
+        report = checked(oracle, 400)
+        assert_only_known_blocks(report)
+        assert report.verdicts["same"] > 250
+
+
 @pytest.mark.parametrize(
     "opened", [rls.rls_oracle, masks.mask_oracle, variants.variants_oracle, twin.twin_oracle]
 )

@@ -229,7 +229,9 @@ def settle(generated: Generated, wall: Outcome, got: Outcome) -> None:
             )
 
 
-def profile(name: str, masking: Masking | None, row_filter: Filter | None) -> PolicyProfile:
+def profile(
+    name: str, masking: Masking | None, row_filter: Filter | None, *, behind: bool = False
+) -> PolicyProfile:
     masks = masking.masks if masking is not None else {}
     rules = []
     for place, kind in masks.items():
@@ -240,7 +242,14 @@ def profile(name: str, masking: Masking | None, row_filter: Filter | None) -> Po
         if row_filter is None
         else [RowFilter(table=t, predicate=row_filter.policy(t)) for t in FILTERED_TABLES]
     )
-    return PolicyProfile(name=name, access_mode="read_write", masking_rules=rules, row_filters=filters)
+    return PolicyProfile(
+        name=name,
+        access_mode="read_write",
+        masking_rules=rules,
+        row_filters=filters,
+        # The oracle itself reads what the tables hold.
+        guarddb={"function_allowlist": ["admin.contents"], "wall": f"{name}_wall" if behind else None},
+    )
 
 
 def build(dsn: str, policy: PolicyProfile) -> str:
@@ -250,15 +259,45 @@ def build(dsn: str, policy: PolicyProfile) -> str:
         assert live is not None
         assert not live.wall.carried.left_out
         conn.execute(apply_script(live.wall, live.rights).encode())
-        # The oracle itself reads what the tables hold.
-        conn.execute("GRANT EXECUTE ON FUNCTION admin.contents() TO agent")
         conn.execute("ALTER FUNCTION admin.contents() SET search_path = public")
         return live.wall.names.schema
 
 
+class BehindWallOracle(TwinOracle):
+    """guarddb behind the wall, which writes names only, and the wall itself: what is not refused is the same to the letter."""
+
+    name = "walled"
+
+    def check(self, generated: Generated, number: int) -> Verdict:
+        chosen = self.sets[number % len(self.sets)]
+        answer = chosen.way.ask(generated)
+        text = generated.sql.replace("public.", f"{chosen.schema}.")
+        wall = chosen.wall.run(text, generated.params, writes=generated.writes)
+        got = answer.outcome
+        if got is None:
+            if "ONLY" in answer.reason:
+                return Verdict("reviewed", _ONLY.name)
+            return self.refused(generated, answer, wall)
+        if wall.slow or got.slow:
+            return Verdict("slow")
+        different = compared(wall, got, ordered=generated.ordered)
+        if different is not None:
+            return Verdict("mismatch", different, said(answer, wall))
+        if invalid(wall):
+            return Verdict("invalid", wall.message)
+        return Verdict("error" if got.state else "same")
+
+
 @contextmanager
-def twin_oracle(server: str, *, live: bool = False) -> Iterator[TwinOracle]:
-    """The oracle, over the engine alone or over guarded connections."""
+def behind_wall_oracle(server: str, *, live: bool = True) -> Iterator[TwinOracle]:
+    """guarddb behind the wall; its connections are always whole ones."""
+    with twin_oracle(server, live=live, behind=True) as oracle:
+        yield oracle
+
+
+@contextmanager
+def twin_oracle(server: str, *, live: bool = False, behind: bool = False) -> Iterator[TwinOracle]:
+    """The oracle, over the engine alone or over guarded connections, on the tables or `behind` the wall."""
     make_roles(server)
     stem = f"twin_{os.getpid()}_{next(_numbers)}"
     with ExitStack() as roles, ExitStack() as stack:
@@ -276,7 +315,7 @@ def twin_oracle(server: str, *, live: bool = False) -> Iterator[TwinOracle]:
             bare_template = conn.info.dbname
         walled = []
         for i, (masking, row_filter) in enumerate(choices):
-            policy = profile(f"{stem}_{i}", masking, row_filter)
+            policy = profile(f"{stem}_{i}", masking, row_filter, behind=behind)
             copy = stack.enter_context(
                 database(server, "twin_wall", template=template if row_filter else bare_template)
             )
@@ -286,7 +325,9 @@ def twin_oracle(server: str, *, live: bool = False) -> Iterator[TwinOracle]:
         for i, (masking, row_filter, policy, copy, schema) in enumerate(walled):
             planner = PLANNERS[i % len(PLANNERS)]
             way: Way
-            if live:
+            if behind:
+                way = LiveWay(copy, policy, SETTINGS, planner)
+            elif live:
                 way = LiveWay(dsn if row_filter else bare, policy, SETTINGS, planner)
             else:
                 base = Side(dsn if row_filter else bare, planner)
@@ -297,7 +338,7 @@ def twin_oracle(server: str, *, live: bool = False) -> Iterator[TwinOracle]:
                 stack.callback(each.close)
             grammar = Grammar(tables(masking.masks if masking else {}), writes=25, misuse=0.4, dirty=3)
             sets.append(Set(masking, row_filter, grammar, way, wall, schema))
-        yield TwinOracle(sets)
+        yield (BehindWallOracle if behind else TwinOracle)(sets)
 
 
 def drop_roles(server: str, stem: str) -> None:
