@@ -35,6 +35,7 @@ from guarddb.cli.render import (
     sql_block,
 )
 from guarddb.cli.server import embedded_server
+from guarddb.cli.three_ways import three_ways
 from guarddb.cli.tour import SCENES, Scene, Step
 
 #: Rows of a result that the tour shows.
@@ -61,8 +62,9 @@ def demo(as_json: JsonOption = False) -> None:
         rows = load_shop(dsn, out)
         out.print(Text(f"The shop is open: {rows:,} rows.", "dim"))
         results = [result for scene in SCENES for result in play(scene, dsn, out)]
+        wall = three_ways(dsn, shop_text("walled.yaml"), STORE, out)
     if as_json:
-        print_json({"rows_loaded": rows, "steps": results})
+        print_json({"rows_loaded": rows, "steps": results, "wall": wall})
     else:
         summary(results, out)
 

@@ -8,7 +8,7 @@ from importlib import resources
 
 from guarddb.sql.names import literal, quote
 from guarddb.wall.rights import Right, Rights
-from guarddb.wall.wall import OPEN_POLICY, Names, Wall, allowed_function
+from guarddb.wall.wall import OPEN_POLICY, Names, Wall, allowed_function, shown_schemas
 
 _FINGERPRINT = (resources.files("guarddb.wall") / "fingerprint.sql").read_text()
 
@@ -267,7 +267,9 @@ def _agent(wall: Wall, rights: Rights) -> list[str]:
         return []
     role = f"ALTER ROLE {quote(wall.agent)} IN DATABASE {quote(wall.database.database)}"
     # What an extension brought, types and operators, is found behind the wall's views; tables there stay out of reach.
-    path = dict.fromkeys([wall.names.schema, "public", *wall.database.extension_schemas])
+    path = dict.fromkeys(
+        [wall.names.schema, "public", *shown_schemas(wall), *wall.database.extension_schemas]
+    )
     parts = [f"{role} SET search_path TO {', '.join(quote(schema) for schema in path)};"]
     restore = [f"{role} RESET search_path"]
     if wall.profile.access_mode == "read_only":

@@ -198,6 +198,12 @@ def _objects(wall: Wall) -> list[tuple[str, str]]:
     found += [(f"function {name}", _function(wall, name)) for name in made.functions]
     found += [(f"policy on {p.relation.shown}", _policy(wall, p.relation, p.text)) for p in made.policies]
     found += [(f"{'' if v.exposed else 'inner '}view {v.name}", _view(wall, v)) for v in made.views]
+    # Types are named by their schema; and behind the wall guarddb has to find the tables by the session's search path.
+    found += [
+        (f"schema {schema}", f"GRANT USAGE ON SCHEMA {quote(schema)} TO {quote(wall.agent)};")
+        for schema in shown_schemas(wall)
+        if schema != "public"
+    ]
     for oid in sorted(made.sequences):
         if (sequence := wall.database.by_oid.get(oid)) is not None and sequence.kind == "S":
             name = _name(sequence)
@@ -212,6 +218,12 @@ def _objects(wall: Wall) -> list[tuple[str, str]]:
             )
             found.append((f"function {routine.signature}", grants))
     return found
+
+
+def shown_schemas(wall: Wall) -> list[str]:
+    """The schemas of the relations that it shows, `public` first."""
+    schemas = {schema for schema, _ in wall.view_names}
+    return sorted(schemas, key=lambda schema: (schema != "public", schema))
 
 
 def allowed_function(profile: PolicyProfile, schema: str, name: str) -> bool:

@@ -96,3 +96,14 @@ def test_no_server_and_no_file_is_left(tour: dict[str, Any], directory: Path) ->
     commands = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     assert [command for command in commands if str(directory) in command] == []
     assert list(directory.glob("guarddb-*")) == []
+
+
+def test_each_attack_meets_three_walls(tour: dict[str, Any]) -> None:
+    assert len(tour["wall"]) == 4
+    for attack in tour["wall"]:
+        assert set(attack["ways"]) == {"guarddb", "guarddb behind the wall", "the wall alone"}
+        for answer in attack["ways"].values():
+            assert "@" not in answer, attack
+            assert "division by zero" not in answer, attack
+    assert tour["wall"][0]["ways"]["the wall alone"].endswith("[redacted]")
+    assert len(set(tour["wall"][2]["ways"].values())) == 1
