@@ -26,12 +26,11 @@ ROLE = "shop_wall_agent"
 ATTACKS = (
     (
         "A name that PostgreSQL does not have where it stands, so that it means a masked column further out.",
-        "SELECT id, (SELECT xmin FROM pg_roles LIMIT 1) AS value FROM customers AS c (id, store_id, name, xmin) ORDER BY id LIMIT 1",
+        "SELECT id, (SELECT xmin FROM pg_roles LIMIT 1) AS value FROM customers AS c (id, store, name, xmin) ORDER BY id LIMIT 1",
     ),
     (
         "A star over a join with a function, under other names.",
-        "SELECT raw || '' AS value FROM (SELECT * FROM (customers c CROSS JOIN unnest(ARRAY['a']) f) AS j)"
-        " q(a, b, c, raw) ORDER BY a LIMIT 1",
+        "SELECT raw || '' AS value FROM (SELECT * FROM (customers c CROSS JOIN unnest(ARRAY['a']) f) AS j) q(a, b, c, raw) LIMIT 1",
     ),
     (
         "A condition that raises an error for a row of the first store, if it is looked at.",
