@@ -30,7 +30,7 @@ ATTACKS = (
     ),
     (
         "A star over a join with a function, under other names.",
-        "SELECT raw || '' AS value FROM (SELECT * FROM (customers c CROSS JOIN unnest(ARRAY['a']) f) AS j) q(a, b, c, raw) LIMIT 1",
+        "SELECT v || '' AS value FROM (SELECT * FROM (customers c CROSS JOIN unnest(ARRAY['a']) f) AS j) q(a, b, c, v) LIMIT 1",
     ),
     (
         "A condition that raises an error for a row of the first store, if it is looked at.",
