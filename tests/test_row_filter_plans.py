@@ -1,4 +1,4 @@
-"""A row filter costs no plan: the queries of the benchmark have the nodes that native row-level security gives them."""
+"""A row filter costs no plan: the statements of the benchmark have the nodes and indexes that native row-level security has."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from tests.fix_server import temporary_database
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:
     benchmark = importlib.import_module("row_filters")
+    queries = importlib.import_module("row_filter_queries")
 finally:
     sys.path.pop(0)
 
 #: Enough for the server to prefer indexes where it does over a million.
-ROWS = 50_000
+ROWS = 40_000
 
 
 class Twins:
-    """One table, seen through native security and by somebody for whom that does not hold."""
+    """The same tables, seen through native security and by somebody for whom that does not hold."""
 
     def __init__(self, dsn: str) -> None:
         role = dict(part.split("=", 1) for part in dsn.split())["dbname"] + "_native"
@@ -35,8 +36,19 @@ class Twins:
         self.admin.execute(f"CREATE ROLE {role} LOGIN NOBYPASSRLS")
         self.admin.execute(benchmark.SCHEMA.format(rows=ROWS, tenants=benchmark.TENANTS, role=role))
         self.admin.execute("VACUUM ANALYZE")
+        self.admin.execute("SET max_parallel_workers_per_gather = 0")
         self.catalog = guarddb.Catalog.from_connection(self.admin)
-        self.native = psycopg.connect(make_conninfo(dsn, user=role))
+        self.native = psycopg.connect(
+            make_conninfo(dsn, user=role, options="-c max_parallel_workers_per_gather=0 -c app.tenant=1"),
+            autocommit=True,
+        )
+        self.predicate = ""
+
+    def under(self, name: str) -> Twins:
+        if self.predicate != benchmark.PREDICATES[name]:
+            self.predicate = benchmark.PREDICATES[name]
+            self.admin.execute(benchmark.policies(self.predicate, self.role))
+        return self
 
     def close(self) -> None:
         self.native.close()
@@ -44,9 +56,9 @@ class Twins:
         self.admin.execute(f"DROP ROLE {self.role}")
         self.admin.close()
 
-    def shapes(self, sql: str) -> tuple[Any, Any]:
-        sent = benchmark.rewritten(sql, self.catalog)
-        return benchmark.shape(self.admin, sent), benchmark.shape(self.native, sql)
+    def sent(self, sql: str) -> str:
+        text: str = benchmark.rewritten(sql, self.catalog, self.predicate)
+        return text
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +71,44 @@ def twins(server_dsn: str) -> Iterator[Twins]:
             twins.close()
 
 
-@pytest.mark.parametrize("title", benchmark.PLAIN)
-def test_plain_comparisons_have_the_plan_of_native_row_security(twins: Twins, title: str) -> None:
-    ours, native = twins.shapes(benchmark.PLAIN[title])
-    assert benchmark.shown(ours) == benchmark.shown(native)
+#: Not leakproof to PostgreSQL, which therefore finds no index for it; we know that these return for every input.
+BETTER = {
+    "a range of amounts": "numbers",
+    "EXISTS": "numbers",
+    "IN a sub-select": "numbers",
+    "UPDATE of a day": "numbers",
+    "LIKE 'abc%'": "a pattern that cannot raise",
+    "timestamp against date": "dates with timestamps",
+}
 
 
-@pytest.mark.parametrize("title", ["LIKE 'abc%'", "can raise, beside an indexed one"])
-def test_an_index_is_found_where_native_row_security_may_find_none(twins: Twins, title: str) -> None:
-    ours, _ = twins.shapes(benchmark.OTHERS[title])
-    assert "Index" in benchmark.shown(ours)
+# (A native policy that reads a setting is planned without its value, and so on other estimates.)
+@pytest.mark.parametrize("title", [t for t in queries.QUERIES if t not in BETTER])
+@pytest.mark.parametrize("name", ["constant", "sub-select"])
+def test_the_indexes_are_those_of_native_row_security(twins: Twins, name: str, title: str) -> None:
+    sql = queries.QUERIES[title]
+    ours = benchmark.shape(twins.under(name).admin, twins.sent(sql))
+    native = benchmark.shape(twins.native, sql)
+    assert set(benchmark.indexes(ours)) == set(benchmark.indexes(native)), (
+        f"{benchmark.shown(ours)}\n{benchmark.shown(native)}\n{twins.sent(sql)}"
+    )
 
 
-@pytest.mark.parametrize("title", [*benchmark.PLAIN, *benchmark.OTHERS])
-def test_the_queries_give_the_same(twins: Twins, title: str) -> None:
-    sql = {**benchmark.PLAIN, **benchmark.OTHERS}[title]
-    answers = []
-    for conn, text in ((twins.admin, benchmark.rewritten(sql, twins.catalog)), (twins.native, sql)):
+@pytest.mark.parametrize("title", BETTER)
+def test_an_index_is_found_where_native_row_security_finds_none(twins: Twins, title: str) -> None:
+    assert benchmark.indexes(
+        benchmark.shape(twins.under("constant").admin, twins.sent(queries.QUERIES[title]))
+    )
+
+
+@pytest.mark.parametrize("title", queries.QUERIES)
+@pytest.mark.parametrize("name", benchmark.PREDICATES)
+def test_the_statements_give_the_same(twins: Twins, name: str, title: str) -> None:
+    sql = queries.QUERIES[title]
+    answers: list[tuple[list[Any], int]] = []
+    for conn, text in ((twins.under(name).admin, twins.sent(sql)), (twins.native, sql)):
         with conn.transaction(force_rollback=True):
             cursor = conn.execute(text)
-            rows = cursor.fetchall() if cursor.description and sql.startswith("SELECT") else []
-            answers.append((sorted(rows), cursor.rowcount))
+            rows = cursor.fetchall() if cursor.description and sql.startswith(("SELECT", "WITH")) else []
+            answers.append((sorted(map(repr, rows)), cursor.rowcount))
     assert answers[0] == answers[1]
-    assert answers[0][1] > 0
