@@ -16,7 +16,8 @@ import pytest
 
 from guarddb import Catalog
 from guarddb.sql.analysis.classify import read_statement
-from guarddb.sql.leakproof.judge import Judge, Judged
+from guarddb.sql.leakproof.judge import Judge
+from guarddb.sql.leakproof.judged import Judged
 from guarddb.tree import parse
 from tests.fix_server import temporary_database
 

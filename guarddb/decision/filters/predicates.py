@@ -12,7 +12,7 @@ from guarddb.policy.predicate import Predicate
 from guarddb.sql.analysis.scope import Scope, Table, Unknown
 from guarddb.sql.analysis.writes import Analysis
 from guarddb.sql.catalog import Catalog, Relation
-from guarddb.sql.leakproof.judge import conjuncts
+from guarddb.sql.leakproof.parts import conjuncts
 from guarddb.sql.names import literal, quote, string_list
 from guarddb.sql.rewriting.edits import TextEdits
 from guarddb.sql.statement import Query, Reference, Statement

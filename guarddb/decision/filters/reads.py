@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from guarddb.decision.filters.placing import Placing, alias_twice, join_place, joined, unsafe
+from guarddb.decision.filters.guards import Guarding
+from guarddb.decision.filters.placing import alias_twice, join_place, joined, unsafe
 from guarddb.decision.masks.writing import mask_expression
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.leakproof.restrictions import Hazard, is_equality
+from guarddb.sql.leakproof.parts import is_equality
+from guarddb.sql.leakproof.restrictions import Hazard
 from guarddb.sql.names import quote
 from guarddb.sql.statement import Link, Output, Reference
 
 
-class Reads(Placing):
+class Reads(Guarding):
     """The part of the writer that places the filters of relations in FROM."""
 
     def read(self, reference: Reference, rules: RelationRules) -> Refusal | None:

@@ -13,10 +13,11 @@ from typing import Any
 
 from guarddb.facts import functions
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.leakproof.judge import Judge, Judged, conjuncts, holds_aggregate
+from guarddb.sql.leakproof.judge import Judge
+from guarddb.sql.leakproof.judged import Judged
+from guarddb.sql.leakproof.parts import conjuncts, holds_aggregate
 from guarddb.sql.names import calls_in, columns_in, holds_sublink, string_list
 from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
-from guarddb.tree import Node
 
 #: Clauses that PostgreSQL makes part of a scan or a join.
 _CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having"))
@@ -325,9 +326,3 @@ def _is_inner(root: Root) -> bool:
                     for above, _ in reference.joins[: position + 1]
                 )
     return False
-
-
-def is_equality(node: Node) -> bool:
-    """Whether a part is an equality, which a hash or merge join can use."""
-    fields = node.get("A_Expr", {})
-    return fields.get("kind", "AEXPR_OP") == "AEXPR_OP" and string_list(fields.get("name", ()))[-1:] == ["="]
