@@ -5,7 +5,8 @@ from __future__ import annotations
 from guarddb.decision.case import Case
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.lint.finding import Finding as LintFinding
-from guarddb.lint.migrations import lint_parsed
+from guarddb.lint.migrations import lint, lint_parsed
+from guarddb.sql.catalog import Catalog
 from guarddb.tree import Node
 
 #: Kinds that may lock others out. An agent's own reads and writes are not the lint's business.
@@ -45,6 +46,12 @@ def migration_safety(
                 )
     notes = tuple(Finding("migration_block", said(finding)) for finding in found)
     return notes, tuple(said(finding) for finding in found if finding.severity != "info")
+
+
+def findings_about(sql: str, catalog: Catalog | None) -> tuple[LintFinding, ...]:
+    """What the lint says of a text that is about to be sent, for the person who is asked about it; whatever the policy's
+    mode."""
+    return tuple(finding for finding in lint(sql, catalog) if finding.rule not in _NOT_KNOWN_HERE)
 
 
 def said(finding: LintFinding) -> str:

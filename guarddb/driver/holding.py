@@ -9,6 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from guarddb.decision.migrations import findings_about
 from guarddb.decision.plan import Decision
 from guarddb.driver.messages import notice
 from guarddb.driver.waits import Question, ask_somebody_gen
@@ -149,9 +150,12 @@ class Hold:
         assert attachment is not None
         facts = [statement.facts for statement in judged.statements]
         catalog = session.catalog
+        text = judged.sent.decode(session.encoding)
+        defines = any(each.kinds & {"ddl", "other"} for each in facts)
         return ApprovalRequest.make(
-            judged.sent.decode(session.encoding),
+            text,
             facts[0].kind,
+            findings=findings_about(text, catalog) if defines else (),
             timeout_seconds=policy.profile.approval_timeout_seconds,
             tables=tuple(dict.fromkeys(relation for each in facts for relation in each.relations)),
             counted_rows=rows,

@@ -10,7 +10,8 @@ from guarddb.lint.rules.command import Command
 from guarddb.lint.rules.expressions import Volatility, proved_not_null, volatile
 from guarddb.lint.rules.hints import backfill, by_index, not_null, script_of, validated
 from guarddb.lint.script import Script, type_names
-from guarddb.lint.text import label, shown
+from guarddb.lint.text import label, shown, shown_name
+from guarddb.sql.names import literal
 from guarddb.tree import Node
 
 _SERIAL = {"smallserial": "smallint", "serial2": "smallint", "serial": "integer", "serial4": "integer",
@@ -170,10 +171,10 @@ def _safely(target: Target, definition: _Definition, script: Script) -> list[str
     type_text = definition.type_text
     if definition.serial or "CONSTR_IDENTITY" in constraints:
         type_text = _SERIAL.get(type_text.lower().removeprefix("pg_catalog."), type_text)
-        sequence = label(target.name, definition.name, "seq")
+        qualified = shown_name(target.schema, label(target.name, definition.name, "seq"))
         later += [
-            f"CREATE SEQUENCE {shown(sequence)} OWNED BY {target.sql}.{name};",
-            f"ALTER TABLE {target.sql} ALTER COLUMN {name} SET DEFAULT nextval('{shown(sequence)}');",
+            f"CREATE SEQUENCE {qualified} OWNED BY {target.sql}.{name};",
+            f"ALTER TABLE {target.sql} ALTER COLUMN {name} SET DEFAULT nextval({literal(qualified).strip()});",
             *backfill(target, f"{name} = DEFAULT", f"{name} IS NULL", script),
         ]
     needs_not_null = definition.serial or bool(

@@ -63,7 +63,7 @@ def _check(command: Command, constraint: Node, script: Script) -> Iterator[Said]
         Lock.ACCESS_EXCLUSIVE,
         work,
         "missing_not_valid",
-        "ADD CONSTRAINT … CHECK without NOT VALID",
+        "ADD CONSTRAINT … CHECK" + (" without NOT VALID" if work is not None else ""),
         safe,
     )
     for each in command.spread(act, script):
@@ -91,7 +91,8 @@ def _foreign_key(command: Command, constraint: Node, script: Script) -> Iterator
     """A foreign key locks both tables: writers of either wait until every row's key has been looked up."""
     target, other = command.target, script.target(constraint["pktable"])
     work = None if not_checked(constraint) else Work.FOREIGN_KEY
-    why = f"ADD CONSTRAINT … FOREIGN KEY without NOT VALID (which locks {other.sql} in the same way)"
+    how = " without NOT VALID" if work is not None else ""
+    why = f"ADD CONSTRAINT … FOREIGN KEY{how} (which locks {other.sql} in the same way)"
     columns = string_list(constraint.get("fk_attrs", ()))
     definition = _definition(command, "FOREIGN KEY")
     name = _name(command, constraint, *columns, "fkey")

@@ -9,8 +9,9 @@ from guarddb.lint.script import Script
 from guarddb.lint.text import label, shown
 from guarddb.sql.names import literal
 
-#: Blocks of 8 kB for each transaction of a backfill: some ten thousand rows, well below a second.
-_BATCH_BLOCKS = 500
+#: Blocks of 8 kB for each transaction of a backfill: one or two thousand rows, which no writer waits for longer than it notices.
+#: (Measured by benchmarks/migrations.py: with 500 blocks a writer waited for 600 ms on a busy machine.)
+_BATCH_BLOCKS = 25
 
 
 def script_of(statements: Iterable[str]) -> str:
