@@ -52,7 +52,8 @@ def running_server(data_directory: Path, version: int) -> Iterator[str]:
     )
     with server._lock:
         # Under the lock that starting takes as well: nobody can start it before the settings are there.
-        data_directory.mkdir(exist_ok=True)
+        # (Its parent may have gone with another worker that was done before this one began.)
+        data_directory.mkdir(parents=True, exist_ok=True)
         server.ensure_pgdata_inited()
         configuration = data_directory / "postgresql.auto.conf"
         if "max_prepared_transactions" not in configuration.read_text():

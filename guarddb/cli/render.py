@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guarddb import Decision
+from guarddb.runtime.visible import visible
 
 VERDICT_STYLES = {
     "allow": "bold white on green",
@@ -57,7 +58,9 @@ def json_value(value: Any) -> str:
 
 
 def sql_block(sql: str) -> Syntax:
-    return Syntax(sql.strip(), "postgresql", theme="ansi_dark", background_color="default", word_wrap=True)
+    return Syntax(
+        visible(sql.strip()), "postgresql", theme="ansi_dark", background_color="default", word_wrap=True
+    )
 
 
 def verdict_line(decision: Decision) -> Text:
@@ -66,7 +69,7 @@ def verdict_line(decision: Decision) -> Text:
     if decision.rule != "ok":
         line.append(f" {decision.rule}", "bold")
     if decision.reason:
-        line.append(f" {decision.reason}")
+        line.append(f" {visible(decision.reason, lines=False)}")
     return line
 
 
@@ -75,31 +78,31 @@ def decision_lines(decision: Decision, original: str | None = None, *, notes: bo
     repeated."""
     parts: list[RenderableType] = [verdict_line(decision)]
     if decision.hint:
-        parts.append(Text.assemble(("hint: ", "yellow"), decision.hint))
-    if decision.try_sql is not None:
+        parts.append(Text.assemble(("hint: ", "yellow"), visible(decision.hint)))
+    if decision.try_sql is not None and decision.try_sql not in (decision.hint or ""):
         parts.append(Text("try:", "cyan"))
         parts.append(Padding(sql_block(decision.try_sql), (0, 0, 0, 2)))
     if decision.needs_catalog:
         needs = "a connection may refuse or mask more: use --schema or --dsn"
         parts.append(Text.assemble(("needs a catalog: ", "yellow"), needs))
     if decision.masked_columns:
-        names = ", ".join(f"{masked.column} ({masked.kind})" for masked in decision.masked_columns)
+        names = ", ".join(f"{visible(m.column, lines=False)} ({m.kind})" for m in decision.masked_columns)
         parts.append(Text.assemble(("masked: ", "magenta"), names))
     if decision.row_filter_predicate:
-        parts.append(Text.assemble(("filter: ", "blue"), decision.row_filter_predicate))
+        parts.append(Text.assemble(("filter: ", "blue"), visible(decision.row_filter_predicate)))
     sent = decision.rewritten_sql
     if sent is not None and (original is None or sent.strip() != original.strip()):
         parts.append(Text("sent:", "cyan"))
         parts.append(Padding(sql_block(sent), (0, 0, 0, 2)))
     if notes:
-        parts.extend(Text.assemble(("note: ", "dim"), (note, "dim")) for note in decision.notes)
+        parts.extend(Text.assemble(("note: ", "dim"), (visible(note), "dim")) for note in decision.notes)
     return Group(*parts)
 
 
 def result_table(description: Sequence[Described], rows: Sequence[Sequence[Any]]) -> Table:
     table = Table(show_edge=False, header_style="bold", pad_edge=False)
     for column in description:
-        table.add_column(Text(column.name), overflow="fold")
+        table.add_column(Text(visible(column.name, lines=False)), overflow="fold")
     for row in rows:
         table.add_row(*(cell(value) for value in row))
     return table
@@ -113,7 +116,7 @@ def cell(value: Any) -> Text:
     else:
         shown = value if isinstance(value, str) else json_value(value)
     shown = shown if len(shown) <= CELL_WIDTH else shown[: CELL_WIDTH - 1] + "…"
-    return Text(shown)
+    return Text(visible(shown))
 
 
 def console() -> Console:

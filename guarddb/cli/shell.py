@@ -24,6 +24,7 @@ from guarddb.cli.inputs import (
     read_settings,
     sentence,
 )
+from guarddb.cli.psql_commands import Question, command_sql
 from guarddb.cli.render import console, decision_lines, decision_of, result_table
 
 #: Rows shown of a result. The rest is fetched too, as an agent would, and only counted.
@@ -36,6 +37,10 @@ def shell(
     dsn: Annotated[str, typer.Argument(help="The database, as libpq writes it.")],
     policy: PolicyOption,
     settings: SettingOption = None,
+    psql_compatible: Annotated[
+        bool,
+        typer.Option("--psql-compatible", help="Backslash commands ask what psql's do (\\d, \\dt+, \\df …)."),
+    ] = False,
 ) -> None:
     """Try a policy by hand: what you type runs as an agent's statement would.
 
@@ -65,7 +70,10 @@ def shell(
         for text in statements(sys.stdin.isatty()):
             if text == "\\q":
                 break
-            if text in ("\\d", "\\dt"):
+            if psql_compatible and (questions := command_sql(text)) is not None:
+                for question in questions:
+                    ask(out, conn, question)
+            elif text in ("\\d", "\\dt"):
                 list_relations(out, profile, dsn)
             elif text.startswith("\\"):
                 out.print(Text(HELP, "yellow"))
@@ -136,6 +144,26 @@ def run(out: Console, conn: guarddb.Connection[Any], text: str) -> None:
             out.print(decision_lines(decision, text))
         if getattr(ex, "rule", None) is None:
             out.print(Text.assemble((f"{ex.sqlstate or type(ex).__name__} ", "bold red"), sentence(ex)))
+
+
+def ask(out: Console, conn: guarddb.Connection[Any], question: Question) -> None:
+    """Run what a backslash command of psql asks, and show the table."""
+    cur = conn.cursor()
+    error: psycopg.Error | None = None
+    for statement in question.statements:
+        try:
+            cur.execute(statement.encode(), question.parameters or None)
+        except psycopg.Error as ex:
+            error = ex
+            continue
+        out.print(Text(question.title, "bold"))
+        show_result(out, cur)
+        return
+    assert error is not None
+    if (decision := decision_of(error, cur)) is not None:
+        out.print(decision_lines(decision, question.statements[-1]))
+    else:
+        out.print(Text.assemble((f"{error.sqlstate or type(error).__name__} ", "bold red"), sentence(error)))
 
 
 def show_result(out: Console, cur: Any) -> None:
