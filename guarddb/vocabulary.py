@@ -58,6 +58,22 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 MASK_KINDS: tuple[MaskKind, ...] = get_args(MaskKind)
 RULES: tuple[Rule, ...] = get_args(Rule)
 
+#: Kinds that write rows; under a read-only profile these, definitions and COPY never run.
+WRITE_KINDS: frozenset[Kind] = frozenset(("insert", "update", "delete"))
+CLOSED_UNDER_READ_ONLY: frozenset[Kind] = WRITE_KINDS | {"ddl", "copy"}
+
+#: Settings a session may never change, besides those that a profile's row filters read.
+PROTECTED_SETTINGS: frozenset[str] = frozenset(
+    (
+        "statement_timeout",
+        "transaction_timeout",
+        "row_security",
+        "session_replication_role",
+        "transaction_read_only",
+        "default_transaction_read_only",
+    )
+)
+
 #: The rules of the floor, in the order they are asked; `guarddb.floor_exceptions` lifts one by its tag.
 FLOOR_RULES: tuple[Rule, ...] = (
     "destructive_ddl",

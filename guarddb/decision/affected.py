@@ -10,9 +10,8 @@ from guarddb.decision.case import Case
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.statement import Query, Statement
 from guarddb.tree import Node
-from guarddb.vocabulary import Kind
+from guarddb.vocabulary import WRITE_KINDS
 
-_WRITES: frozenset[Kind] = frozenset(("insert", "update", "delete"))
 #: Values that are one value whatever happens: anything else in a single-row VALUES may be a function that returns a set.
 _PLAIN_VALUES = frozenset(("A_Const", "ParamRef", "SetToDefault", "SQLValueFunction"))
 
@@ -27,7 +26,7 @@ def affected_rows(case: Case) -> Refusal | None:
     """
     rows = case.policy.profile.max_affected_rows
     statement = case.statement
-    if not rows or statement.kinds.isdisjoint(_WRITES):
+    if not rows or statement.kinds.isdisjoint(WRITE_KINDS):
         return None
     if any(query.parent is not None for query in _writing(statement)):
         return Refusal(
@@ -63,7 +62,7 @@ def affected_cap(case: Case) -> int | None:
 
 def runs_a_write(statement: Statement) -> bool:
     """Whether the statement, or what it prepares, writes rows when it runs."""
-    if statement.kinds.isdisjoint(_WRITES):
+    if statement.kinds.isdisjoint(WRITE_KINDS):
         return False
     return statement.analyzes or "explain" not in statement.kinds
 
@@ -74,7 +73,7 @@ def waits(case: Case) -> bool:
     statement = case.statement
     if mode == "off" or ("explain" in statement.kinds and not statement.analyzes):
         return False
-    if mode in ("writes", "all") and not statement.kinds.isdisjoint(_WRITES):
+    if mode in ("writes", "all") and not statement.kinds.isdisjoint(WRITE_KINDS):
         return True
     return mode in ("ddl", "all") and "ddl" in statement.kinds
 

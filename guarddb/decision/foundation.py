@@ -18,7 +18,7 @@ from guarddb.policy.predicate import Predicate
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog, Function, Relation
 from guarddb.sql.names import string_list
-from guarddb.sql.statement import Reference, Statement
+from guarddb.sql.statement import WRITE_MODES, Reference, Statement
 from guarddb.tree import Node, nodes
 
 if TYPE_CHECKING:
@@ -232,7 +232,6 @@ _NO_CLOCK = ("SVFOP_CURRENT_ROLE", "SVFOP_CURRENT_USER", "SVFOP_USER", "SVFOP_SE
 # ---------------------------------------------------------------------- the rule
 
 
-_WRITES = frozenset(("insert", "update", "delete", "merge"))
 #: Definitions that change neither the rows nor the meaning of the relation they name.
 _LEAVES_AS_IT_IS = frozenset(
     (
@@ -295,7 +294,7 @@ def stands_on(case: Case) -> Refusal | None:
 
 
 def _relation_frozen(reference: Reference, case: Case, found: Foundation) -> Refusal | None:
-    writes = reference.mode in _WRITES or (
+    writes = reference.mode in WRITE_MODES or (
         reference.mode == "copy" and case.statement.fields.get("is_from", False)
     )
     if not writes and reference.mode != "ddl":

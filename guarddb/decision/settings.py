@@ -10,18 +10,8 @@ from guarddb.decision.refusal import Refusal
 from guarddb.facts import settings as facts
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, nodes
+from guarddb.vocabulary import PROTECTED_SETTINGS
 
-#: Settings a session may never change, besides those the profile's own row filters read.
-_PROTECTED = frozenset(
-    [
-        "statement_timeout",
-        "row_security",
-        "session_replication_role",
-        "transaction_read_only",
-        "default_transaction_read_only",
-        "transaction_timeout",
-    ]
-)
 #: Settings by which the server would read another text than the guard: where a string constant ends, which bytes are what.
 _READING = frozenset(("standard_conforming_strings", "backslash_quote"))
 _ENCODING = frozenset(("client_encoding", "names"))
@@ -102,7 +92,7 @@ def _setting(name: str, case: Case) -> Iterator[Refusal]:
             f'changing "{name}" would change whose rights apply',
             "Work with the role you are connected as.",
         )
-    elif name in _PROTECTED | _READING | _ENCODING or name in case.policy.protected_settings:
+    elif name in PROTECTED_SETTINGS | _READING | _ENCODING or name in case.policy.protected_settings:
         yield Refusal(
             "protected_setting",
             f'the setting "{name}" is set by the policy and cannot be changed',

@@ -14,23 +14,19 @@ from typing import Literal, TypeAlias
 from guarddb.lint.unknown import named, unknown_rules
 from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.profile import PolicyProfile
+from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
+from guarddb.vocabulary import CLOSED_UNDER_READ_ONLY
 
 Level: TypeAlias = Literal["error", "warning", "advice"]
 Bare: TypeAlias = Literal["public", "any"]
-
-#: The kinds that a read-only profile never lets through, whatever its statement rules say.
-WRITE_KINDS = frozenset({"insert", "update", "delete", "ddl", "copy"})
 
 #: Column names whose values have so few possibilities that a plain hash of one can be looked up in a
 #: dictionary.
 GUESSABLE = re.compile(
     r"ssn|social_?sec|e_?mail|phone|mobile|tax_?id|passport|birth|dob|iban|card|zip|postcode", re.IGNORECASE
 )
-
-
-SYSTEM_COLUMNS = frozenset({"tableoid", "ctid", "xmin", "xmax", "cmin", "cmax"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +69,14 @@ def statement_kinds(profile: PolicyProfile, catalog: Catalog | None) -> Iterator
         path = f"statement_rules.allow[{index}]"
         if kind in deny:
             yield _warning(path, f"{kind} is denied as well, and deny wins: this entry never fires")
-        elif profile.access_mode == "read_only" and kind in WRITE_KINDS:
+        elif profile.access_mode == "read_only" and kind in CLOSED_UNDER_READ_ONLY:
             yield _warning(
                 path,
                 f"access_mode read_only never lets {kind} through: this entry never fires",
             )
     yield from _repeated("statement_rules.allow", allow)
     yield from _repeated("statement_rules.deny", list(rules.deny or ()))
-    closed = deny | (WRITE_KINDS if profile.access_mode == "read_only" else set())
+    closed = deny | (CLOSED_UNDER_READ_ONLY if profile.access_mode == "read_only" else set())
     if allow and set(allow) <= closed:
         yield _error("statement_rules", "no kind of statement is left: the profile refuses everything")
 
@@ -148,7 +144,7 @@ def row_filters(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Fin
         predicate = rule.parsed
         relations = named(rule.pattern, catalog, "public", strict=False) if catalog is not None else []
         for relation in relations:
-            known = {attribute.name for attribute in relation.attributes} | SYSTEM_COLUMNS
+            known = {attribute.name for attribute in relation.attributes} | SYSTEM_COLUMNS.keys()
             for column in sorted(_predicate_columns(predicate.tree) - known):
                 yield _error(
                     f"{path}.predicate", f'"{relation.schema}.{relation.name}" has no column "{column}"'

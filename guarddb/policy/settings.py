@@ -7,22 +7,10 @@ from collections.abc import Mapping
 
 from guarddb.policy.errors import PolicyError, join_path, quoted
 from guarddb.policy.predicate import SETTING_NAME
+from guarddb.vocabulary import PROTECTED_SETTINGS
 
 #: Settings that are guarddb's own walls; a profile may not hand out values for them.
-GUARDED_SETTINGS = frozenset(
-    {
-        "statement_timeout",
-        "transaction_timeout",
-        "row_security",
-        "session_replication_role",
-        "transaction_read_only",
-        "default_transaction_read_only",
-        "search_path",
-        "role",
-        "session_authorization",
-        "is_superuser",
-    }
-)
+GUARDED_SETTINGS = PROTECTED_SETTINGS | {"search_path", "role", "session_authorization", "is_superuser"}
 
 
 def checked_settings(value: Mapping[object, object]) -> dict[str, str]:

@@ -23,6 +23,8 @@ from guarddb.tree import Node
 from guarddb.vocabulary import Kind
 
 Mode: TypeAlias = Literal["read", "insert", "update", "delete", "merge", "ddl", "copy"]
+#: Modes that write rows.
+WRITE_MODES: frozenset[Mode] = frozenset(("insert", "update", "delete", "merge"))
 Clause: TypeAlias = Literal[
     "target",
     "returning",

@@ -14,7 +14,7 @@ from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
-from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement
+from guarddb.sql.statement import PREDICATE_CLAUSES, WRITE_MODES, Link, Output, Reference, Root, Statement
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import MaskKind
 
@@ -37,7 +37,7 @@ def masking(case: Case) -> Refusal | None:
     touched = [r for r in statement.references if governance.rules(r).masks]
     for reference in statement.references:
         relation = reference.relation
-        if relation is not None and relation.has_rules and reference.mode in _WRITES:
+        if relation is not None and relation.has_rules and reference.mode in WRITE_MODES:
             return Refusal(
                 "masked_column_expression",
                 f'"{reference.qualified_name}" has rules (CREATE RULE), and what their statements return passes no mask',
@@ -114,9 +114,6 @@ def witness(reference: Reference, governance: Governance) -> str | None:
         if attribute.not_null and attribute.name not in masks and names.count(name) == 1:
             return quote(name)
     return "tableoid" if relation.kind in "rpm" and "tableoid" not in names else None
-
-
-_WRITES = frozenset(("insert", "update", "delete", "merge"))
 
 
 def _twice(reference: Reference) -> bool:

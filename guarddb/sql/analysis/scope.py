@@ -12,7 +12,14 @@ from collections.abc import Iterator
 from guarddb.sql.statement import Link, Open, Output, Query, Reference, origins
 
 #: pg_attribute's system columns. They belong to what has rows of its own (no view, no composite type), and to no star.
-SYSTEM_COLUMNS = frozenset({"ctid", "xmin", "xmax", "cmin", "cmax", "tableoid"})
+SYSTEM_COLUMNS: dict[str, str] = {
+    "ctid": "tid",
+    "tableoid": "oid",
+    "xmin": "xid",
+    "xmax": "xid",
+    "cmin": "cid",
+    "cmax": "cid",
+}
 
 #: pg_class.relkind of what has no system columns: view, composite type.
 _WITHOUT_SYSTEM_COLUMNS = frozenset("vc")
