@@ -15,6 +15,7 @@ from guarddb.decision.relations import HIDDEN_SHOWN, user_relation
 from guarddb.facts import functions as facts
 from guarddb.facts.groups import GROUPS
 from guarddb.sql.catalog import Catalog, Function, Relation
+from guarddb.sql.leakproof.judge import Judge
 from guarddb.sql.statement import Call, Reference
 from guarddb.tree import Node, SQLSyntaxError, parse
 
@@ -44,7 +45,9 @@ def functions(case: Case) -> Refusal | None:
             continue
         # All of a call's: one rule may be lifted and the other not.
         refusals = list(_call(call, policy, catalog))
-        if not refusals and call.name not in _JUDGED_BY_ARGUMENT:
+        if refusals and _means_the_built_in(call, case):
+            refusals = [refusal for refusal in refusals if refusal.rule != "function_not_allowed"]
+        elif not refusals and call.name not in _JUDGED_BY_ARGUMENT:
             admitted_before.add(key)
         for refusal in refusals:
             if refusal.rule not in policy.floor_exceptions:
@@ -54,6 +57,34 @@ def functions(case: Case) -> Refusal | None:
         if unknown is not None and unknown.rule not in policy.floor_exceptions:
             return unknown
     return None
+
+
+def _means_the_built_in(call: Call, case: Case) -> bool:
+    """Whether PostgreSQL takes a built-in function for the types of the arguments, and not a user's of the same name.
+
+    With public.lower(varchar): `lower(a_text)` is pg_catalog's, `lower(a_varchar)` is not.
+    """
+    catalog, name = case.catalog, call.name
+    if catalog is None or call.node is None or call.how != "call" or not facts.builtin(name):
+        return False
+    arguments = call.node.get("args", ())
+    if "func_variadic" in call.node or any("NamedArgExpr" in argument for argument in arguments):
+        return False
+    refused = [
+        each
+        for each in catalog.functions_named(name, call.schema)
+        if _takes(each, call) and not admitted(each, case.policy)
+    ]
+    if not refused or any(catalog.is_domain(type_) for each in refused for type_ in each.arguments):
+        return False  # an argument of a domain's type is only known by its base
+    judge = Judge(case.statement, catalog)
+    given = [judge.condition(argument).type for argument in arguments]
+    if any(
+        type_ is None or any(c.source == type_ and c.context == "i" for c in catalog.casts) for type_ in given
+    ):
+        return False
+    found = judge.calls.function(call.schema, name, [type_ for type_ in given if type_ is not None])
+    return found is not None and found.wanted not in {each.arguments[: len(given)] for each in refused}
 
 
 def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterator[Refusal]:

@@ -92,6 +92,8 @@ def _in_reach(
                 continue
             if not _takes(right, each.right, catalog, judge):
                 continue
+            if any(type_ is not None and catalog.is_domain(type_) for type_ in (each.left, each.right)):
+                return each  # a column of a domain's type is only known by its base
             if left is not None or prefix:
                 chosen = (
                     judge.calls.operator(schema, name, None if prefix else left, right)
@@ -117,6 +119,9 @@ def _takes(given: Type | None, wanted: Type, catalog: Catalog, judge: Judge) -> 
     """Whether an operand could be taken for what an operator asks for. None is a type that nobody can tell."""
     if given is None or given in (UNKNOWN, wanted) or judge.types.converts(given, wanted):
         return True
+    if catalog.is_domain(wanted):
+        known = catalog.type_named(*wanted.split(".", 1))
+        return known is not None and given == known.base_type
     return any(c.source == given and c.target == wanted and c.context == "i" for c in catalog.casts)
 
 

@@ -446,6 +446,11 @@ class Catalog:
                 return None
         return None
 
+    def is_domain(self, qualified: str) -> bool:
+        """Whether a type's qualified name is a domain's."""
+        known = self.type_named(*qualified.split(".", 1))
+        return known is not None and known.kind == "d"
+
     def types_inside(self, qualified: str) -> set[str]:
         """A type with every type that its values are made of: below a domain, in a row, in an array or a range.
 

@@ -30,6 +30,12 @@ CREATE CAST (int AS wrapped) WITH FUNCTION wrap(int);
 CREATE DOMAIN odd AS int CHECK (is_odd(value));
 CREATE DOMAIN odder AS odd;
 CREATE TYPE holds_odd AS (a int, o odder);
+CREATE DOMAIN mail AS text;
+CREATE FUNCTION spy(mail, mail) RETURNS bool LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR <> (leftarg = mail, rightarg = mail, function = spy);
+CREATE FUNCTION lower(varchar) RETURNS text LANGUAGE sql AS $$ SELECT 'spied' $$;
+CREATE FUNCTION upper(mail) RETURNS text LANGUAGE sql AS $$ SELECT 'spied' $$;
+CREATE TABLE mails (m mail);
 CREATE TABLE items (id int, name varchar, label text, c colour, d colour, w wrapped, n numeric, at date, tags text[], h harmless);
 CREATE TABLE odds (id int, o holds_odd);
 INSERT INTO items VALUES (1, 'a', 'b', 'red', 'red', NULL, 1, '2024-01-01', '{a}');
@@ -53,6 +59,12 @@ REFUSED = [
     "SELECT label = id FROM items",
     "SELECT 'a'::text = 1",
     "SELECT 'a'::text OPERATOR(other.=) 'b'::text",
+    "SELECT m <> 'a' FROM mails",
+    "SELECT m <> m FROM mails",
+    "SELECT lower(name) FROM items",
+    "SELECT lower('A'::varchar)",
+    "SELECT lower(x.name) FROM (SELECT name FROM items) AS x",
+    "SELECT upper(m) FROM mails",
     "SELECT 'a' OPERATOR(other.=) 'b'",
     "SELECT label OPERATOR(other.@@@) name FROM items",
     "SELECT 1::wrapped",
@@ -80,7 +92,10 @@ PASSES = [
     "SELECT id FROM items WHERE id IS DISTINCT FROM 1",
     "SELECT nullif(id, 1) FROM items",
     "SELECT 1 = 1, 'a' = 'b'",
-    "SELECT id FROM items WHERE lower(name) = 'a'",
+    "SELECT id FROM items WHERE lower(label) = 'a'",
+    "SELECT lower('A')",
+    "SELECT lower(label || name) FROM items",
+    "SELECT label <> 'a' FROM items",
     "SELECT count(*) = 1 FROM items",
     "SELECT x.id = 1 FROM (SELECT id FROM items) AS x",
     "SELECT id FROM items WHERE coalesce(label, '') = 'b'",
@@ -115,7 +130,7 @@ def test_what_runs_a_function_that_no_list_names(database: tuple[str, guarddb.Ca
     assert decision.rule == "function_not_allowed", decision.reason
     listed = {
         "name": "listed",
-        "guarddb": {"function_allowlist": ["spy", "other.spy", "wrap", "is_odd", "wrapped"]},
+        "guarddb": {"function_allowlist": ["spy", "other.spy", "wrap", "is_odd", "lower", "upper"]},
     }
     assert guarddb.evaluate(sql, listed, database[1]).rule == "ok"
 
