@@ -307,7 +307,8 @@ def _relation_frozen(reference: Reference, case: Case, found: Foundation) -> Ref
         table = found.relations.get(identity)
         if table is None or _admitted(identity, case):
             continue
-        if not writes and all(_leaves(d, reference) for d in case.statement.definitions):
+        definitions = case.statement.definitions  # (none: SELECT INTO makes it)
+        if not writes and definitions and all(_leaves(d, reference) for d in definitions):
             continue
         what = "written" if writes else "redefined"
         return Refusal(

@@ -213,6 +213,7 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "delete what it reads": (STANDING, "DELETE FROM members WHERE project = 2"),
     "merge what it reads": (STANDING, "MERGE INTO members m USING (VALUES (2)) v(k) ON m.project = v.k WHEN MATCHED THEN UPDATE SET who = 'me'"),
     "copy into what it reads": (STANDING, "COPY members FROM STDIN"),
+    "select into what it reads": (STANDING, "SELECT 1 AS project INTO members"),
     "in a CTE": (STANDING, "WITH i AS (INSERT INTO members VALUES (3, 'me') RETURNING 1) SELECT * FROM i"),
     "through the view": (STANDING, "UPDATE my_projects SET project = 2 WHERE project = 1"),
     "rename what it reads": (STANDING, "ALTER TABLE members RENAME TO old"),

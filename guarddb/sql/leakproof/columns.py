@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.calls import Calls
 from guarddb.sql.leakproof.judged import ROW, Judged, copied, lost, together, told_in
@@ -16,14 +17,6 @@ from guarddb.sql.statement import Link, Output, Query, Reference, Root, Statemen
 from guarddb.tree import Node
 
 _NUMERIC = "pg_catalog.numeric"
-_SYSTEM_COLUMNS = {
-    "ctid": "tid",
-    "tableoid": "oid",
-    "xmin": "xid",
-    "xmax": "xid",
-    "cmin": "cid",
-    "cmax": "cid",
-}
 
 
 class Columns(ABC):
@@ -94,8 +87,8 @@ class Columns(ABC):
             if attribute.collation is not None:
                 judged.collations = frozenset((attribute.collation,))
             return judged
-        if name in _SYSTEM_COLUMNS:
-            return Judged(f"pg_catalog.{_SYSTEM_COLUMNS[name]}", ROW, uses)
+        if name in SYSTEM_COLUMNS:
+            return Judged(f"pg_catalog.{SYSTEM_COLUMNS[name]}", ROW, uses)
         return Judged(None, ROW, uses)
 
     def output(self, output: Output) -> Judged:
