@@ -11,7 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import func, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from starlette.exceptions import HTTPException
 
 from . import pages
@@ -40,8 +40,9 @@ from .signing import Signer
 from .state import Server
 from .store.approvals import expire_all
 from .store.columns import now
-from .store.database import Database
+from .store.database import Database, DatabaseError
 from .store.keys import create_key, create_project, server_secret
+from .store.retention import prune
 from .store.tables import Approval, Key, Project
 from .store.upgrade import upgrade
 from .webhooks import Courier
@@ -75,10 +76,8 @@ class FirstKey:
         self.key = key
 
 
-def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
-    """Bring the database up to date; and give a new one its project and its first key."""
-    database = Database(settings.database)
-    upgrade(database)
+def _first_start(database: Database, settings: Settings) -> tuple[str, FirstKey | None]:
+    """The secret of the servers of this database; and the first key, if it had none."""
     first = None
     with database.write() as session:
         secret = settings.secret or server_secret(session)
@@ -95,6 +94,23 @@ def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
                 owner=True,
             )
             first = FirstKey(settings.project, text)
+    return secret, first
+
+
+def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
+    """Bring the database up to date; and give a new one its project and its first key.
+
+    Raises:
+        DatabaseError: it cannot be used.
+    """
+    database = Database(settings.database)
+    try:
+        upgrade(database)
+        secret, first = _first_start(database, settings)
+    except DBAPIError as ex:
+        database.close()
+        said = " ".join(str(ex.orig).split("\n")[0].split())
+        raise DatabaseError(f"the database cannot be used: {said}") from None
     broker = Broker(database)
 
     def pending() -> int:
@@ -157,13 +173,22 @@ async def _chores(server: Server) -> None:
         await asyncio.sleep(_EXPIRY_SECONDS)
         try:
             if await asyncio.to_thread(_anything_late, server):
-                with server.database.write() as session:
-                    expire_all(session)
+                await asyncio.to_thread(_expire, server)
             if asyncio.get_running_loop().time() - pruned > _PRUNE_SECONDS:
                 pruned = asyncio.get_running_loop().time()
-                await asyncio.to_thread(server.broker.prune)
+                await asyncio.to_thread(_prune, server)
         except Exception:
             logger.exception("a chore failed; it is tried again")
+
+
+def _expire(server: Server) -> None:
+    with server.database.write() as session:
+        expire_all(session)
+
+
+def _prune(server: Server) -> None:
+    with server.database.write() as session:
+        prune(session)
 
 
 def _anything_late(server: Server) -> bool:

@@ -12,13 +12,11 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Any
 
 import psycopg
-from sqlalchemy import delete, func, select
+from sqlalchemy import func, select
 
-from .store.columns import now
 from .store.database import CHANNEL, Database
 from .store.tables import Event
 
@@ -26,8 +24,6 @@ logger = logging.getLogger("guarddb.control_plane")
 
 #: Events that a stream may be behind; one that is further behind is closed, and its client comes back.
 BACKLOG = 1_000
-#: How long events are kept for streams that come back.
-KEEP = timedelta(days=3)
 #: Seconds after which the table is looked at even if nobody woke us.
 LOOK_ANYWAY = 2.0
 
@@ -124,11 +120,6 @@ class Broker:
         query = select(Event).where(Event.seq > self._seq).order_by(Event.seq).limit(BACKLOG)
         with self._database.read() as session:
             return [_told(event) for event in session.scalars(query)]
-
-    def prune(self) -> None:
-        """Forget events that are too old for any stream to come back to."""
-        with self._database.write() as session:
-            session.execute(delete(Event).where(Event.at < now() - KEEP))
 
     async def _run(self) -> None:
         while True:

@@ -27,9 +27,13 @@ def serve(settings: Settings, host: str, port: int) -> None:
         DatabaseError: the database cannot be used.
         OSError: the address cannot be listened on.
     """
-    _log_to_stderr()
-    listening = _listen(host, port)
+    with _listen(host, port) as listening:
+        _serve(settings, host, listening)
+
+
+def _serve(settings: Settings, host: str, listening: socket.socket) -> None:
     server, first = open_server(settings)
+    _log_to_stderr()
     port = listening.getsockname()[1]
     told = [f"guarddb control plane: http://{f'[{host}]' if ':' in host else host}:{port}"]
     if first is not None:
@@ -48,8 +52,12 @@ def _listen(host: str, port: int) -> socket.socket:
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     listening = socket.socket(family, kind, protocol)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listening.bind(address)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError:
+        listening.close()
+        raise
     return listening
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,7 @@ class Database:
                 pool_pre_ping=True,
                 connect_args={"connect_timeout": 10, "application_name": "guarddb control plane"},
             )
+        _make_private(self.url.database or "")
         # As many connections as there are threads to ask for one: a wait here would be a wait of a request.
         engine = create_engine(self.url, pool_size=20, max_overflow=60, connect_args={"timeout": 30})
         event.listen(engine, "connect", _prepare_sqlite)
@@ -104,6 +106,16 @@ class Database:
     def libpq_dsn(self) -> str:
         """The database as psycopg takes it, for LISTEN."""
         return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+def _make_private(path: str) -> None:
+    """A new file that only its owner can read: it will hold hashes of keys, and secrets of webhooks."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    except FileExistsError:
+        pass
+    except OSError as ex:
+        raise DatabaseError(f"cannot make {path}: {ex.strerror or ex}") from None
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:
