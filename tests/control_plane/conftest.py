@@ -39,7 +39,7 @@ class Plane:
     def client(self, key: str | None = None, **options: Any) -> httpx.Client:
         """A client of the project's routes, with the admin key unless another is given."""
         headers = {"Authorization": f"Bearer {key or self.key}"} if key != "" else {}
-        return httpx.Client(base_url=self.base, headers=headers, timeout=30, trust_env=False, **options)
+        return httpx.Client(base_url=self.base, headers=headers, timeout=60, trust_env=False, **options)
 
     def request(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         with self.client(key) as client:
@@ -80,7 +80,7 @@ def running(
     uvicorn_server = Running(server)
     thread = threading.Thread(target=uvicorn_server.run, args=([listening],), daemon=True)
     thread.start()
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not uvicorn_server.started:
         assert thread.is_alive(), "the server did not start"
         assert time.monotonic() < deadline, "the server did not start in time"

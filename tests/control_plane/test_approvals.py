@@ -68,7 +68,7 @@ def test_a_request_is_rejected_with_a_reason(plane: Plane, agent: dict[str, Any]
 
 def test_the_servers_clock_ends_the_wait(plane: Plane, agent: dict[str, Any]) -> None:
     made = submit(plane, agent, timeout_seconds=1)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     path = f"/approvals/{made['id']}"
     while plane.request("GET", path).json()["status"] == "pending":
         assert time.monotonic() < deadline

@@ -85,7 +85,7 @@ def shown(browser: Any, selector: str, text: str) -> None:
         except Exception:  # it was replaced while we looked
             return False
 
-    eventually(there, 20)
+    eventually(there)
 
 
 def press(browser: Any, words: str) -> None:
@@ -229,7 +229,7 @@ def test_a_held_statement_of_a_live_session_is_approved_and_another_rejected(
             each for each in browser.find_elements(By.CSS_SELECTOR, "article") if f"'{name}'" in each.text
         ]
         card.find_element(By.CSS_SELECTOR, f"button[value={button}]").click()
-    session.join(30)
+    session.join(60)
     assert outcomes == ["ran", "rejected"]
     with psycopg.connect(fresh_shop_admin) as conn:
         assert conn.execute("SELECT name FROM customers WHERE id = 1").fetchone() == ("Approved",)

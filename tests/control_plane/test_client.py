@@ -27,7 +27,7 @@ from guarddb.runtime.http_policy import HttpPolicy, follow
 from tests.control_plane.conftest import Plane, running
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
+def eventually(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -194,7 +194,7 @@ def test_a_forked_process_follows_by_itself(url: str, plane: Plane) -> None:
         try:
             policy.current()
             os.write(write, b"1")
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while policy.current()[0].max_rows != 7 and time.monotonic() < deadline:
                 time.sleep(0.02)
             os.write(write, str(policy.current()[0].max_rows).encode())
@@ -246,7 +246,7 @@ def test_the_last_profile_stays_for_a_while_when_the_server_is_gone(
         conn.execute("SELECT 1")
     assert "cannot be fetched" in caplog.text
     with running(database, first_key=(plane.project, plane.key), port=port):
-        eventually(lambda: works(conn, "SELECT 1"), 30)
+        eventually(lambda: works(conn, "SELECT 1"))
     conn.close()
 
 
@@ -338,13 +338,15 @@ def test_what_will_not_pass_is_reported_at_once(status: int, body: Any, told: st
 
 
 def test_a_server_that_asks_to_wait_longer_than_connect_may_take_is_not_waited_for() -> None:
+    asked: list[str] = []
+
     def answer(handler: BaseHTTPRequestHandler) -> None:
+        asked.append(handler.path)
         reply(handler, 429, None, {"Retry-After": "3600"})
 
-    started = time.monotonic()
     with scripted(answer) as url, pytest.raises(RuntimeError, match="answers 429"):
         HttpPolicy(url)
-    assert time.monotonic() - started < 5
+    assert len(asked) == 1
 
 
 def test_waits_double_and_honour_the_server() -> None:

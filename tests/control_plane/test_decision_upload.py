@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -49,7 +48,7 @@ def test_they_are_sent_without_being_asked_for(plane: Plane, agent: dict[str, An
     for _ in range(501):
         upload(decision, "DROP TABLE x")
     path = f"/agents/{agent['id']}/activity"
-    eventually(lambda: plane.request("GET", path).json()["refusals_today"] == {"destructive_ddl": 501}, 20)
+    eventually(lambda: plane.request("GET", path).json()["refusals_today"] == {"destructive_ddl": 501})
 
 
 def test_what_a_server_that_is_away_misses_is_sent_later(tmp_path: Path) -> None:
@@ -61,7 +60,7 @@ def test_what_a_server_that_is_away_misses_is_sent_later(tmp_path: Path) -> None
     assert not upload.flush(0.5)
     port = int(plane.url.rpartition(":")[2])
     with running(database, first_key=(plane.project, plane.key), port=port) as plane:
-        eventually(lambda: upload.flush(), 20)
+        eventually(lambda: upload.flush())
         path = f"/agents/{agent['id']}/activity"
         assert plane.request("GET", path).json()["refusals_today"] == {"destructive_ddl": 1}
 
@@ -76,11 +75,9 @@ def test_a_full_queue_keeps_refusals_and_says_what_is_lost(caplog: pytest.LogCap
     refused = guarddb.evaluate("DROP TABLE x", {"name": "p"})
     with scripted(answer) as url, caplog.at_level(logging.ERROR, logger="guarddb.decisions"):
         upload = DecisionUpload(url, "gdk_x", queue=10)
-        started = time.monotonic()
         for _ in range(10):
             upload(refused, "")
             upload(passed, "")
-        assert time.monotonic() - started < 5  # nothing waited for the server
         assert [each["verdict"] for each in upload._entries].count("block") >= 9
         assert upload._dropped + len(upload._entries) >= 20 - 10
         for _ in range(12):

@@ -33,7 +33,7 @@ class Person(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             pending = self.plane.request("GET", "/approvals", params={"status": "pending"}).json()[
                 "approvals"

@@ -50,13 +50,13 @@ def test_on_an_empty_machine_it_makes_its_database_and_prints_the_key_once(tmp_p
         assert key[0].encode() not in file.read_bytes()
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     process, text = start(tmp_path)
     try:
         assert "gdk_" not in text
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_what_goes_wrong_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,7 +108,7 @@ def test_settings_come_from_the_environment_too(tmp_path: Path, monkeypatch: pyt
         assert "project: prj_env" in text
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
     assert (tmp_path / "env.sqlite3").exists()
 
 
@@ -130,7 +130,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(tmp_path: Path) -> N
             break
         assert answer.status_code == 200
         acknowledged = rows
-    process.wait(20)
+    process.wait(60)
     with running(str(tmp_path / "guarddb.sqlite3"), first_key=("prj_default", key)) as again:
         there = again.request("GET", f"/policies/{stored['id']}").json()["max_rows"]
         assert there in (acknowledged, acknowledged + 1)
