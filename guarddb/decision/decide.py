@@ -27,7 +27,7 @@ from guarddb.decision.foundation import stands_on
 from guarddb.decision.functions import functions
 from guarddb.decision.in_place import in_place
 from guarddb.decision.masks.conflicts import conflicts
-from guarddb.decision.masks.rule import masking
+from guarddb.decision.masks.rule import comes_as_null, masking
 from guarddb.decision.migrations import migration_safety
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, SessionNames, StatementPlan
@@ -38,6 +38,7 @@ from guarddb.decision.writing import SessionState, write_plan
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.encodings import read_otherwise
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
 from guarddb.vocabulary import Rule
@@ -54,6 +55,7 @@ RULES: tuple[StatementRule, ...] = (
     relations,
     in_place,
     masking,
+    comes_as_null,
     conflicts,
     row_filters,
     stands_on,
@@ -220,6 +222,12 @@ def _decide(
         )
     if not raws:
         return Refusal("empty", "the text holds no statement", "Send a statement.")
+    if catalog is not None and (name := read_otherwise(sql, catalog.encoding)) is not None:
+        return Refusal(
+            "statement_not_allowed",
+            f"the name {name} is refused: this database is in {catalog.encoding} and may read it as another name",
+            "Write names with letters beyond ASCII in double quotes, and none longer than 63 bytes of UTF-8.",
+        )
     findings: list[Finding] = []
     for raw in raws:
         refusal = _judge(raw, policy, catalog, session, judged, findings, wall)

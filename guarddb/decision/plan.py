@@ -154,6 +154,8 @@ class Plan:
     uses_session: bool = False
     #: what the connection's notice handlers are told before it runs
     warnings: tuple[str, ...] = ()
+    #: where `sql` differs from the agent's text: start and end there, and the length of what stands in its place, in characters
+    edits: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,7 @@ def write_plan(
     plans: list[StatementPlan] = []
     rewriter: Rewriter | None = None
     text: str | None = sql
+    edits: tuple[tuple[int, int, int], ...] = ()
     for case in cases:
         statement = case.statement
         governed = governance.restricts and any(governance.rules(r).governed for r in statement.references)
@@ -180,6 +181,7 @@ def write_plan(
         )
     elif rewriter is not None and rewriter.edited:
         text = rewriter.finish()
+        edits = rewriter.changes
     if catalog is None:
         notes.append(_WITHOUT_CATALOG)
     if policy.profile.guarddb.wall is not None and all(case.wall is None for case in cases):
@@ -204,7 +206,7 @@ def write_plan(
         deciding=_deciding(verdict, cases),
         needs_catalog=catalog is None and any(_could_differ(case) for case in cases),
     )
-    return Plan(decision, text or "", tuple(plans), uses_session=session.used)
+    return Plan(decision, text or "", tuple(plans), uses_session=session.used, edits=edits)
 
 
 def _write(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | None:

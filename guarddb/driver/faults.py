@@ -16,6 +16,7 @@ from psycopg.pq import DiagnosticField as Field
 
 from guarddb.decision.advice.errors import did_you_mean
 from guarddb.decision.plan import Decision
+from guarddb.driver.positions import fields_of, placed
 from guarddb.driver.withholding import WITHHELD, scans, without_hidden
 from guarddb.errors import PolicyViolation, refusal_message
 
@@ -47,17 +48,6 @@ _DROPPED = (
 _RAISED = "an error was raised by a function or trigger; its text was cut, for it may hold row data"
 
 Fields = dict[int, bytes | None]
-
-
-def fields_of(diagnostic: e.Diagnostic) -> Fields:
-    """All fields of a server message."""
-    encoding = diagnostic._encoding
-    fields: Fields = {}
-    for field in Field:
-        value = diagnostic._error_message(field)
-        if value is not None:
-            fields[field] = value.encode(encoding, "replace")
-    return fields
 
 
 def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
@@ -129,6 +119,7 @@ def translated(session: Session, error: e.Error) -> e.Error:
         error._info = fields
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
+    placed(error, session.last)
     _advised(session, error)
     if scans(session) and (withheld := without_hidden(session, error.diag)) is not None:
         error._info = withheld

@@ -5,8 +5,10 @@ Nothing here asks the server, counts or sends; see `steps.py` for what comes aft
 
 from __future__ import annotations
 
+import codecs
 import logging
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 from guarddb.decision.plan import Decision, Plan
@@ -78,6 +80,13 @@ def _look_up(session: Session, query: bytes) -> JudgedText:
 
 def _decide(session: Session, query: bytes) -> JudgedText:
     text = plans.decode(query, session.encoding)
+    if _is_ambiguous(session.encoding) and not (session.profile and session.profile.forbids_nothing):
+        reason = (
+            f"the connection's encoding, {session.encoding}, is refused: in it a byte of a character can be a backslash, "
+            "so that the server could read another text"
+        )
+        hint = "Connect with client_encoding=UTF8."
+        return _judged(session, query, plans.refusal("statement_not_allowed", reason, hint), "")
     if text is None:
         reason = f"the text is not valid in the connection's encoding, {session.encoding}"
         return _judged(session, query, plans.refusal("parse_error", reason), "")
@@ -85,6 +94,18 @@ def _decide(session: Session, query: bytes) -> JudgedText:
     if plan.uses_session and not plan.decision.blocked:
         plan = _by_names_of_today(session, text, plan)
     return _judged(session, query, plan, text)
+
+
+#: Client encodings of PostgreSQL's in which a byte of a character can be an ASCII one, by Python's name.
+_AMBIGUOUS = frozenset(("shift_jis", "shift_jis_2004", "big5", "gbk", "cp949", "gb18030", "johab"))
+
+
+@cache
+def _is_ambiguous(encoding: str) -> bool:
+    try:
+        return codecs.lookup(encoding).name in _AMBIGUOUS
+    except LookupError:
+        return False
 
 
 def _ask(session: Session, text: str) -> Plan:

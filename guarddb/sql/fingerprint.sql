@@ -96,7 +96,7 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(parts.part, ' ' ORDER BY parts.part 
     WHERE objoid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
       AND classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid
   UNION ALL
-  -- Which objects belong to an extension (ALTER EXTENSION … ADD writes nothing else).
+  -- Which objects belong to an extension (ALTER EXTENSION ... ADD writes nothing else).
   SELECT pg_catalog.concat('e', pg_catalog.count(*), ':',
     pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
     FROM pg_catalog.pg_depend

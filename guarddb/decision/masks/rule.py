@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.plan import MaskedColumn
-from guarddb.decision.refusal import Refusal
+from guarddb.decision.refusal import Finding, Refusal
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
@@ -89,6 +89,21 @@ def masking(case: Case) -> Refusal | None:
             if refusal is not None:
                 return refusal
     return _copy(statement, policy, governance)
+
+
+def comes_as_null(case: Case) -> Finding | None:
+    """A note where a masked column comes as NULL under every kind of mask: from a scalar sub-select, or in a whole row."""
+    if not case.governance.masks:
+        return None
+    for query in case.statement.queries:
+        for output in query.outputs:
+            if output.opaque and case.governance.mask_of(output, case.marks) is not None:
+                return Finding(
+                    "ok",
+                    f'"{output.name}" comes as NULL: a scalar sub-select or a whole row over masked columns does, whatever '
+                    "the kind of their masks; select the columns themselves",
+                )
+    return None
 
 
 def is_countable(reference: Reference, governance: Governance) -> bool:

@@ -72,6 +72,10 @@ class Item(ABC):
         """How many of its columns an unqualified name can mean."""
         return sum(1 for column in self.visible() if column[0] == name)
 
+    def merging(self, name: str) -> Iterator[Join]:
+        """The joins in it that merge columns of this name, but those below another that does."""
+        yield from ()
+
     def holder(self, name: str) -> Source | None:
         """The item whose column stands for a merged one; None for COALESCE of two, and where that changes the type."""
         return None
@@ -288,6 +292,13 @@ class Join(Item):
 
     def many(self, name: str) -> int:
         return 1 if name in self.merged else self.left.many(name) + self.right.many(name)
+
+    def merging(self, name: str) -> Iterator[Join]:
+        if name in self.merged:
+            yield self
+        else:
+            yield from self.left.merging(name)
+            yield from self.right.merging(name)
 
     def holder(self, name: str) -> Source | None:
         if name not in self.merged:

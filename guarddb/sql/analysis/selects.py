@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from guarddb.sql.analysis.expressions import NotJudged, UnknownNode
 from guarddb.sql.analysis.from_clause import FromClause, unknown_columns
-from guarddb.sql.analysis.scope import CTE, Item, Join, Scope, is_sure
+from guarddb.sql.analysis.scope import CTE, Scope, is_sure
 from guarddb.sql.names import column_name, string_list
 from guarddb.sql.statement import Clause, Open, Output, Query, QueryKind, Root
 from guarddb.tree import Node
@@ -272,10 +272,8 @@ class Selects(FromClause):
             name = output.name
             if sum(item.many(name) for item in scope.items) == 1 and not any(i.opens() for i in scope.items):
                 continue
-            holder = next(
-                (found for item in scope.items if name in _merged_in(item) and (found := item.holder(name))),
-                None,
-            )
+            merging = [join for item in scope.items for join in item.merging(name)]
+            holder = merging[0].holder(name) if len(merging) == 1 else None
             output.spelled = holder is not None
             output.qualifier = holder.alias if holder is not None else None
 
@@ -383,10 +381,6 @@ class Selects(FromClause):
             root.uses += [(link, column) for link in self.resolve(column, scope)[0]]
         self.statement.roots.append(root)
         return root
-
-
-def _merged_in(item: Item) -> Iterable[str]:
-    return item.merged if isinstance(item, Join) else ()
 
 
 def _merged(output: Output, query: Query) -> Output:

@@ -227,6 +227,11 @@ class TextEdits:
         """The token ranges of the parts of a text that is one conjunction."""
         return self._conjuncts(0, len(self.names) - 1)
 
+    @property
+    def changes(self) -> tuple[tuple[int, int, int], ...]:
+        """Each edit in order: start and end in the text, and the length of what stands there instead, in characters."""
+        return tuple((start, end, len(text)) for start, _, _, end, text in sorted(self._edits))
+
     def _apply(self) -> str:
         """The edited text."""
         pieces: list[str] = []
