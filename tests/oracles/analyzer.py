@@ -37,6 +37,8 @@ _STRENGTH = ("hash", "redact", "null")
 #: OIDs of built-in functions (pg_proc.dat): sha256, the comparison of two int4.
 _SHA256, _INT4EQ = 3420, 65
 _FIRST_USER_OID = 16384
+#: The number of docs.tenant, which the filters read.
+_TENANT = 2
 #: Invalid reference to a FROM item, missing in GROUP BY, types of a union that differ: of a name in whose place NULL, or the text
 #: of a hash, stands nothing is left to be said.
 _OF_A_NAME_THAT_GOES = frozenset(("42P10", "42803", "42804"))
@@ -140,6 +142,12 @@ class AnalyzerOracle:
         problem = self._exposed(result.tree, ruled)
         if problem is not None:
             return Verdict("mismatch", problem, f"sent: {sent}\nserver: {result.printed}")
+        if asked := self._asked_for(taken.tree, result.tree, ruled):
+            return Verdict(
+                "mismatch",
+                "a right is asked for that the statement did not need",
+                f"sent: {sent}\n{sorted(asked)}",
+            )
         names = result.tree.names()
         if names != taken.tree.names() and (taken.tree.names() or sql.startswith("SELECT")):
             return Verdict(
@@ -255,6 +263,21 @@ class AnalyzerOracle:
             if relation in ruled.filtered and not _is_filtered(level, index):
                 problems.append("a filtered relation stands without its filter")
         return problems[0] if problems else None
+
+    def _asked_for(self, given: Resolved, sent: Resolved, ruled: Ruled) -> set[BaseColumn]:
+        """The columns that only the sent text selects, but for what a filter reads and what stands for a row being there."""
+        before = given.selected()
+        whole = {relation for relation, number in before if number == 0}
+        return {
+            (relation, number)
+            for relation, number in sent.selected() - before
+            if relation >= _FIRST_USER_OID
+            and relation not in whole
+            and not (relation in ruled.filtered and number == _TENANT)
+            and not ((relation, number) in self.not_null and (relation, number) not in ruled.masks)
+            # The definition of a view is read with the agent's rights where it stands in the view's place.
+            and not any(int(entry["relid"]) in ruled.inlined for _, _, entry in given.relations())
+        }
 
     not_null: frozenset[BaseColumn] = frozenset()
 

@@ -16,6 +16,8 @@ Tree: TypeAlias = dict[str, Any]
 BaseColumn: TypeAlias = tuple[int, int]
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[(){}]|(?:\\.|[^\s(){}\\])+', re.DOTALL)
+#: sysattr.h, FirstLowInvalidHeapAttributeNumber: what column numbers are shifted by in a bitmap.
+_FIRST_LOW_INVALID = -7
 _KINDS = (
     "relation",
     "subquery",
@@ -147,6 +149,16 @@ class Resolved:
                     found.append(parent)
                 stack += [(child, parent) for child in value.values() if isinstance(child, dict | list)]
         yield from found
+
+    def selected(self) -> set[BaseColumn]:
+        """The columns on which the server asks for the right to SELECT; number 0 for any one (PostgreSQL 16 and later)."""
+        found: set[BaseColumn] = set()
+        for level in self.levels():
+            for entry in level.query.get("rteperminfos") or ():
+                found |= {
+                    (int(entry["relid"]), int(n) + _FIRST_LOW_INVALID) for n in entry["selectedCols"] or ()
+                }
+        return found
 
     def functions(self) -> set[int]:
         """The OIDs of every function that the statement calls, through operators and casts too."""
