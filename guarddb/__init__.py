@@ -64,6 +64,7 @@ from psycopg import (
 
 from guarddb import errors, risk, sql
 from guarddb.decision.plan import Decision
+from guarddb.driver.branches import DatabaseBranches
 from guarddb.driver.connection import (
     AsyncConnection,
     Connection,
@@ -101,8 +102,10 @@ from guarddb.policy.profile import (
     RowFilter,
     StatementRules,
 )
+from guarddb.runtime.approvals import Answer, ApprovalRequest
 from guarddb.runtime.decision_log import DecisionRecord
 from guarddb.runtime.jsonl import JsonlSink
+from guarddb.runtime.terminal import TerminalApprover
 from guarddb.sql.catalog import Catalog
 
 #: What other people's code may use: guarddb's own names, and psycopg's where they mean the same.
@@ -112,8 +115,10 @@ __all__ = [
     "NUMBER",
     "ROWID",
     "STRING",
+    "Answer",
     "ApprovalExpired",
     "ApprovalRejected",
+    "ApprovalRequest",
     "AsyncClientCursor",
     "AsyncConnection",
     "AsyncCopy",
@@ -135,6 +140,7 @@ __all__ = [
     "Copy",
     "Cursor",
     "DataError",
+    "DatabaseBranches",
     "DatabaseError",
     "Date",
     "DateFromTicks",
@@ -164,6 +170,7 @@ __all__ = [
     "RowFilter",
     "ServerCursor",
     "StatementRules",
+    "TerminalApprover",
     "Time",
     "TimeFromTicks",
     "Timestamp",

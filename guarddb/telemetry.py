@@ -189,6 +189,8 @@ def start(
     summary = _summary(plan)
     if summary:
         attributes["db.query.summary"] = summary
+    if plan is not None and plan.warnings:
+        attributes["guarddb.migration.rules"] = tuple(dict.fromkeys(rule for rule, _ in plan.warnings))
     if len(statements) > 1:
         attributes["db.operation.batch.size"] = len(statements)
     if policy_name is not None:

@@ -352,3 +352,20 @@ def test_every_statement_of_a_pipeline_has_a_span(exported: Exported, people: st
             conn.execute("SELECT name::int FROM people")
             conn.execute("SELECT name FROM people")
     assert len(exported.spans.get_finished_spans()) == 3
+
+
+def test_a_migration_that_is_warned_of_shows_the_rules_and_no_text(
+    fresh_dsn: str, exported: Exported
+) -> None:
+    """Messages quote defaults and conditions, which are literals of the agent's."""
+    policy = {"name": "m", "access_mode": "read_write", "migration_safety": "warn"}
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute(
+            "CREATE TABLE t (id int); INSERT INTO t SELECT n FROM generate_series(1, 90000) AS n; ANALYZE"
+        )
+    with guarddb.connect(fresh_dsn, policy=policy) as conn:
+        conn.execute("ALTER TABLE t ADD COLUMN s float8 DEFAULT random() + 4711, ADD COLUMN n serial")
+    (span,) = [each for each in exported.spans.get_finished_spans() if "ALTER" in each.name]
+    assert span.attributes is not None
+    assert span.attributes["guarddb.migration.rules"] == ("table_rewrite",)
+    assert "4711" not in str(dict(span.attributes))

@@ -17,7 +17,7 @@ _NOT_KNOWN_HERE = frozenset(("missing_lock_timeout",))
 
 def migration_safety(
     sql: str, raws: list[Node], cases: tuple[Case, ...]
-) -> Refusal | tuple[tuple[Finding, ...], tuple[str, ...]]:
+) -> Refusal | tuple[tuple[Finding, ...], tuple[tuple[str, str], ...]]:
     """The refusal of `migration_safety: block`, or what is to be noted, and what the session is to be warned of.
 
     Several statements of one text are one transaction for the server, and are judged so.
@@ -45,7 +45,7 @@ def migration_safety(
                     deciding="migration_safety",
                 )
     notes = tuple(Finding("migration_block", said(finding)) for finding in found)
-    return notes, tuple(said(finding) for finding in found if finding.severity != "info")
+    return notes, tuple((finding.rule, said(finding)) for finding in found if finding.severity != "info")
 
 
 def findings_about(sql: str, catalog: Catalog | None) -> tuple[LintFinding, ...]:

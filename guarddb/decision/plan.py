@@ -152,8 +152,8 @@ class Plan:
     statements: tuple[StatementPlan, ...] = ()
     #: the answer depends on the session's own prepared statements or portals: not to be cached by text alone
     uses_session: bool = False
-    #: what the connection's notice handlers are told before it runs
-    warnings: tuple[str, ...] = ()
+    #: what the connection's notice handlers are told before it runs, and the span in one word: (tag, sentence)
+    warnings: tuple[tuple[str, str], ...] = ()
     #: where `sql` differs from the agent's text: start and end there, and the length of what stands in its place, in characters
     edits: tuple[tuple[int, int, int], ...] = ()
 

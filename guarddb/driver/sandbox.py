@@ -12,6 +12,7 @@ from psycopg.conninfo import make_conninfo
 from guarddb.driver.branches import DatabaseBranches
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.runtime.branches import Branch, BranchError, BranchProvider, made_by, thrown_away
+from guarddb.runtime.policies import PolicySourceError
 
 if TYPE_CHECKING:
     from guarddb.driver.arguments import Attachment
@@ -21,8 +22,18 @@ _PSYCOPGS = frozenset({"autocommit", "prepare_threshold", "context", "row_factor
 
 
 def wants_branch(attachment: Attachment) -> bool:
-    """Whether the profile asks for a sandbox, and is to be obeyed."""
-    return not attachment.observe and attachment.source.current()[0].write_mode == "sandbox"
+    """Whether the profile asks for a sandbox, and is to be obeyed.
+
+    Raises:
+        PolicyUnavailable: the profile cannot be read any more.
+    """
+    if attachment.observe:
+        return False
+    try:
+        profile, _ = attachment.source.current()
+    except PolicySourceError as ex:
+        raise PolicyUnavailable(str(ex)) from None
+    return profile.write_mode == "sandbox"
 
 
 def branched(

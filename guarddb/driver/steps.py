@@ -101,7 +101,7 @@ def _scored(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None] | None:
     if session.in_force.counts and session.in_many != "again":
         count(session, judged)
     if judged.plan.warnings:
-        for warning in judged.plan.warnings:
+        for _, warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
     pgq.passed = True
     if session.savepoint_open and judged.effects and any(map(_makes_savepoints, judged.plan.statements)):

@@ -273,6 +273,21 @@ def test_the_end_of_the_program_is_the_end_of_the_branch_but_for_a_crash(
         assert branches(source) == set()
 
 
+def test_a_session_that_is_cut_off_leaves_nothing_behind(source: str, server_dsn: str) -> None:
+    """The backend is killed in the middle of a transaction: an error, and the branch goes when the connection is closed."""
+    before = checksum(source)
+    conn = guarddb.connect(source, policy=POLICY, branches=server_dsn)
+    conn.execute("DELETE FROM people")
+    with psycopg.connect(server_dsn, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
+    with pytest.raises(psycopg.OperationalError):
+        conn.execute("SELECT 1")
+    assert len(branches(source)) == 1
+    conn.close()
+    assert branches(source) == set()
+    assert checksum(source) == before
+
+
 def test_a_child_of_the_process_leaves_the_branch_alone(source: str, server_dsn: str) -> None:
     with guarddb.connect(source, policy=POLICY, branches=server_dsn) as conn:
         assert conn.branch is not None
