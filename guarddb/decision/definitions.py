@@ -12,7 +12,7 @@ from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
 from guarddb.sql.analysis.definitions import Definition, Part
-from guarddb.sql.catalog import Relation
+from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference
 from guarddb.tree import Node
@@ -190,7 +190,7 @@ def _governed(
     """What a definition may do that names a table with masks or filters."""
     why = _for_both(definition, reference, rules, case)
     if why is None and (rules.filters or rules.needs_inlining or rules.unsafe):
-        why = _for_hidden_rows(definition, reference)
+        why = _for_hidden_rows(definition, reference, case.catalog)
     if why is None and rules.masks:
         why = _for_masks(definition, reference, rules, case)
     if why is None:
@@ -289,7 +289,7 @@ _OF_ONE_LENGTH = frozenset(
 )
 
 
-def _for_hidden_rows(definition: Definition, reference: Reference) -> str | None:
+def _for_hidden_rows(definition: Definition, reference: Reference, catalog: Catalog | None) -> str | None:
     """What of a definition PostgreSQL would ask of rows that a filter hides."""
     if definition.verb in (
         "comment",
@@ -306,7 +306,7 @@ def _for_hidden_rows(definition: Definition, reference: Reference) -> str | None
     if definition.verb in ("rename", "move"):
         return None  # asked by the filters' own rule
     if definition.command == "IndexStmt":
-        return _index(definition.fields, reference.relation)
+        return _index(definition.fields, reference.relation, catalog)
     if definition.object == "statistics":
         return "statistics would be made of hidden rows"
     if definition.command == "CreateStmt":
@@ -337,7 +337,7 @@ def _for_hidden_rows(definition: Definition, reference: Reference) -> str | None
     return None
 
 
-def _index(fields: Node, relation: Relation | None) -> str | None:
+def _index(fields: Node, relation: Relation | None, catalog: Catalog | None) -> str | None:
     """A plain index tells nothing; one that can fail for a row, or is about some rows only, tells of hidden ones."""
     if fields.get("unique") or fields.get("primary") or fields.get("excludeOpNames"):
         return "a unique index would tell of hidden rows"
@@ -351,7 +351,9 @@ def _index(fields: Node, relation: Relation | None) -> str | None:
         if "expr" in element or "opclass" in element:
             return "the expression of an index would run on hidden rows"
         schema, _, name = types.get(element.get("name", ""), "pg_catalog.text").partition(".")
-        if schema != "pg_catalog" or name not in _OF_ONE_LENGTH:
+        known = catalog.type_named(schema, name) if catalog is not None and schema != "pg_catalog" else None
+        enum = known is not None and known.kind == "e"
+        if not enum and (schema != "pg_catalog" or name not in _OF_ONE_LENGTH):
             return "an index on values of any length fails for a row that is too long, hidden or not"
     return None
 

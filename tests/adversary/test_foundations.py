@@ -316,6 +316,7 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "index on an open column": (MASKED, "CREATE INDEX ON customers (name)"),
     "unique index on an open column": (MASKED, "CREATE UNIQUE INDEX ON customers (name)"),
     "plain index": (FILTERED, "CREATE INDEX ON deals (tenant, visible_on)"),
+    "index on an enum": (FILTERED, "CREATE INDEX ON deals (mood)"),
     "hash index": (FILTERED, "CREATE INDEX ON deals USING hash (tenant)"),
     "index elsewhere": (FILTERED, "CREATE UNIQUE INDEX ON plain (lower(v)) WHERE n > 0"),
     "statistics elsewhere": (FILTERED, "CREATE STATISTICS s ON v, n FROM plain"),
@@ -350,6 +351,7 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "current_setting": (NOTHING, "SELECT current_setting('server_version')"),
     "setting of the role": (NOTHING, "ALTER ROLE CURRENT_USER SET work_mem = '8MB'"),
     "grant without data rules": (NOTHING, "GRANT SELECT ON plain TO PUBLIC"),
+    "function declared stable": (NOTHING, "ALTER FUNCTION free(int) STABLE"),
     "sql function": (NOTHING, "CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'"),
     "rule": (NOTHING, "CREATE RULE r AS ON INSERT TO plain DO ALSO NOTHING"),
     "trigger with a built-in function": (
