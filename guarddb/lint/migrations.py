@@ -38,6 +38,9 @@ RULES: Mapping[str, Rule] = {
     "DropStmt": tables.drop,
     "TruncateStmt": tables.truncate,
     "LockStmt": tables.lock_table,
+    "DropOwnedStmt": tables.drop_everything,
+    "DropdbStmt": tables.drop_everything,
+    "AlterTableMoveAllStmt": tables.move_all,
     "CopyStmt": tables.copy_in,
     "ClusterStmt": storage.cluster,
     "VacuumStmt": storage.vacuum,
@@ -50,9 +53,11 @@ RULES: Mapping[str, Rule] = {
     "AlterDomainStmt": objects.alter_domain,
     "DoStmt": objects.opaque,
     "CallStmt": objects.opaque,
+    "AlterExtensionStmt": objects.opaque,
     "UpdateStmt": rows.update,
     "DeleteStmt": rows.update,
     "InsertStmt": rows.insert,
+    "MergeStmt": tables.merge,
 }
 
 _TRANSACTION_VERBS = {
@@ -218,7 +223,7 @@ def _with_held(said: tuple[Said, ...], statement: StatementText, script: Script)
         if isinstance(act, Act) and act.work is not None and not script.is_new(act.target) and not act.implied
     ]
     large = [act for act in work if not size_of(act.target, script).tiny]
-    if statement.kind in ("UpdateStmt", "DeleteStmt", "InsertStmt", "CopyStmt"):
+    if statement.kind in ("UpdateStmt", "DeleteStmt", "InsertStmt", "MergeStmt", "CopyStmt"):
         if large:
             yield Finding(
                 "error",

@@ -79,6 +79,18 @@ def rules(sql: str, **options: bool) -> list[str]:
         ("CREATE DOMAIN d AS int; ALTER TABLE t ADD b d", []),
         ("CREATE DOMAIN d AS int CHECK (VALUE > 0); ALTER TABLE t ADD b d", ["table_rewrite"]),
         ("ALTER TABLE t ADD b int DEFAULT unheard_of()", ["table_rewrite"]),
+        # Everything at once.
+        ("DROP OWNED BY agent", ["unsafe_drop"]),
+        ("DROP DATABASE shop", ["unsafe_drop"]),
+        ("BEGIN; DROP DATABASE shop; COMMIT", ["unsafe_drop", "not_in_transaction"]),
+        ("DROP SCHEMA app CASCADE", ["unsafe_drop"]),
+        ("ALTER TABLE ALL IN TABLESPACE a SET TABLESPACE b", ["table_rewrite"]),
+        ("ALTER EXTENSION vector UPDATE", ["opaque_code"]),
+        (
+            "BEGIN; ALTER TABLE t ADD b int; MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE; COMMIT",
+            ["backfill_in_transaction"],
+        ),
+        ("MERGE INTO t USING u ON t.id = u.id WHEN MATCHED THEN DELETE", []),
         # Nothing at all.
         ("", []),
         ("-- nothing", []),

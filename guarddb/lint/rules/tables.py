@@ -201,3 +201,36 @@ def copy_in(statement: StatementText, script: Script) -> Iterator[Said]:
     relation = statement.fields.get("relation")
     if statement.fields.get("is_from") and relation is not None:
         yield Act(script.target(relation), Lock.ROW_EXCLUSIVE, Work.SCAN, rule="")
+
+
+def drop_everything(statement: StatementText, script: Script) -> Iterator[Said]:
+    """DROP OWNED, DROP DATABASE: tables that nobody names here go as well."""
+    what = "DROP DATABASE" if statement.kind == "DropdbStmt" else "DROP OWNED"
+    yield Remark(
+        "error",
+        "unsafe_drop",
+        f"{what} destroys data with no undo; each table in it is locked ACCESS EXCLUSIVE",
+    )
+    if statement.kind == "DropdbStmt" and script.in_transaction:
+        yield Remark(
+            "error",
+            "not_in_transaction",
+            "DROP DATABASE cannot run inside a transaction block; PostgreSQL refuses it",
+            script_of(["COMMIT", statement.text, "BEGIN"]),
+        )
+
+
+def move_all(statement: StatementText, script: Script) -> Iterator[Said]:
+    """ALTER TABLE ALL IN TABLESPACE … SET TABLESPACE copies every table of a tablespace."""
+    yield Remark(
+        "error",
+        "table_rewrite",
+        "ALTER … ALL IN TABLESPACE: an ACCESS EXCLUSIVE lock on each table blocks reads and writes while PostgreSQL copies "
+        "it, and all are "
+        "held until the last one is done",
+    )
+
+
+def merge(statement: StatementText, script: Script) -> Iterator[Said]:
+    """MERGE reads its source and writes rows; nobody waits for it, unless a lock is held."""
+    yield Act(script.target(statement.fields["relation"]), Lock.ROW_EXCLUSIVE, Work.SCAN, rule="")
