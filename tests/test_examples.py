@@ -90,7 +90,13 @@ def test_async_questions_are_answered_each_for_itself(sales: str) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [("agent_tool.py", "SELECT 1 AS one"), ("async_agent.py",), ("pool.py",), ("function_tools.py",)],
+    [
+        ("agent_tool.py", "SELECT 1 AS one"),
+        ("async_agent.py",),
+        ("pool.py",),
+        ("function_tools.py",),
+        ("traces.py",),
+    ],
 )
 def test_each_example_runs_as_a_program(sales: str, arguments: tuple[str, ...]) -> None:
     command = [sys.executable, str(EXAMPLES / arguments[0]), *arguments[1:]]
