@@ -386,3 +386,33 @@ def test_the_classes_are_complete() -> None:
     sizes = [len(set(c)) for c in (TRAPS, BIG_TRAPS, DEFINITIONS, RELATIONS, VIOLATIONS)]
     assert sizes == [96, 24, 25, 52, 19]
     assert (len(PREDICATES), len(PLANNERS)) == (5, 5)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        "VALUES (5, 2, 'x')",
+        "VALUES (7, 2, 'x'), (8, 1, 'y')",
+        "SELECT o.id + 1, 1 + o.n, o.val FROM other AS o WHERE o.id > 3",
+    ],
+)
+@pytest.mark.parametrize("target", ["", " (id)"])
+def test_a_row_that_may_not_be_written_says_nothing_of_its_key(
+    ground: Ground, values: str, target: str
+) -> None:
+    """Id 5 is a hidden row's, 7 is nobody's: both answers are the filter's."""
+    sql = f"INSERT INTO orders (id, tenant_id, label) {values} ON CONFLICT{target} DO NOTHING"
+    attempt = ground.attempt(sql, writing(filters("tenant_id = 1")))
+    assert not attempt.blocked, attempt.decision.reason
+    assert "row_filter_violation" in str(attempt.error)
+
+
+def test_a_row_without_a_value_for_the_filter_is_not_proposed(ground: Ground) -> None:
+    sql = "INSERT INTO orders (id, label) VALUES (5, 'x') ON CONFLICT DO NOTHING"
+    assert ground.attempt(sql, writing(filters("tenant_id = 1"))).decision.rule == "row_filter_unsafe"
+    written = (
+        "INSERT INTO orders (id, tenant_id, label) VALUES (5, 1, 'x'), (9, '1', 'y') ON CONFLICT DO NOTHING"
+    )
+    attempt = ground.attempt(written, writing(filters("tenant_id = 1")))
+    assert attempt.error is None
+    assert not attempt.blocked

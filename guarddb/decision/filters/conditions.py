@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guarddb.sql.leakproof.parts import conjuncts
 from guarddb.sql.names import string_list
+from guarddb.sql.rewriting.trees import HOLE
 from guarddb.tree import Node
 
 
@@ -32,7 +33,7 @@ class Conditions:
         return joined(self.texts) if self.texts else None
 
     def forms(self) -> dict[int, str]:
-        """What each guarded part is put into, `{}` where it stood."""
+        """What each guarded part is put into, with a HOLE where it stood."""
         guards = {part: joined(texts) for part, texts in self.guards.items()}
         return {
             part: _guard_form(guards.get(part), self.parts[part] if part >= 0 else None)
@@ -46,10 +47,10 @@ def _guard_form(condition: str | None, part: Node | None) -> str:
     The planner takes a CASE to be true for every second row. Of an equality or a pattern it believes one in two hundred, and
     the same of IS NULL.
     """
-    guarded = f"CASE WHEN ({condition}) THEN ({{}}) END" if condition is not None else "({})"
+    guarded = f"CASE WHEN ({condition}) THEN ({HOLE}) END" if condition is not None else f"({HOLE})"
     if part is not None and _is_selective(part):
         return f"CASE WHEN {guarded} THEN NULL ELSE false END IS NULL"
-    return guarded if condition is not None else "CASE WHEN ({}) THEN true END"
+    return guarded if condition is not None else f"CASE WHEN ({HOLE}) THEN true END"
 
 
 def _is_selective(part: Node) -> bool:

@@ -29,6 +29,7 @@ from guarddb.sql.leakproof.parts import is_equality
 from guarddb.sql.leakproof.restrictions import Hazard
 from guarddb.sql.names import calls_in, holds_sublink, string_list, sub_selects
 from guarddb.sql.rewriting.rewriter import Rewriter
+from guarddb.sql.rewriting.trees import HOLE, around_holes
 from guarddb.sql.statement import Output, Query, Reference
 from guarddb.tree import Node, parse
 
@@ -87,10 +88,10 @@ class Guarding(Placing):
         for output in guards.outputs:
             assert output.target is not None
             assert output.query is not None
-            form = f"CASE WHEN ({condition}) THEN ({{}}) END"
+            form = f"CASE WHEN ({condition}) THEN ({HOLE}) END"
             key = id(output.target)
             if key in self.targets.wraps:
-                form = form.replace("{}", self.targets.wraps[key][3])
+                form = form.replace(HOLE, HOLE.join(around_holes(self.targets.wraps[key][3])))
             self.targets.wraps[key] = (output.query, output.target, output, form)
 
     def shield(self, hazards: list[Hazard]) -> bool:

@@ -66,6 +66,10 @@ class BoundPredicate:
         """The predicate over the row that `qualifier` (an alias, not yet quoted) names. `names`: attribute -> name seen."""
         return _written(self._pieces, qualifier, names)
 
+    def over(self, values: Mapping[str, str]) -> str:
+        """The predicate over a row that is given by the text of each column's value."""
+        return "".join(piece if isinstance(piece, str) else values[piece[0]] for piece in self._pieces)
+
     def first(self, qualifier: str, names: Mapping[str, str] | None = None) -> str:
         """The predicate in a form that the planner asks before every other condition that does something.
 

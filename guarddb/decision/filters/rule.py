@@ -1,6 +1,6 @@
 """Row filters: which uses of a filtered relation are refused from the start.
 
-How a filter is written into a statement, and where that has no place, is in `filter_writing`.
+How a filter is written into a statement, and where that has no place, is in `placing`, `reads`, `views` and `writes`.
 """
 
 from __future__ import annotations

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from guarddb.decision.filters.placing import joined, unsafe
-from guarddb.decision.filters.views import Views
+from guarddb.decision.filters.proposed import MARKER, Proposals
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.names import literal, quote
+from guarddb.sql.rewriting.trees import HOLE, around_holes
 from guarddb.sql.statement import Query, Reference
 from guarddb.tree import Node, nodes
 
-MARKER = "guarddb:row_filter_violation:"
 _RETURNING_FOR_MERGE = 170000
 
 
-class FilterWriter(Views):
+class FilterWriter(Proposals):
     """Writes the filters of one statement. What finds no safe place is a refusal."""
 
     def write(self) -> Refusal | None:
@@ -112,7 +112,7 @@ class FilterWriter(Views):
                 self.hidden_returning = True
             return None
         target = query.fields["returningClause"]["exprs"][0]["ResTarget"]
-        form = f"CASE WHEN ({check}) THEN ({{}}) END"
+        form = f"CASE WHEN ({check}) THEN ({HOLE}) END"
         key = id(target)
         if key in self.targets.columns:
             owner, node, output, expression = self.targets.columns[key]
@@ -120,7 +120,7 @@ class FilterWriter(Views):
             return None
         if key in self.targets.wraps:
             owner, node, output, inner = self.targets.wraps[key]
-            self.targets.wraps[key] = (owner, node, output, _filled(form, inner))
+            self.targets.wraps[key] = (owner, node, output, _filled(form, HOLE.join(around_holes(inner))))
             return None
         outputs = [o for o in query.outputs if o.target is target]
         if not outputs or any(o.open is not None for o in outputs):
@@ -140,10 +140,12 @@ class FilterWriter(Views):
         return None
 
     def _conflict(self, reference: Reference, rules: RelationRules, query: Query) -> Refusal | None:
-        """ON CONFLICT DO UPDATE on a row that the filter hides: an error, as with native row security."""
+        """ON CONFLICT: a proposed row that may not be written, or a hidden row in the way of DO UPDATE, is an error."""
         clause = query.fields.get("onConflictClause")
-        if clause is None or clause.get("action") != "ONCONFLICT_UPDATE":
+        if clause is None:
             return None
+        if clause.get("action") != "ONCONFLICT_UPDATE":
+            return self.check_proposed(reference, rules, query)
         condition = self.condition(reference, rules)
         if condition is None or reference.alias == "excluded":
             return unsafe(reference, "the filter cannot be asked of the conflicting row")
@@ -195,8 +197,7 @@ def _seen(item: Node) -> Iterator[str]:
 
 
 def _filled(form: str, text: str) -> str:
-    before, after = form.rsplit("{}", 1)
-    return f"{before}{text}{after}"
+    return form.replace(HOLE, text)
 
 
 def _check(condition: str, reference: Reference, rules: RelationRules) -> str:

@@ -7,6 +7,7 @@ for `Types.select` to say. pg_proc.proleakproof is what counts; `_QUIET` adds a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from guarddb.facts import functions
@@ -56,6 +57,13 @@ class Calls:
     def operator(self, schema: str | None, name: str, left: Type | None, right: Type) -> Found | None:
         """An operator between operands of these types (None: a prefix operator); None when it cannot be told."""
         name = "<>" if name == "!=" else name
+        if (
+            schema in (None, "pg_catalog")
+            and right.startswith(_PREFIX)
+            and (left is None or left.startswith(_PREFIX))
+            and (self.catalog is None or not self.catalog.operators_named(name, schema))
+        ):
+            return _among_builtins(name, left, right)
         key = (schema, name, left, right)
         if key not in self._operators:
             self._operators[key] = self._find_operator(schema, name, left, right)
@@ -108,6 +116,15 @@ class Calls:
 
     def function(self, schema: str | None, name: str, given: Sequence[Type]) -> Found | None:
         """A function of arguments of these types; None when it cannot be told."""
+        if (
+            schema in (None, "pg_catalog")
+            and all(each.startswith(_PREFIX) for each in given)
+            and (self.catalog is None or not self.catalog.functions_named(name, schema))
+        ):
+            return _builtin_function(name, tuple(given))
+        return self._find_function(schema, name, given)
+
+    def _find_function(self, schema: str | None, name: str, given: Sequence[Type]) -> Found | None:
         signatures: list[tuple[Type, ...]] = []
         found: list[Found] = []
         if schema in (None, "pg_catalog"):
@@ -162,6 +179,17 @@ class Calls:
             if returns in ("anyelement", "anycompatible", "anynonarray", "anyenum"):
                 return element
         return None
+
+
+@lru_cache(maxsize=4096)
+def _among_builtins(name: str, left: Type | None, right: Type) -> Found | None:
+    """An operator where no user's can be meant: the answer is the same for every statement."""
+    return Calls(Types(None))._find_operator(None, name, left, right)
+
+
+@lru_cache(maxsize=4096)
+def _builtin_function(name: str, given: tuple[Type, ...]) -> Found | None:
+    return Calls(Types(None))._find_function(None, name, given)
 
 
 def _taking(name: str, nargs: int) -> Iterable[Overload]:

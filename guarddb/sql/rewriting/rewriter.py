@@ -26,6 +26,8 @@ from guarddb.sql.rewriting.edits import (
     TextEdits,
 )
 from guarddb.sql.rewriting.trees import (
+    HOLE,
+    around_holes,
     columns_below,
     conjunction_of,
     expression_tree,
@@ -204,7 +206,7 @@ class Rewriter(TextEdits):
 
         Args:
             condition: None to leave the WHERE as it is but for the guards.
-            guards: index of a conjunct -> the form that it is put into, with `{}` where it stood; -1 for the whole WHERE.
+            guards: index of a conjunct -> the form that it is put into, with a HOLE where it stood; -1 for the whole WHERE.
             gates: more conditions, ANDed behind it, where every parameter has got its type.
         """
         fields = query.fields
@@ -260,9 +262,9 @@ class Rewriter(TextEdits):
         parts = conjunction.get("args", ())
         pieces = self._conjuncts(first, last)
         if conjunction.get("boolop") != "AND_EXPR" or len(parts) != len(pieces) or -1 in guards:
-            form = "{}"
+            form = HOLE
             for each in dict.fromkeys(guards.values()):
-                form = each.replace("{}", form)
+                form = each.replace(HOLE, form)
             return self._put_into(first, last, node, form)
         arguments = list(parts)
         for index, form in guards.items():
@@ -270,7 +272,7 @@ class Rewriter(TextEdits):
         return {"BoolExpr": {**conjunction, "args": arguments}}
 
     def _put_into(self, first: int, last: int, node: Node, form: str) -> Node:
-        before, after = form.split("{}")
+        before, after = around_holes(form)
         self._before(first, before)
         self._after(last, after)
         return substituted(form, node)
@@ -460,7 +462,7 @@ class Rewriter(TextEdits):
         """Put `form` with `{}` replaced by the target's own expression in its place."""
         first, last, text = self.target_text(target)
         label = "" if "name" in target else f" AS {quote(name)}"
-        before, *after = form.split("{}")
+        before, *after = around_holes(form)
         if len(after) == 1:
             # Around it, so that edits inside the expression keep their place.
             self._before(first, before, outermost=True)
@@ -480,6 +482,33 @@ class Rewriter(TextEdits):
         assert query.target is not None
         first = self.at(query.target.location)
         return self._forward(first, frozenset((SEMICOLON,))) - 1
+
+    def _value_tokens(self, query: Query, row: int, column: int) -> tuple[int, int]:
+        """The tokens of one value of INSERT … VALUES."""
+        assert query.target is not None
+        position = self._forward(self.at(query.target.location), frozenset(("VALUES",))) + 1
+        for _ in range(row):
+            position = self._matching(position) + 2  # a comma stands between
+        if position >= len(self.names) or self.names[position] != OPEN:
+            raise RewriteError("VALUES was not found")
+        first = position + 1
+        for _ in range(column):
+            first = self._forward(first - 1, frozenset((COMMA,))) + 1
+        return first, self._forward(first - 1, frozenset((COMMA,))) - 1
+
+    def value_text(self, query: Query, row: int, column: int) -> str:
+        """One value of INSERT … VALUES as it stands in the text."""
+        first, last = self._value_tokens(query, row, column)
+        return self.sql[self.starts[first] : self._end(last)]
+
+    def wrap_value(self, query: Query, row: int, column: int, form: str) -> None:
+        """Put a form, with a HOLE where the value stood, in the place of one value of INSERT … VALUES."""
+        first, last = self._value_tokens(query, row, column)
+        before, after = around_holes(form)
+        self._before(first, before)
+        self._after(last, after)
+        items = query.fields["selectStmt"]["SelectStmt"]["valuesLists"][row]["List"]["items"]
+        items[column] = substituted(form, items[column])
 
     def guard_conflict(self, query: Query, check: str) -> None:
         """Let DO UPDATE ask `check` of the row in the way before anything else."""

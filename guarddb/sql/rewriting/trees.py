@@ -121,17 +121,25 @@ def guarded(condition: Node, result: Node) -> Node:
     return {"CaseExpr": {"args": [{"CaseWhen": {"expr": condition, "result": result}}]}}
 
 
-_HOLE = "guarddb_hole"
+#: Where something goes in a form. A form without it has `{}` there.
+HOLE = "guarddb_hole"
+
+
+def around_holes(form: str) -> list[str]:
+    """What stands between the holes of a form."""
+    return form.split(HOLE if HOLE in form else "{}")
 
 
 def substituted(form: str, node: Node) -> Node:
     """The tree of `form` with `node` in the hole."""
-    pattern = expression_tree(form.replace("{}", _HOLE).replace("{{", "{").replace("}}", "}"))
+    if HOLE not in form:
+        form = form.replace("{}", HOLE).replace("{{", "{").replace("}}", "}")
+    pattern = expression_tree(form)
 
     def fill(value: Any) -> Any:
         if isinstance(value, dict):
             column = value.get("ColumnRef")
-            if column is not None and column.get("fields", [{}])[0].get("String", {}).get("sval") == _HOLE:
+            if column is not None and column.get("fields", [{}])[0].get("String", {}).get("sval") == HOLE:
                 return node
             return {k: fill(v) for k, v in value.items()}
         if isinstance(value, list):
