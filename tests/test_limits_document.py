@@ -184,22 +184,26 @@ def test_a_view_loses_its_owners_rights(fresh_shop_admin: str) -> None:
         assert conn.execute("SELECT id FROM customer_contacts").fetchall()
 
 
-def test_a_filtered_table_needs_select_on_all_of_it(fresh_shop_admin: str) -> None:
+def test_a_filtered_table_needs_select_on_what_its_filter_reads(fresh_shop_admin: str) -> None:
     with psycopg.connect(fresh_shop_admin, autocommit=True) as conn:
         conn.execute(
             "REVOKE SELECT ON orders FROM agent; GRANT SELECT (id, tenant_id, total) ON orders TO agent"
         )
     agent = make_conninfo(fresh_shop_admin, user="agent")
+    written = "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 8, now())"
     with guarddb.connect(agent, policy={"name": "x", **FILTERED}, autocommit=True) as conn:
         assert conn.execute("SELECT id FROM orders WHERE id < 8").fetchall()
+        assert conn.execute("SELECT id FROM orders WHERE 100 / total > 0").fetchall()
+        assert conn.execute(
+            "SELECT o.id FROM orders AS o FULL JOIN categories AS c ON c.id = o.id AND 100 / o.total > 0"
+        ).fetchall()
         assert conn.execute("UPDATE orders SET total = 1 WHERE id = 3").rowcount >= 0
-        for sql in (
-            "SELECT id FROM orders WHERE 100 / total > 1",
-            "INSERT INTO orders (tenant_id, customer_id, placed_at) VALUES (1, 8, now())",
-        ):
-            with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
-                conn.execute(sql.encode())
-            assert not isinstance(caught.value, guarddb.PolicyViolation)
+        assert conn.execute(written).rowcount == 1
+        with psycopg.connect(fresh_shop_admin, autocommit=True) as owner:
+            owner.execute("REVOKE SELECT (tenant_id) ON orders FROM agent")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege) as caught:
+            conn.execute(written)
+        assert not isinstance(caught.value, guarddb.PolicyViolation)
 
 
 def test_rules_and_views_are_read_and_not_written(fresh_dsn: str) -> None:
@@ -314,11 +318,12 @@ def test_what_only_a_catalog_could_tell(policy: dict[str, Any], sql: str, rule: 
     assert guarddb.evaluate(sql, policy).rule == rule
 
 
-def test_a_conflict_that_does_nothing_is_not_checked(attempt: Attempt) -> None:
+def test_a_conflict_is_looked_for_behind_the_check(attempt: Attempt) -> None:
     given = "INSERT INTO orders (id, tenant_id, customer_id, placed_at) VALUES ({}, 2, 8, now()) ON CONFLICT DO NOTHING"
     policy = yaml.safe_dump({"name": "conflict", **FILTERED})
     conflict = attempt(policy, (given.format(1),))
-    assert isinstance(conflict, guarddb.Decision)
+    assert isinstance(conflict, guarddb.PolicyViolation)
+    assert conflict.rule == "row_filter_violation"
     written = attempt(policy, (given.format(90_000),))
     assert isinstance(written, guarddb.PolicyViolation)
     assert written.rule == "row_filter_violation"

@@ -40,9 +40,9 @@ KNOWN_BLOCKS = {
     _UNSAFE + "its whole row is used under other column names": (
         "the row of a view that had to become a subquery has the names of the alias list, not the view's"
     ),
-    _UNSAFE + "a condition of this MERGE that can raise an error would run on hidden rows": (
-        "MERGE has no WHERE in which the filter comes first"
-    ),
+    _UNSAFE
+    + "a value of its columns is DEFAULT, masked, a sub-select or VOLATILE, so that a row cannot be checked before a conflict "
+    "is looked for": "the row is checked in the values themselves",
 }
 #: They are rare: no more than so many of a hundred statements of this generator, which makes strange ones on purpose.
 KNOWN_BLOCKS_PERCENT = 1.2

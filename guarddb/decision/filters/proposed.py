@@ -12,11 +12,12 @@ from guarddb.decision.filters.views import Views
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions
-from guarddb.sql.names import calls_in, columns_in, holds_sublink, literal, quote
-from guarddb.sql.rewriting.trees import HOLE
+from guarddb.sql.names import calls_in, holds_sublink, literal, quote, string_list
+from guarddb.sql.rewriting.trees import HOLE, columns_below
 from guarddb.sql.statement import Query, Reference
 from guarddb.tree import Node
 
+_CHANGES = "a value of its columns is DEFAULT, masked, a sub-select or VOLATILE"
 MARKER = "guarddb:row_filter_violation:"
 
 
@@ -58,7 +59,7 @@ class Proposals(Views):
             if any(
                 place >= len(items) or not _is_same_twice(items[place], rules) for place in places.values()
             ):
-                return _unproved(reference, "a value of its columns is DEFAULT, a sub-select or VOLATILE")
+                return _unproved(reference, _CHANGES)
             texts = {c: self.rewriter.value_text(query, number, place) for c, place in places.items()}
             form = self._form(reference, rules, texts, types, items[places[last]], last)
             self.rewriter.wrap_value(query, number, places[last], form)
@@ -83,7 +84,7 @@ class Proposals(Views):
         texts: dict[str, str] = {}
         for column, target in chosen.items():
             if target is None or id(target) in written or not _is_same_twice(target["val"], rules):
-                return _unproved(reference, "a value of its columns is masked, a sub-select or VOLATILE")
+                return _unproved(reference, _CHANGES)
             texts[column] = self.rewriter.target_text(target)[2]
         last = max(places, key=lambda column: places[column])
         target, output = targets[places[last]], query.outputs[places[last]]
@@ -117,8 +118,11 @@ def _is_same_twice(node: Node, rules: RelationRules) -> bool:
     """Whether a value may be evaluated a second time, inside the predicate."""
     if "SetToDefault" in node or holds_sublink(node):
         return False
-    if columns_in(node) and any(predicate.has_sublink for predicate in rules.filters):
-        return False  # a name in it could be captured
+    inside = {name for predicate in rules.filters if predicate.has_sublink for name in predicate.inner_names}
+    for column in columns_below(node) if inside else ():
+        names = string_list(column.get("fields", ()))
+        if len(names) < 2 or names[0] in inside:
+            return False  # it could be captured by a name in the predicate's sub-select
     return not any(functions.is_volatile(name) for name in calls_in(node))
 
 
