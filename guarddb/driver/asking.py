@@ -9,6 +9,7 @@ from psycopg.generators import execute, fetch_many, send
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
+    from psycopg.pq.abc import PGconn, PGresult
 
 FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 #: Single rows and chunks: see `watch.refresh_gen` about stream().
@@ -27,7 +28,7 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
     pgconn = conn.pgconn
     if conn._pipeline is None:
         # The base class's, not the guarded connection's: that one would come back here.
-        results = [(yield from BaseConnection._exec_command(conn, command))]
+        results: list[PGresult | None] = [(yield from BaseConnection._exec_command(conn, command))]
     else:
         # psycopg's _exec_command returns nothing here. The pipeline is empty (see `watch.refresh_gen`), so the
         # next results that arrive are those of this exchange.
@@ -36,6 +37,25 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
         yield from send(pgconn)
         results = [*(yield from fetch_many(pgconn))] or [None]
         yield from fetch_many(pgconn)
+    return _rows(pgconn, results)
+
+
+def ask_within_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
+    """The same in a pipeline, without a Sync: what the pipeline has sent since the last one stays one transaction.
+
+    The answers to what was sent before are taken first, and reach their cursors.
+    """
+    pipeline, pgconn = conn._pipeline, conn.pgconn
+    assert pipeline is not None
+    yield from pipeline._communicate_gen()
+    yield from pipeline._fetch_gen(flush=True)
+    pgconn.send_query_params(command, None)
+    pgconn.send_flush_request()
+    yield from send(pgconn)
+    return _rows(pgconn, [*(yield from fetch_many(pgconn))] or [None])
+
+
+def _rows(pgconn: PGconn, results: list[PGresult | None]) -> list[Row]:
     for result in results:
         if result is None or result.status not in _ANSWERS:
             if result is not None and result.status == FATAL_ERROR:

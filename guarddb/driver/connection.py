@@ -22,6 +22,7 @@ from guarddb import telemetry
 from guarddb.driver import sandbox
 from guarddb.driver.adoption import taken_in
 from guarddb.driver.arguments import ARGUMENTS, Attachment
+from guarddb.driver.asking import ask_gen
 from guarddb.driver.cursors import guarded
 from guarddb.driver.faults import translated
 from guarddb.driver.loaders import register_loaders
@@ -57,6 +58,12 @@ if TYPE_CHECKING:
 TEXT = pq.Format.TEXT
 INERROR = pq.TransactionStatus.INERROR
 IDLE = pq.TransactionStatus.IDLE
+
+#: What tells a server from another one that stands at its address later, and a database from one that had its name.
+_WHICH_SERVER = (
+    b"SELECT pg_catalog.pg_postmaster_start_time(), oid FROM pg_catalog.pg_database"
+    b" WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+)
 
 #: What psycopg's transaction() blocks send.
 _SAVEPOINT = re.compile(rb'(SAVEPOINT|RELEASE|ROLLBACK TO) "((?:[^"]|"")*)"')
@@ -177,12 +184,15 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         session.database = (info.host, info.hostaddr, port, info.dbname)
         register_loaders(self.adapters)
         session.attach(attachment)
+        if session.in_force is not None and not session.in_force.forbids_nothing:
+            # Two servers may stand at one address, one after the other.
+            session.database += tuple((yield from ask_gen(self, _WHICH_SERVER))[0])
         if session.wall_due:
             yield from wall_gen(session, self)
         yield from hold_gen(session.held, self)
 
-    def _guard_refresh_gen(self) -> PQGen[None]:
-        return refresh_gen(self._guard, self)
+    def _guard_refresh_gen(self, query: Query | None = None) -> PQGen[None]:
+        return refresh_gen(self._guard, self, query)
 
     def _guard_begin_gen(self) -> PQGen[None]:
         return super()._start_query()

@@ -172,7 +172,7 @@ class CursorMixin(_Cursor):
             session.follow()
         freshness = session.freshness
         if freshness.due or perf_counter() >= freshness.check_at:
-            refresh: PQGen[None] = conn._guard_refresh_gen()
+            refresh: PQGen[None] = conn._guard_refresh_gen(query if query is not None else "")
             return refresh
         return _NOTHING_TO_WAIT_FOR
 

@@ -29,6 +29,7 @@ class PolicyInForce:
     Attributes:
         compiled: what the engine judges by.
         restricts: it matters where rows come from: the policy closes, masks, filters or caps something.
+        forbids_nothing: there is nothing to protect, so the server is never asked about its catalog.
         observe: decide and report, and change nothing.
         budget: the counters of this policy and agent; `counts` says whether statements are counted, `egress` whether bytes are.
         surrounds: some statements may have to be taken back after they have run.
@@ -42,6 +43,7 @@ class PolicyInForce:
     version: str
     compiled: Compiled
     restricts: bool
+    forbids_nothing: bool
     observe: bool
     budget: Budget
     counts: bool
@@ -81,6 +83,7 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
         version=version,
         compiled=compiled,
         restricts=compiled.policy.restricts_data or profile.max_rows > 0,
+        forbids_nothing=profile.forbids_nothing,
         observe=observe,
         budget=Budget(attachment.store or open_store(), _budget_key(owner, attachment.agent), limits),
         counts=bool(limits.queries_per_hour or limits.queries_per_day),
@@ -95,7 +98,7 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
         ),
         asks=profile.approval_mode != "off" and not observe,
         hash_key=_hash_key(profile),
-        held={} if observe else session_settings.held_by(profile, settings),
+        held={} if observe or profile.forbids_nothing else session_settings.held_by(profile, settings),
     )
 
 

@@ -70,7 +70,7 @@ class ServerCursorGuard(CursorMixin):
         session.follow()
         freshness = session.freshness
         if freshness.due or perf_counter() >= freshness.check_at:
-            yield from conn._guard_refresh_gen()
+            yield from conn._guard_refresh_gen("")
         name = self._guard_name
         portal = session.names.portals.get(name)
         if session.observe:

@@ -238,6 +238,8 @@ class Session:
         self.plans = {}
         policy, catalog = self.in_force, self.catalog
         self.context = None
+        if policy is not None and policy.forbids_nothing and catalog is None:
+            self.context = (policy.compiled.serial, policy.observe, self.database, self.encoding)
         if policy is None or catalog is None:
             return
         try:

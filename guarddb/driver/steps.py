@@ -399,12 +399,23 @@ def many(
     session: Session = cursor._conn._guard
     surrounds = session.in_force is not None and session.in_force.surrounds
     if session.scoring is None and not surrounds:
-        return gen(query, params_seq, returning)
+        plain = gen(query, params_seq, returning)
+        return plain if params_seq else _begun_gen(cursor, plain)
     sets = params_seq if isinstance(params_seq, Sequence) else list(params_seq)
     run = partial(gen, query, sets, returning)
     if surrounds and sets:
         run = partial(_many_carried_gen, cursor, query, sets, run)
+    if not sets:
+        return _begun_gen(cursor, run())
     return run() if session.scoring is None else _many_scored_gen(session, len(sets), run)
+
+
+def _begun_gen(cursor: Any, run: PQGen[None]) -> PQGen[None]:
+    """executemany() of nothing: psycopg begins a transaction all the same."""
+    yield from run
+    conn = cursor._conn
+    if not conn._autocommit and conn.pgconn.transaction_status == IDLE:
+        yield from conn._guard_begin_gen()
 
 
 def _many_scored_gen(session: Session, number: int, run: Callable[[], PQGen[None]]) -> PQGen[None]:

@@ -12,6 +12,7 @@ percent of the time.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from cachetools import LRUCache
 from psycopg import BaseConnection, pq
 
 from guarddb.driver import settings
-from guarddb.driver.asking import Row, ask_gen
+from guarddb.driver.asking import Row, ask_gen, ask_within_gen
 from guarddb.driver.plans import UNSETTLING
 from guarddb.driver.walled import wall_gen
 from guarddb.sql.catalog import (
@@ -46,12 +47,29 @@ ABORTED = pq.PipelineStatus.ABORTED
 
 #: Seconds between two looks at the session, at least; a slow server is asked less often, see `_COST_SHARE`.
 LOOK_EVERY = 0.001
-#: A look may take one part in this many of the time.
+#: A look may take one part in this many of the time, but it is never put off for longer than this many seconds.
 _COST_SHARE = 60
+LOOK_AT_LEAST_EVERY = 0.05
 #: Seconds between two fingerprints while others write all the time, at the most.
 FINGERPRINT_AT_LEAST_EVERY = 0.05
 #: After this many seconds without a look the next one asks for everything.
 _FORGET_AFTER = 0.1
+#: Statements for which the server takes no snapshot (PlannedStmtRequiresSnapshot in utility.c). SET TRANSACTION has to come
+#: before any snapshot, and after LOCK a serializable transaction wants to see what was committed until then: a question of
+#: guarddb's in front of them would take one.
+_TAKES_NO_SNAPSHOT = re.compile(
+    r"(?:\s|--[^\n]*\n|/\*.*?\*/)*(?:SET|RESET|SHOW|LOCK|SAVEPOINT|RELEASE|ROLLBACK|COMMIT|END|ABORT|BEGIN|START"
+    r"|LISTEN|UNLISTEN|NOTIFY)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_NO_SNAPSHOT_OPERATIONS = frozenset({"SET", "RESET", "SHOW", "LOCK", "LISTEN", "UNLISTEN", "NOTIFY"})
+
+
+def takes_no_snapshot(query: object) -> bool:
+    """Whether a query of the agent's begins with such a statement, as far as that can be told without converting it."""
+    if isinstance(query, bytes):
+        query = query.decode("utf-8", "replace")
+    return isinstance(query, str) and _TAKES_NO_SNAPSHOT.match(query) is not None
 
 
 def _without_comments(query: str) -> str:
@@ -72,6 +90,7 @@ class Freshness:
     """May the server be asked now, and must it be? What happens on the connection is told by the verbs."""
 
     __slots__ = (
+        "_cost",
         "_fingerprint_at",
         "_looked_at",
         "_seen",
@@ -94,7 +113,7 @@ class Freshness:
         self.stale = True
         #: in a transaction that changed the catalog, or may have
         self.uncommitted = False
-        #: in a transaction that has not seen a statement of the agent's yet
+        #: in a transaction that has no snapshot yet
         self.untouched = False
         #: the settings that guarddb holds must be set (again)
         self.settings_due = False
@@ -105,6 +124,8 @@ class Freshness:
         self._seen: Row | None = None
         self._fingerprint_at = 0.0
         self._unchanged = 0
+        #: seconds that a look takes, by the best of the recent ones
+        self._cost = 0.0
 
     def sent(self, statement: StatementPlan) -> None:
         """A statement with effects goes to the server. Whether it succeeds does not matter: look again."""
@@ -115,7 +136,7 @@ class Freshness:
                 self.settings_due = True
         if facts.transaction == "begin":
             self.untouched = True
-        elif facts.transaction != "set":
+        elif facts.transaction is None and facts.operation.partition(" ")[0] not in _NO_SNAPSHOT_OPERATIONS:
             self.untouched = False
         self.due = True
 
@@ -136,8 +157,14 @@ class Freshness:
         self.settings_due = self.due = True
 
     def failed(self) -> None:
-        """Something was interrupted or refused: nothing is known for certain."""
+        """A question was interrupted or refused: nothing is known for certain."""
         self.stale = self.due = True
+        self._seen = None
+
+    def quiet(self) -> None:
+        """The server is never asked."""
+        self.stale = self.due = self.settings_due = False
+        self.check_at = float("inf")
 
     def refreshed(self, *, idle: bool, portals: bool) -> None:
         """All that was due has been seen to. In a transaction what it changed itself is looked at again."""
@@ -146,27 +173,42 @@ class Freshness:
         self.stale = self.uncommitted
         self.due = self.stale or self.settings_due or portals
 
-    # A look: what it saw decides what else is asked
+    # A look: what it saw decides what else is asked. What it saw is noted last, when all that follows from it is done.
 
-    def look_begins(self, now: float) -> None:
+    def others_looked(self, when: float) -> bool:
+        """Whether another connection's look, which found the same catalog, will do for this one; `when`: when that was."""
+        now = perf_counter()
+        if now - when > LOOK_EVERY or now - self._looked_at > LOOK_AT_LEAST_EVERY:
+            return False
+        self.check_at = when + self._wait()
+        return True
+
+    def says_unchanged(self, seen: Row, started: float) -> bool | None:
+        """Whether what a look saw is enough to know that the catalog is the same. None: it is, but what was seen is not noted."""
+        now = perf_counter()
         if now - self._looked_at > _FORGET_AFTER:
             self._unchanged = 0
-
-    def look_says_unchanged(self, seen: Row, started: float) -> bool:
-        """Whether what a look saw is enough to know that the catalog is the same."""
-        now = perf_counter()
-        self.check_at = now + max(LOOK_EVERY, (now - started) * _COST_SHARE)
-        self._looked_at = started
-        before, self._seen = self._seen, seen
+        before = self._seen
+        cost = now - started
+        self._cost = min(cost, self._cost * 1.1 or cost)
         if self.stale or before is None:
             return False
         if seen == before:
             return True
         if seen[1:] == before[1:] and started < self._fingerprint_at:
             # Others commit all the time; whether it was DDL is asked less and less often while it was not.
-            self._seen = before
-            return True
+            return None
         return False
+
+    def looked(self, seen: Row | None, started: float) -> None:
+        """A look is at its end, and what followed from it too."""
+        self._looked_at = started
+        if seen is not None:
+            self._seen = seen
+        self.check_at = perf_counter() + self._wait()
+
+    def _wait(self) -> float:
+        return min(LOOK_AT_LEAST_EVERY, max(LOOK_EVERY, self._cost * _COST_SHARE))
 
     def fingerprint_is(self, *, the_same: bool, started: float) -> None:
         now = perf_counter()
@@ -201,10 +243,20 @@ class CatalogCache:
 
 
 CATALOGS = CatalogCache()
+#: When the catalog of a database was last looked at by any connection of the process, and which it was then.
+_LOOKED: LRUCache[tuple[object, ...], tuple[float, str]] = LRUCache(64)
 
 
-def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
-    """See to whatever is due, before a statement is judged."""
+def refresh_gen(session: Session, conn: BaseConnection[Any], query: object = None) -> PQGen[None]:
+    """See to whatever is due, before a statement is judged: `query`, as the agent gave it."""
+    try:
+        yield from _refresh_gen(session, conn, query)
+    except BaseException:
+        session.freshness.failed()
+        raise
+
+
+def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> PQGen[None]:
     freshness = session.freshness
     pgconn = conn.pgconn
     status = pgconn.transaction_status
@@ -217,6 +269,10 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         session.names.end_transaction()
         session.sensitive = session.savepoint_open = False
         freshness.ended()
+    if session.in_force is not None and session.in_force.forbids_nothing and query is not None:
+        # Nothing is judged by the catalog, and nothing is held: what goes over the wire is what the agent sends.
+        freshness.quiet()
+        return
     if pipeline is not None:
         if pgconn.pipeline_status == ABORTED:
             return
@@ -224,14 +280,17 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
             # Asking now would end the pipeline's implicit transaction, so only what cannot wait does that.
             if session.catalog is not None and not freshness.stale:
                 return
+            if conn.autocommit and session.catalog is not None and not freshness.untouched:
+                # A Sync would end the transaction that the statements of the pipeline are in.
+                if (yield from _same_within_gen(session, conn, session.catalog)):
+                    return
             yield from pipeline._sync_gen()
             status = pgconn.transaction_status
     # In a failed transaction the server answers nothing but an end of it; the catalog of before will do for
     # that.
     if status not in (IDLE, INTRANS):
         return
-    if freshness.untouched and session.catalog is not None and not freshness.stale:
-        # SET TRANSACTION must come before any query, ours included.
+    if freshness.untouched and session.catalog is not None and takes_no_snapshot(query):
         return
     if freshness.streamed and pipeline is not None:
         # libpq hands out the rows of a pipeline's first command one by one when the last command before it did, and
@@ -243,8 +302,12 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         freshness.settings_due = status != IDLE
     if session.wall_due:
         yield from wall_gen(session, conn)
-    if freshness.stale or session.catalog is None or perf_counter() >= freshness.check_at:
+    if freshness.stale or session.catalog is None:
         yield from _look_gen(session, conn)
+    elif perf_counter() >= freshness.check_at:
+        when, version = _LOOKED.get(session.database, (0.0, ""))
+        if version != session.catalog.version or not freshness.others_looked(when):
+            yield from _look_gen(session, conn)
         if session.wall_due:
             yield from wall_gen(session, conn)
     freshness.refreshed(idle=status == IDLE, portals=bool(session.names.portals))
@@ -253,9 +316,12 @@ def refresh_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
 def _look_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
     freshness = session.freshness
     started = perf_counter()
-    freshness.look_begins(started)
     (seen,) = yield from ask_gen(conn, _LOOK)
-    if freshness.look_says_unchanged(seen, started) and session.catalog is not None:
+    unchanged = freshness.says_unchanged(seen, started)
+    if unchanged is not False and session.catalog is not None:
+        freshness.looked(seen if unchanged else None, started)
+        if unchanged and not freshness.uncommitted:
+            _LOOKED[session.database] = (started, session.catalog.version)
         return
     (row,) = yield from ask_gen(conn, _FINGERPRINT)
     fingerprint = (row[0] or b"").decode()
@@ -278,6 +344,18 @@ def _look_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         session.renew()
     elif session.encoding != conn.pgconn._encoding:
         session.renew()
+    freshness.looked(seen, started)
+    if not freshness.uncommitted:
+        _LOOKED[session.database] = (started, catalog.version)
+
+
+def _same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catalog) -> PQGen[bool]:
+    """Whether the catalog and what names mean are the same, asked within the implicit transaction of a pipeline."""
+    (seen,) = yield from ask_within_gen(conn, _LOOK)
+    (row,) = yield from ask_within_gen(conn, _FINGERPRINT)
+    if (row[0] or b"").decode() != catalog.version:
+        return False
+    return _same(catalog.with_session_document(seen[1] or b"{}"), catalog)
 
 
 def _read_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[Catalog]:
