@@ -11,6 +11,7 @@ Attribute names: https://opentelemetry.io/docs/specs/semconv/database/postgresql
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from time import perf_counter
@@ -80,6 +81,19 @@ class StatementSpan:
 
 NO_SPAN: Final = StatementSpan()
 
+_logger: Final = logging.getLogger("guarddb")
+_MINUTE: Final = 60.0
+_broke_at = -_MINUTE
+
+
+def _say_it_broke(error: Exception) -> None:
+    """Once a minute, not for each statement."""
+    global _broke_at
+    now = perf_counter()
+    if now - _broke_at >= _MINUTE:
+        _broke_at = now
+        _logger.error("a span or a metric could not be reported", exc_info=error)
+
 
 class _RecordingSpan(StatementSpan):
     __slots__ = ("_decision", "_ended", "_facts", "_span", "_started")
@@ -97,6 +111,13 @@ class _RecordingSpan(StatementSpan):
         if self._ended:  # a cursor may be closed after its statement failed; the first report is the true one
             return
         self._ended = True
+        try:
+            self._end(rows, truncated, error)
+        except Exception as ex:
+            # A processor or exporter of the application's: what it does wrong must change nothing.
+            _say_it_broke(ex)
+
+    def _end(self, rows: int | None, truncated: bool, error: BaseException | None) -> None:
         seconds = perf_counter() - self._started
         # A budget or an approval refuses what the engine allowed: the error then knows better than the
         # decision.

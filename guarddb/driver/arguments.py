@@ -11,6 +11,7 @@ from psycopg import NotSupportedError
 
 from guarddb.decision.plan import Decision
 from guarddb.driver.branches import provider_of
+from guarddb.driver.budget_table import open_table
 from guarddb.driver.scoring import Scored
 from guarddb.errors import PolicyUnavailable
 from guarddb.policy.errors import PolicyError
@@ -25,6 +26,8 @@ from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
 from guarddb.runtime.decision_log import DecisionRecord
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
+#: Budgets in a table of PostgreSQL's.
+_TABLE_URIS = ("postgresql://", "postgres://")
 #: A function of (decision, sql), or a sink of records.
 OnDecision = Callable[[Decision, str], object] | Callable[[DecisionRecord], object]
 #: The connect() arguments that are guarddb's own.
@@ -60,6 +63,8 @@ class Attachment:
     #: who makes the branches of `write_mode: sandbox`; and the one that the connection is made to
     branches: BranchProvider | None = None
     branch: Branch | None = None
+    #: of an async connection
+    asynchronous: bool = False
 
     @classmethod
     def of(
@@ -106,7 +111,7 @@ class Attachment:
         store: BudgetStore | None = None
         if isinstance(budgets, str):
             try:
-                store = open_store(budgets)
+                store = open_table(budgets) if budgets.startswith(_TABLE_URIS) else open_store(budgets)
             except BudgetError as ex:
                 raise PolicyUnavailable(str(ex)) from None
         elif budgets is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
+from dataclasses import replace
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, Literal, cast, overload
 
@@ -426,6 +427,9 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
             return self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
+        except BaseException as ex:
+            self._guard.span.end(error=ex)
+            raise
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
         raise error
 
@@ -521,10 +525,11 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
     @classmethod
     async def _guard_connect(cls, connect: Any, *args: Any, **kwargs: Any) -> Self:
         """As `Connection._guard_connect`."""
-        if waits(kwargs.get("policy")) or is_url(kwargs.get("action_policy")):
+        if waits(kwargs.get("policy")) or is_url(kwargs.get("action_policy")) or kwargs.get("budgets"):
             attachment, arguments = await asyncio.to_thread(split_arguments, kwargs)
         else:
             attachment, arguments = split_arguments(kwargs)
+        attachment = replace(attachment, asynchronous=True)
         if sandbox.wants_branch(attachment):
             attachment, args, arguments = await asyncio.to_thread(
                 sandbox.branched, attachment, args, arguments
@@ -548,6 +553,11 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
 
     async def close(self) -> None:
         """As `Connection.close`."""
+        session = self._guard
+        if session.owed and session.in_force is not None:
+            owed, session.owed = session.owed, 0
+            with suppress(Exception):  # nobody can be told any more
+                await asyncio.to_thread(session.in_force.budget.settle, owed)
         await super().close()
         if (discard := self._guard.discard_branch) is not None:
             await asyncio.to_thread(discard)
@@ -564,6 +574,9 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
             return await self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
         except e.Error as ex:
             error = self._guard_error(ex)
+        except BaseException as ex:
+            self._guard.span.end(error=ex)
+            raise
         raise error
 
     async def _guard_wait_asking(self, gen: PQGen[Any], interval: float, timeout: float | None) -> Any:

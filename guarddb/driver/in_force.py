@@ -34,6 +34,7 @@ class PolicyInForce:
         budget: the counters of this policy and agent; `counts` says whether statements are counted, `egress` whether bytes are.
         surrounds: some statements may have to be taken back after they have run.
         rolls_back: every transaction is rolled back where it would commit.
+        counted_elsewhere: an event loop must not be held up by the budget store, so it is asked as `waits.py` asks.
         asks: a statement may have to wait for somebody else than the server, see `waits.py`.
         hash_key: the key of its hashes, or None.
         held: the PostgreSQL settings that the session must have under it.
@@ -50,6 +51,7 @@ class PolicyInForce:
     egress: bool
     rolls_back: bool
     surrounds: bool
+    counted_elsewhere: bool
     asks: bool
     hash_key: bytes | None
     held: Mapping[str, str | None]
@@ -78,6 +80,8 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
     # One agent has one budget in each policy, whatever version of it is in force.
     owner = getattr(profile, "id", None) or profile.name
     observe = attachment.observe
+    store = attachment.store or open_store()
+    counted_elsewhere = attachment.asynchronous and getattr(store, "remote", False)
     return PolicyInForce(
         profile=profile,
         version=version,
@@ -85,7 +89,7 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
         restricts=compiled.policy.restricts_data or profile.max_rows > 0,
         forbids_nothing=profile.forbids_nothing,
         observe=observe,
-        budget=Budget(attachment.store or open_store(), _budget_key(owner, attachment.agent), limits),
+        budget=Budget(store, _budget_key(owner, attachment.agent), limits),
         counts=bool(limits.queries_per_hour or limits.queries_per_day),
         egress=bool(limits.egress_bytes_per_day) and not observe,
         rolls_back=profile.write_mode == "rollback" and not observe,
@@ -96,7 +100,8 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
             or profile.approval_mode != "off"
             or profile.row_filters
         ),
-        asks=profile.approval_mode != "off" and not observe,
+        counted_elsewhere=counted_elsewhere,
+        asks=(profile.approval_mode != "off" and not observe) or counted_elsewhere,
         hash_key=_hash_key(profile),
         held={} if observe or profile.forbids_nothing else session_settings.held_by(profile, settings),
     )

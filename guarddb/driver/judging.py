@@ -72,6 +72,8 @@ def _look_up(session: Session, query: bytes) -> JudgedText:
             return judged
         if not session.freshness.uncommitted:  # else the catalog is this transaction's alone
             SHARED.put(query, context, judged)
+    if len(query) > plans.LONG_TEXT:
+        return judged  # a few of these would be all there is room for
     if len(session.plans) >= plans.CONNECTION_PLANS:
         session.plans = {}
     session.plans[query] = judged

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from cachetools import LRUCache
@@ -86,3 +87,18 @@ def short_key(variable: str, length: int) -> None:
         "" if length == 1 else "s",
         SHORTEST_KEY,
     )
+
+
+_MINUTE = 60.0
+_said: LRUCache[object, float] = LRUCache(64)
+_faults = logging.getLogger("guarddb")
+
+
+def once_a_minute(what: str, error: BaseException, about: object = None) -> None:
+    """What every statement meets is broken: said with its traceback, and not again at once. `about`: which one it is."""
+    now, key = time.monotonic(), (what, id(about))
+    with _lock:
+        if now - _said.get(key, -_MINUTE) < _MINUTE:
+            return
+        _said[key] = now
+    _faults.error("%s", what, exc_info=error)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("guarddb")
 
-#: Plans kept in the process, and on one connection.
-PLANS = 2048
+#: Bytes of plans that are kept in the process, about; plans that one connection keeps at hand, and of how long a text.
+PLANS_BYTES = 16 * 1024 * 1024
 CONNECTION_PLANS = 512
+LONG_TEXT = 8_192
 
 #: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are
 #: `other`).
@@ -106,11 +108,16 @@ def is_undone(statement: StatementPlan) -> bool:
     )
 
 
+def _weight(judged: JudgedText) -> int:
+    """About the bytes that a plan takes: the text as the agent wrote it, as bytes and as text, and as it is sent."""
+    return 2_048 + 4 * len(judged.original) + len(judged.sent)
+
+
 class PlanCache:
     """A bounded, thread-safe cache of `JudgedText` by (text, context)."""
 
-    def __init__(self, size: int = PLANS) -> None:
-        self._plans: LRUCache[tuple[bytes, object], JudgedText] = LRUCache(size)
+    def __init__(self, size: int = PLANS_BYTES) -> None:
+        self._plans: LRUCache[tuple[bytes, object], JudgedText] = LRUCache(size, getsizeof=_weight)
         self._lock = threading.Lock()
 
     def get(self, text: bytes, context: object) -> JudgedText | None:
@@ -118,7 +125,7 @@ class PlanCache:
             return self._plans.get((text, context))
 
     def put(self, text: bytes, context: object, judged: JudgedText) -> None:
-        with self._lock:
+        with self._lock, suppress(ValueError):  # one that is too large for the whole cache
             self._plans[text, context] = judged
 
 
@@ -174,6 +181,8 @@ def ask(
         if wall is not None:
             return engine.decide(text, policy, catalog, names, wall)
         return engine.decide(text, policy, catalog, names)
+    except TimeoutError:  # a time limit of the program's own: the engine waits for nothing
+        raise
     except Exception:
         logger.exception("the engine failed on a statement; it was refused")
         return refusal("internal_error", "an internal error of guarddb; it was logged")

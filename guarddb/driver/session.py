@@ -46,6 +46,7 @@ class Session:
     """The guard's side of one connection."""
 
     __slots__ = (
+        "allowance",
         "attachment",
         "catalog",
         "connection_facts",
@@ -68,6 +69,7 @@ class Session:
         "names",
         "on_decision",
         "origins",
+        "owed",
         "pgconn",
         "plans",
         "recorder",
@@ -106,6 +108,9 @@ class Session:
         self.context: tuple[object, ...] | None = None
         self.encoding = "utf-8"
         self.last: JudgedText | None = None
+        #: where the store is told later: bytes handed out that it does not know of yet, and what it had left
+        self.owed = 0
+        self.allowance: int | None = None
 
         self.freshness = Freshness()
         self.catalog: Catalog | None = None
@@ -300,9 +305,9 @@ class Session:
             return
         try:
             cast("Any", self.on_decision)(decision, text)
-        except Exception:
+        except Exception as ex:
             # The callback watches; what it does wrong must change nothing.
-            logger.exception("the on_decision callback failed")
+            operator_log.once_a_minute("the on_decision callback failed", ex, self.on_decision)
 
     @property
     def watched(self) -> bool:
@@ -312,13 +317,18 @@ class Session:
     def begin_span(self, judged: JudgedText, types: Sequence[int] = ()) -> telemetry.StatementSpan:
         """The span of a statement, for whoever listens. `types`: OIDs of its parameters."""
         policy = self.in_force
-        span = telemetry.start(
-            self.connection_facts,
-            judged.plan,
-            policy.name if policy is not None else None,
-            policy.version if policy is not None else None,
-            judged.text,
-        )
+        try:
+            span = telemetry.start(
+                self.connection_facts,
+                judged.plan,
+                policy.name if policy is not None else None,
+                policy.version if policy is not None else None,
+                judged.text,
+            )
+        except Exception as ex:
+            # A span processor or exporter of the application's: what it does wrong must change nothing.
+            operator_log.once_a_minute("a span could not be begun", ex)
+            span = telemetry.NO_SPAN
         if self.recorder is None or judged.empty:
             return span
         return RecordedSpan(self.recorder, judged, span, types)

@@ -25,6 +25,7 @@ what it has done before effects. Nothing else charges a budget, approves a state
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -38,12 +39,13 @@ from psycopg import pq
 from psycopg._queries import PostgresClientQuery
 
 from guarddb import telemetry
-from guarddb.driver import shown, undo
+from guarddb.driver import operator_log, shown, undo
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
 from guarddb.driver.messages import notify
 from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import Results
+from guarddb.driver.waits import Question, ask_somebody_gen
 from guarddb.driver.withholding import scans
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message
 from guarddb.runtime.budgets import RULES, Overrun
@@ -98,8 +100,48 @@ def _scored(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None] | None:
     conn = cursor._conn
     session: Session = conn._guard
     assert session.in_force is not None
-    if session.in_force.counts and session.in_many != "again":
-        count(session, judged)
+    if session.in_many != "again":
+        if session.in_force.counted_elsewhere and (session.in_force.counts or session.in_force.egress):
+            return _counted_elsewhere_gen(cursor, pgq, judged)
+        if session.in_force.counts:
+            count(session, judged)
+    return _counted(cursor, pgq, judged)
+
+
+def _counted_elsewhere_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None]:
+    """The same, with the budget store asked in a thread, so that the event loop goes on."""
+    session: Session = cursor._conn._guard
+    policy = session.in_force
+    assert policy is not None
+    if policy.counts:
+        yield from in_a_thread_gen(partial(count, session, judged))
+    if policy.egress:
+        yield from settle_gen(session)
+    if (rest := _counted(cursor, pgq, judged)) is not None:
+        yield from rest
+
+
+def settle_gen(session: Session) -> PQGen[None]:
+    """Tell the store what was handed out since it was asked last."""
+    policy = session.in_force
+    if policy is not None and policy.egress and (session.owed or session.allowance is None):
+        owed, session.owed = session.owed, 0
+        try:
+            session.allowance = yield from in_a_thread_gen(partial(policy.budget.settle, owed))
+        except Exception as ex:
+            error = _no_budget(session, ex, None)
+            if error is not None:
+                raise error from None
+
+
+def in_a_thread_gen(call: Callable[[], Any]) -> PQGen[Any]:
+    answer = yield from ask_somebody_gen(Question(call, partial(asyncio.to_thread, call)))
+    return answer
+
+
+def _counted(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None] | None:
+    conn = cursor._conn
+    session: Session = conn._guard
     if judged.plan.warnings:
         for _, warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
@@ -141,8 +183,8 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
     conn = cursor._conn
     session: Session = conn._guard
     judged: JudgedText = pgq.judged
-    announced, session.copy_ends = session.copy_ends, False
-    if judged.surrounded and copies and not announced:
+    session.copy_ends = session.copy_ends and copies
+    if judged.surrounded and copies and not session.copy_ends:
         raise session.deny(
             "statement_not_allowed",
             "this COPY may have to be taken back, and a cursor that was made by psycopg's own class cannot do that",
@@ -201,9 +243,16 @@ def count(session: Session, judged: JudgedText) -> None:
 
 def count_bytes(session: Session, amount: int) -> None:
     """Count bytes that are about to be handed out. Raises as `count` does."""
-    assert session.in_force is not None
+    policy = session.in_force
+    assert policy is not None
+    if policy.counted_elsewhere:
+        # Rows are handed out without waiting, so the store is told with the next statement, and what it had left then holds.
+        session.owed += amount
+        left = session.allowance
+        if left is None or session.owed <= left:
+            return
     try:
-        session.in_force.budget.charge_bytes(amount)
+        policy.budget.charge_bytes(amount if not policy.counted_elsewhere else session.owed)
     except Exception as ex:
         error = _no_budget(session, ex, None)
     else:
@@ -216,7 +265,8 @@ def _no_budget(
     session: Session, why: Exception, decision: Decision | None
 ) -> BudgetExceeded | PolicyUnavailable | None:
     if not isinstance(why, Overrun):
-        logger.error("the budget store does not answer", exc_info=why)
+        store = session.in_force.budget.store if session.in_force is not None else None
+        operator_log.once_a_minute("the budget store does not answer", why, store)
     if session.observe:
         return None
     name = session.policy_name
@@ -262,6 +312,7 @@ class TooManyRows(_psycopg.Error):
         self.rows = rows
 
 
+_COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 #: Command tags that count rows which were written. (COPY's is asked about where it ends.)
 _COUNTED = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
 
@@ -583,8 +634,10 @@ def after(cursor: Any, answers: list[PGresult]) -> None:
     if span is not NO_SPAN:
         span.measure(answers)
         current = cursor.pgresult
+        if session.copy_ends and current is not None and current.status in _COPYING:
+            return  # its end is told, see `copy_ends_gen`
         rows = cursor._rowcount if current is not None and current.nfields else None
-        span.end(rows=rows, truncated=mine.truncated)
+        span.end(rows=rows if rows is not None and rows >= 0 else None, truncated=mine.truncated)
 
 
 def _effects(cursor: Any, mine: Results, judged: JudgedText, answers: list[PGresult]) -> None:
@@ -696,10 +749,12 @@ def copy_ends_gen(cursor: Any, results: Results, error: BaseException | None) ->
     """A COPY that may have to be taken back is at its end."""
     opened, results.undo = results.undo, None
     judged = results.judged
+    conn = cursor._conn
+    conn._guard.copy_ends = False
+    rows = max(cursor._rowcount, sum(result.command_tuples or 0 for result in cursor._results))
+    results.span.end(rows=rows if error is None else None, error=error)
     if opened is None or judged is None:
         return
-    conn = cursor._conn
-    rows = sum(result.command_tuples or 0 for result in cursor._results)
     if error is None and judged.affected_cap is not None and rows > judged.affected_cap:
         error = _instead_of(cursor, judged, TooManyRows(rows))
         yield from _failed_gen(cursor, judged, opened, error)

@@ -15,6 +15,7 @@ from psycopg import pq
 from psycopg.adapt import Transformer
 
 from guarddb.decision.masks.writing import TO_BE_HASHED
+from guarddb.driver.result_size import LARGE, data_size
 from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ class MeteredTransformer:
         charge: counts bytes; None: nobody does. scanner: None: nobody looks.
     """
 
-    __slots__ = ("_charge", "_columns", "_get_value", "_scanner", "real")
+    __slots__ = ("_charge", "_columns", "_get_value", "_result", "_scanner", "real")
 
     def __init__(
         self,
@@ -198,6 +199,7 @@ class MeteredTransformer:
         self.real = real
         self._charge = charge
         self._scanner = scanner
+        self._result = result
         self._get_value = result.get_value
         self._columns = range(columns)
 
@@ -219,12 +221,7 @@ class MeteredTransformer:
 
     def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
         if self._charge is not None:
-            get_value, columns, size = self._get_value, self._columns, 0
-            for row in range(row0, row1):
-                for column in columns:
-                    if value := get_value(row, column):
-                        size += len(value)
-            if size:
+            if (size := self._size(row0, row1)) > 0:
                 self._charge(size)
         if self._scanner is None:
             return self.real.load_rows(row0, row1, make_row)
@@ -232,8 +229,22 @@ class MeteredTransformer:
         self._scanner.rows(rows, row0)
         return rows if make_row is tuple else [make_row(row) for row in rows]
 
+    def _size(self, row0: int, row1: int) -> int:
+        """Bytes of these rows: by the result where there are many, else by the value."""
+        get_value, columns, size = self._get_value, self._columns, 0
+        if (row1 - row0) * len(columns) >= LARGE and row1 - row0 == self._result.ntuples:
+            known = data_size(self._result, len(columns))
+            if known is not None:
+                return known
+        for row in range(row0, row1):
+            for column in columns:
+                if value := get_value(row, column):
+                    size += len(value)
+        return size
+
     def set_pgresult(self, result: Any, **options: Any) -> None:
         self.real.set_pgresult(result, **options)
+        self._result = result
         self._get_value = result.get_value
         self._columns = range(result.nfields)
 

