@@ -206,6 +206,11 @@ BEGIN
       AND coalesce(obj_description(n.oid, 'pg_namespace'), '') NOT LIKE '{{"guarddb": "wall%') THEN
     RAISE EXCEPTION 'the schema % is not a wall''s, and is not empty', {literal(names.schema)};
   END IF;
+  IF EXISTS (SELECT FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace JOIN pg_roles AS r ON r.oid = c.relowner
+      WHERE r.rolname IN ({literal(names.reader)}, {literal(names.keeper)})
+      AND n.nspname NOT IN ({literal(names.schema)}, {literal(names.private)})) THEN
+    RAISE EXCEPTION 'the role % belongs to another wall: give the policy another name', {literal(names.reader)};
+  END IF;
 END $wall$;""",
         f"CREATE SCHEMA IF NOT EXISTS {schema};\nCREATE SCHEMA IF NOT EXISTS {private};",
         f"COMMENT ON SCHEMA {private} IS {mark};",

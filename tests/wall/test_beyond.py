@@ -361,6 +361,25 @@ def test_two_walls_over_one_table(empty_ground: Make) -> None:
     assert ground.as_agent("SELECT id FROM t") == [(1,)]
 
 
+def test_two_policies_do_not_share_a_role(empty_ground: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    ground, _ = up(empty_ground, "CREATE TABLE t (id int);")
+    ground.policy = {"name": f"{ground.stem} !", "guarddb": {"wall": "another_wall"}}
+    assert ground.wall("--apply")[0] == 2
+    assert "belongs to another wall" in capsys.readouterr().err
+    ground.policy = {"name": ground.stem, "access_mode": "read_write"}
+    assert ground.levels() == set()
+
+
+def test_a_schema_that_is_no_walls_is_left_alone(
+    empty_ground: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ground = empty_ground("CREATE SCHEMA mine; CREATE TABLE mine.t (id int);")
+    ground.policy = {"name": ground.stem, "guarddb": {"wall": "mine"}}
+    assert ground.wall("--apply")[0] == 2
+    assert "is not a wall's" in capsys.readouterr().err
+    assert ground.as_owner("SELECT count(*) FROM mine.t") == [(0,)]
+
+
 def test_names_from_other_schemas_and_in_quotes(empty_ground: Make) -> None:
     schema = """
 CREATE SCHEMA hr; CREATE SCHEMA "Odd Schema";
