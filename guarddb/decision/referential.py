@@ -24,6 +24,13 @@ def referential_actions(case: Case) -> Refusal | None:
     governance, catalog = case.governance, case.catalog
     if catalog is None or not governance.filters:
         return None
+    emptied = _emptied(case)
+    if emptied is not None:
+        return Refusal(
+            "row_filter_unsafe",
+            f'TRUNCATE … CASCADE would empty "{emptied.schema}.{emptied.name}" too, the hidden rows among it',
+            "Leave it to somebody who may see all rows.",
+        )
     for query in case.statement.queries:
         target = query.target
         if target is None or target.relation is None:
@@ -45,6 +52,27 @@ def referential_actions(case: Case) -> Refusal | None:
                     f'by the foreign key "{key.name}", the hidden ones among them',
                     "Leave the key as it is; write other columns, or have it done by somebody who may see all rows.",
                 )
+    return None
+
+
+def _emptied(case: Case) -> Relation | None:
+    """The filtered table, or one that a filter reads, that TRUNCATE … CASCADE reaches by foreign keys."""
+    governance = case.governance
+    if not any(
+        d.verb == "truncate" and d.fields.get("behavior") == "DROP_CASCADE"
+        for d in case.statement.definitions
+    ):
+        return None
+    stack = [r.relation for r in case.statement.references if r.mode == "ddl" and r.relation is not None]
+    seen: set[int] = set()
+    while stack:
+        table = stack.pop()
+        if table.oid in seen:
+            continue
+        seen.add(table.oid)
+        if governance.rules_for(table).filters or governance.is_stood_on(table):
+            return table
+        stack += [other for other, _ in governance.referencing(table.oid)]
     return None
 
 

@@ -206,6 +206,10 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "cascade through a view": (FILTERED, "UPDATE tenant_view SET number = 9 WHERE number = 2"),
     "cascade through two views": (FILTERED, "UPDATE tenant_view2 SET n = 9 WHERE n = 2"),
     "delete through a view": (FILTERED, "DELETE FROM tenant_view WHERE number = 2"),
+    "truncate cascades": (
+        {**FILTERED, "guarddb": {"floor_exceptions": ["destructive_ddl"]}},
+        "TRUNCATE tenants CASCADE",
+    ),
     "cascade tuple": (FILTERED, "UPDATE tenants SET (name, id) = ('x', 9) WHERE id = 2"),
     # what a filter stands on
     "insert what it reads": (STANDING, "INSERT INTO members VALUES (3, 'me')"),
