@@ -13,7 +13,7 @@ from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, r
 from guarddb.sql.analysis.definitions import Definition, stored
 from guarddb.sql.names import string_list
 from guarddb.tree import Node
-from guarddb.vocabulary import FLOOR_RULES, KINDS
+from guarddb.vocabulary import FLOOR_RULES, KINDS, WRITE_KINDS
 
 #: GRANT and REVOKE, ownership, roles, row security and security labels say whose rights apply.
 _RIGHTS = frozenset(("grant", "revoke", "own", "label"))
@@ -140,6 +140,8 @@ def _is_known(definition: Definition, case: Case) -> bool:
     rules = policy.profile.statement_rules
     if policy.restricts_data or rules.deny or (rules.allow and set(rules.allow) != set(KINDS)):
         return False
+    if policy.profile.max_affected_rows and not case.statement.kinds.isdisjoint(WRITE_KINDS):
+        return False  # the rows that it will touch are no part of any count
     if set(FLOOR_RULES) <= policy.floor_exceptions | {"anonymous_code"}:
         return True
     if (definition.verb, definition.object) == ("alter", "function"):

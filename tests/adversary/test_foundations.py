@@ -292,6 +292,10 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
         NOTHING,
         "CREATE TRIGGER t BEFORE INSERT ON plain FOR EACH ROW EXECUTE FUNCTION noted()",
     ),
+    "rule that writes beyond the cap": (
+        {**NOTHING, "max_affected_rows": 5},
+        "CREATE RULE r AS ON INSERT TO plain DO ALSO DELETE FROM tenants WHERE id > 0",
+    ),
     "event trigger": (NOTHING, "CREATE EVENT TRIGGER e ON ddl_command_start EXECUTE FUNCTION noted()"),
     "a listed name for another function": (LISTED, "ALTER FUNCTION free(int) RENAME TO with_tax"),
     "a listed schema for another function": (LISTED, "ALTER FUNCTION free(int) SET SCHEMA team"),
