@@ -147,6 +147,8 @@ def create_app(server: Server) -> FastAPI:
                 await chores
             await server.courier.stop()
             await server.broker.stop()
+            # A thread that was at it goes on when its task is cancelled; its connection has to come back first.
+            await asyncio.get_running_loop().shutdown_default_executor()
             server.database.close()
 
     app = FastAPI(
