@@ -110,12 +110,15 @@ CLOSED: frozenset[str] = frozenset(
         "trace_notify",
     )
 )
-_CLOSED_PREFIXES = ("log_", "logging_", "pgaudit.", "auto_explain.", "syslog_", "debug_")
+_CLOSED_PREFIXES = ("log_", "logging_", "syslog_", "debug_")
+_CLOSED_EXTENSIONS = ("pgaudit.", "auto_explain.")
 
 
 def is_closed(name: str) -> bool:
     """Whether a setting loads code, runs programs, or says what is logged."""
-    return name in CLOSED or name.startswith(_CLOSED_PREFIXES)
+    # (A name with a dot is an extension's, or one that somebody has thought of.)
+    own = "." not in name and name.startswith(_CLOSED_PREFIXES)
+    return own or name in CLOSED or name.startswith(_CLOSED_EXTENSIONS)
 
 
 #: PostgreSQL shows these to superusers (and pg_read_all_settings) only: asked of servers 16 and 18, as a role without rights.
