@@ -83,6 +83,9 @@ _LOOK = (
 )
 _FINGERPRINT = _without_comments(FINGERPRINT_QUERY).encode()
 _SETTINGS = _without_comments(CATALOG_SETTINGS_QUERY).encode()
+_NO_HURRY = b"SET LOCAL statement_timeout = 0"
+#: A timeout of so many milliseconds does not cut off a fingerprint.
+_SHORT_TIMEOUT_MS = 1_000
 _CATALOG = _without_comments(CATALOG_QUERY).encode()
 
 
@@ -323,7 +326,7 @@ def _look_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         if unchanged and not freshness.uncommitted:
             _LOOKED[session.database] = (started, session.catalog.version)
         return
-    (row,) = yield from ask_gen(conn, _FINGERPRINT)
+    (row,) = yield from _unhurried_gen(session, conn, _FINGERPRINT)
     fingerprint = (row[0] or b"").decode()
     catalog = session.catalog
     if catalog is not None and catalog.version == fingerprint:
@@ -358,10 +361,25 @@ def _same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catal
     return _same(catalog.with_session_document(seen[1] or b"{}"), catalog)
 
 
+def _unhurried_gen(session: Session, conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
+    """Ask something that may take some milliseconds. A short statement_timeout is not meant for guarddb's questions."""
+    timeout = session.held.get("statement_timeout")
+    if timeout is None or int(timeout) >= _SHORT_TIMEOUT_MS or conn.pgconn.transaction_status != IDLE:
+        return (yield from ask_gen(conn, command))
+    yield from ask_gen(conn, b"BEGIN READ ONLY")
+    try:
+        yield from ask_gen(conn, _NO_HURRY)
+        return (yield from ask_gen(conn, command))
+    finally:
+        if conn.pgconn.status == pq.ConnStatus.OK:
+            yield from ask_gen(conn, b"ROLLBACK")
+
+
 def _read_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[Catalog]:
     idle = conn.pgconn.transaction_status == IDLE
     yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_catalog")
     try:
+        yield from ask_gen(conn, _NO_HURRY)
         yield from ask_gen(conn, _SETTINGS)
         (row,) = yield from ask_gen(conn, _CATALOG)
     finally:

@@ -84,12 +84,12 @@ class ActionPolicyFile:
 
     def current(self) -> ActionPolicy:
         """The policy in force."""
-        if time.monotonic() >= self._next_check and self._lock.acquire(blocking=False):
-            try:
+        if time.monotonic() >= self._next_check:
+            self._next_check = (
+                time.monotonic() + self.check_interval
+            )  # others go on with what they have meanwhile
+            with self._lock:
                 self._refresh()
-                self._next_check = time.monotonic() + self.check_interval
-            finally:
-                self._lock.release()
         return self._policy
 
     def _load(self) -> ActionPolicy:
@@ -154,13 +154,11 @@ class ActionPolicyUrl:
     def current(self) -> ActionPolicy:
         """The policy in force. Nothing waits here: news is fetched in the background."""
         now = time.monotonic()
-        if now >= self._ask_at and self._lock.acquire(blocking=False):
-            try:
+        if now >= self._ask_at:
+            with self._lock:
                 if self._asking is None or self._asking.done():
                     self._ask_at = now + self.refresh
                     self._asking = background.submit(self._follow())
-            finally:
-                self._lock.release()
         policy = self._policy
         if policy is None or self._denied or now > self._until:
             raise PolicySourceError(

@@ -98,12 +98,12 @@ class FilePolicy:
                 # The caller wants the file as it is now, so it waits for a thread that is at it already.
                 with self._lock:
                     self._refresh()
-            elif self._lock.acquire(blocking=False):
-                try:
+            else:
+                # First, so that others go on with the profile they have while this thread looks. (And no lock that is taken
+                # without `with`: a signal's exception in between would leave the file unread for good.)
+                self._next_check = time.monotonic() + self.check_interval
+                with self._lock:
                     self._refresh()
-                    self._next_check = time.monotonic() + self.check_interval
-                finally:
-                    self._lock.release()
         return self._current
 
     def _refresh(self) -> None:

@@ -271,6 +271,9 @@ async def test_ddl_is_asked_about_before_it_runs(conn: Any, dsn: str, person: Pe
     await run(conn.execute("CREATE TABLE made (id int)"))
     (request,) = person.asked
     assert (request.kind, request.rows) == ("ddl", None)
+    assert request.findings == ()
+    await run(conn.execute("ALTER TABLE held ALTER COLUMN n TYPE bigint"))
+    assert person.asked[-1].findings  # what the lint of migrations says of it
     await commit(conn)
     with psycopg.connect(dsn) as plain:
         assert plain.execute("SELECT to_regclass('made') IS NOT NULL").fetchone() == (True,)

@@ -139,6 +139,26 @@ async def test_the_implicit_transaction_of_a_pipeline_is_not_split(
     assert await run(cur.fetchone()) == (0,)
 
 
+async def test_a_short_timeout_does_not_cut_off_guarddbs_own_questions(
+    connect: Connect, look: Looking, fresh_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Questions that take 60 ms, under a statement_timeout of 40."""
+    for name in ("_FINGERPRINT", "_CATALOG"):
+        asked = getattr(watch, name)
+        monkeypatch.setattr(
+            watch, name, b"SELECT q.* FROM (" + asked + b") AS q, (SELECT pg_sleep(0.06)) AS s"
+        )
+    conn = await connect(fresh_dsn, policy=open_policy(statement_timeout_ms=40), autocommit=True)
+    await run(conn.execute("SELECT 'look'"))
+    with psycopg.connect(fresh_dsn, autocommit=True) as other:
+        other.execute("CREATE TABLE seen_slowly (id int)")
+    time.sleep(watch.LOOK_AT_LEAST_EVERY + watch.FINGERPRINT_AT_LEAST_EVERY)
+    await run(conn.execute("SELECT 'look'"))
+    assert "seen_slowly" in look.tables
+    with pytest.raises(psycopg.errors.QueryCanceled):
+        await run(conn.execute("SELECT count(*) FROM generate_series(1, 100000000)"))
+
+
 async def test_executemany_of_nothing_begins_a_transaction(connect: Connect, dsn: str) -> None:
     with psycopg.connect(dsn) as plain:
         plain.cursor().executemany("SELECT %s", [])
