@@ -16,7 +16,6 @@ from guarddb.driver.asking import ask_gen
 from guarddb.driver.settings import hold_gen
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.policy.errors import PolicyError
-from guarddb.sql.catalog import CATALOG_SETTINGS_QUERY
 from guarddb.sql.names import literal, quote
 from guarddb.wall import (
     DATABASE_QUERY,
@@ -39,6 +38,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("guarddb")
 
+#: Until the transaction or savepoint is rolled back; the answers are read as UTF-8.
+_SETTINGS = (
+    b"SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), pg_catalog.set_config('jit', 'off', true),"
+    b" pg_catalog.set_config('client_encoding', 'UTF8', true)"
+)
+#: Nobody has statistics on what the WITH queries of a large catalog return.
+_NO_NESTED_LOOPS = b"SELECT pg_catalog.set_config('enable_nestloop', 'off', true)"
 _HINT = "guarddb wall --check shows what is not as it should be, guarddb wall --apply mends it"
 #: How many differences a refusal names.
 _NAMED = 3
@@ -94,7 +100,7 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
     idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
     yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_wall")
     try:
-        yield from ask_gen(conn, CATALOG_SETTINGS_QUERY.encode())
+        yield from ask_gen(conn, _SETTINGS)
         role = yield from _text_gen(conn, "SELECT current_user")
         rights = Rights.from_document(
             (yield from _text_gen(conn, rights_query(role, names.schema, names.policy)))
@@ -106,8 +112,9 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
             raise _Fault(
                 f'it is for the role "{signed.get("agent")}", and this session has the role "{role}"'
             )
-        database = Database.from_document((yield from _text_gen(conn, DATABASE_QUERY)))
         fingerprint = yield from _text_gen(conn, fingerprint_query(names))
+        yield from ask_gen(conn, _NO_NESTED_LOOPS)
+        database = Database.from_document((yield from _text_gen(conn, DATABASE_QUERY)))
         given = _given(session)
         constants = {name: given[name] for name in signed.get("settings", ()) if name in given}
         late: dict[str, str] = {}
