@@ -170,6 +170,8 @@ class CursorMixin(_Cursor):
         session: Session = conn._guard
         if not session.fixed:
             session.follow()
+        if session.scoring is not None:
+            session.scoring.follow(session)
         freshness = session.freshness
         if freshness.due or perf_counter() >= freshness.check_at:
             refresh: PQGen[None] = conn._guard_refresh_gen(query if query is not None else "")

@@ -17,6 +17,7 @@ from guarddb.driver.plans import SHARED, JudgedText
 from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
+    from guarddb.decision.plan import StatementPlan
     from guarddb.driver.names import Remembered
     from guarddb.driver.session import Session
 
@@ -157,6 +158,7 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
     waits = any(s.handling.waits for s in now)
     checks_rows = any(s.handling.checks_rows for s in now)
     undone = policy is not None and policy.rolls_back and any(plans.is_undone(s) for s in now)
+    rechecked = any(_is_rechecked(session, s) for s in now)
     inspect = (
         policy is None
         or policy.egress
@@ -174,15 +176,30 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         inspect=inspect,
         effects=effects,
         sensitive=any(statement.handling.sensitive for statement in plan.statements),
-        surrounded=affected_cap is not None or waits or checks_rows or undone or ends,
+        surrounded=affected_cap is not None or waits or checks_rows or undone or ends or rechecked,
         affected_cap=affected_cap,
         waits=waits,
         countable=waits and all(s.handling.countable for s in now if s.handling.waits),
         checks_rows=checks_rows,
         undone=undone,
+        rechecked=rechecked,
         ends=ends,
         uses_session=uses_session,
     )
+
+
+_WRITES = frozenset({"insert", "update", "delete"})
+
+
+def _is_rechecked(session: Session, statement: StatementPlan) -> bool:
+    """Whether a write may have to be undone for what it turns out to do, or to return."""
+    if statement.facts.kinds.isdisjoint(_WRITES) or statement.facts.kind == "explain":
+        return False
+    if session.scoring is not None and session.scoring.wants_rows:
+        return True
+    policy = session.in_force
+    blocks = policy is not None and policy.profile.content_scan_mode == "block"
+    return blocks and statement.facts.returns_rows
 
 
 def _by_names_of_today(session: Session, text: str, plan: Plan) -> Plan:

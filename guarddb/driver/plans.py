@@ -69,10 +69,18 @@ class JudgedText:
     checks_rows: bool = False
     #: in autocommit it runs in a transaction that is rolled back
     undone: bool = False
+    #: it is judged once more by what it did: the rows it wrote, the text it returns
+    rechecked: bool = False
     #: it would commit, and rolls back instead
     ends: bool = False
     #: part of no cache: the answer depends on the session's own names
     uses_session: bool = False
+
+    @property
+    def only_rechecked(self) -> bool:
+        """Whether there is no other reason for taking it back: stream() and COPY, which hand out as they go, do without."""
+        others = self.affected_cap is not None or self.waits or self.checks_rows or self.undone or self.ends
+        return self.rechecked and not others
 
 
 def has_effects(statement: StatementPlan) -> bool:

@@ -102,12 +102,6 @@ class Recorder:
         assert self.transaction is not None
         return self.transaction
 
-    def refused(self, judged: JudgedText, decision: Decision, error: BaseException) -> None:
-        """A statement whose span is over was refused after all."""
-        span = RecordedSpan(self, judged, StatementSpan(), ())
-        span.decision = decision
-        span.end(error=error)
-
     def write(self, span: RecordedSpan, rows: int | None, error: BaseException | None) -> None:
         """Write the record of a statement. Never raises."""
         session = self._session

@@ -317,10 +317,9 @@ class Scanner:
         )
         self._results.decision = decision
         judged = self._results.judged
-        session.tell(decision, judged.text if judged is not None else "")
         error = session.violation(decision)
-        if session.recorder is not None and judged is not None:
-            session.recorder.refused(judged, decision, error)
+        if judged is not None:
+            session.tell_refusal(judged, error)
         return error
 
 

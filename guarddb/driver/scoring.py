@@ -94,7 +94,8 @@ class Scoring:
         #: sets of parameters of the executemany() under way; its statements are one event
         self.many: int | None = None
         self._many_scored = False
-        self._wants_rows = self._remembers_scores = False
+        #: a rule asks for the number of rows
+        self.wants_rows = self._remembers_scores = False
         self._touched: Touched | None = None
         self._catalog: Catalog | None = None
         self._known: dict[bytes, _Known] = {}
@@ -121,11 +122,14 @@ class Scoring:
                 clock = clock and condition.clock
             history = self.told.history
             spikes = history is not None and "volume_spike" in history.rules
-            self._wants_rows = bool(names & _SIZES) or spikes
+            wants_rows = bool(names & _SIZES) or spikes
             changing = ("preceding_actions",) in names or any(name[0] == "event_id" for name in names)
             self._remembers_scores = clock and not changing
             self.policy = policy
             self._known = {}
+            if wants_rows != self.wants_rows:
+                self.wants_rows = wants_rows
+                session.renew()
         if session.catalog is not self._catalog or self._touched is None:
             self._catalog = session.catalog
             self._touched = Touched(session.catalog, self.told.classifier)
@@ -166,7 +170,7 @@ class Scoring:
         self, session: Session, conn: BaseConnection[Any], judged: JudgedText, pgq: Any
     ) -> PQGen[None] | None:
         """Ask the planner how many rows a statement is about, when a rule wants to know and nobody has said; or None."""
-        if not self._wants_rows or self.many is not None or conn._pipeline is not None or session.observe:
+        if not self.wants_rows or self.many is not None or conn._pipeline is not None or session.observe:
             return None
         statements = judged.plan.statements
         if len(statements) != 1 or statements[0].facts.kind not in _PLANNED:
@@ -239,6 +243,28 @@ class Scoring:
         )
         notify(conn, note, "somebody should look at it; the statement runs")
 
+    def score_again(self, session: Session, judged: JudgedText, results: Any, rows: int) -> None:
+        """Judge a write by the rows it has touched, when these are more than were expected.
+
+        Raises:
+            PolicyViolation: the action policy refuses it; it is to be undone.
+        """
+        try:
+            known = self._known_of(session, judged)
+            if rows <= (self._rows(known) or 0):
+                return
+            scores = self._judge(session, known, time.time(), rows)
+        except Exception:
+            logger.exception("a statement could not be scored")
+            reason = "the action policy could not judge what this statement did; the log has the details"
+            decision = Decision("block", "internal_error", reason, "Write the statement in a simpler way.")
+            raise session.violation(decision) from None
+        result = _worst(scores)
+        results.risk = result
+        if result.refused:
+            results.decision = decision = self._refusal(judged, result)
+            raise session.violation(decision)
+
     def _score(self, session: Session, judged: JudgedText) -> RiskResult:
         known = self._known_of(session, judged)
         rows = self._rows(known)
@@ -254,11 +280,7 @@ class Scoring:
         if self.told.history is not None:
             scores = self._with_history(self.told.history, scores)
         self.preceding.extend(action.action for action in known.actions)
-        worst = scores[0][1]
-        for _, result in scores:
-            if (result.refused, result.score) > (worst.refused, worst.score):
-                worst = result
-        return worst
+        return _worst(scores)
 
     def _with_history(self, history: History, scores: _Scores) -> _Scores:
         assert self.policy is not None
@@ -277,17 +299,18 @@ class Scoring:
             rows = max((a.rows for a in known.actions if a.rows is not None), default=None)
         return rows if self.many is None else max(rows or 1, 1) * self.many
 
-    def _judge(self, session: Session, known: _Known, now: float) -> _Scores:
-        """Each action as an event, and its score before the agent's history."""
+    def _judge(self, session: Session, known: _Known, now: float, rows: int | None = None) -> _Scores:
+        """Each action as an event, and its score before the agent's history. `rows`: that were touched."""
         assert self.policy is not None
         compiled, told = self.policy.compiled, self.told
-        events = [read_event(self._event(session, action, known, now)) for action in known.actions]
+        events = [read_event(self._event(session, action, known, now, rows)) for action in known.actions]
         return [(event, judge(event, compiled, told.flag_at, told.refuse_at)) for event in events]
 
     def _event(
-        self, session: Session, action: StatementAction, known: _Known, now: float
+        self, session: Session, action: StatementAction, known: _Known, now: float, rows: int | None = None
     ) -> Mapping[str, Any]:
-        rows = action.rows if action.rows is not None and self.many is None else self._rows(known)
+        if rows is None:
+            rows = action.rows if action.rows is not None and self.many is None else self._rows(known)
         return {
             "event_id": f"evt_{uuid4().hex}",
             "action": action.action,
@@ -337,6 +360,11 @@ class Scoring:
         except Exception as ex:
             # A text that nobody can read: it was refused, and what it would have been is not known.
             logger.debug("a refused statement is not in the history: %s", type(ex).__name__)
+
+
+def _worst(scores: _Scores) -> RiskResult:
+    """A statement is what the worst of its actions is."""
+    return max((result for _, result in scores), key=lambda result: (result.refused, result.score))
 
 
 def planned_rows(plan: bytes | None) -> int | None:

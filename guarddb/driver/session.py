@@ -178,6 +178,7 @@ class Session:
             self.on_decision = attachment.on_decision
         if attachment.scored is not None:
             self.scoring = Scoring(attachment.scored, attachment.agent)
+            self.scoring.follow(self)
         self.follow()
         self.fixed = type(attachment.source) is StaticPolicy
 
@@ -266,6 +267,7 @@ class Session:
             catalog.temp_schema,
             self.encoding,
             self.wall and self.wall.checksum,
+            self.scoring is not None and self.scoring.wants_rows,
         )
 
     def _of_the_wall(self, catalog: Catalog, oid: int) -> bool:

@@ -261,6 +261,16 @@ def cut(
         )
 
 
+def scan_ahead(cursor: Any) -> None:
+    """Scan all of what a write returns while it can still be undone. Raises PolicyViolation as handing it out would."""
+    tx = cursor._tx
+    result = cursor.pgresult
+    if type(tx) is not MeteredTransformer or tx.scanner is None or result is None or not result.ntuples:
+        return
+    scanner, tx.scanner = tx.scanner, None
+    scanner.rows(tx.real.load_rows(0, result.ntuples, tuple), 0)
+
+
 def _scanned(scanner: Scanner, masks: Masks | None) -> Masks | None:
     """A view's values are scanned as rows are; a masked one is what its mask makes of it."""
     if scanner.report.mode != "block":

@@ -184,7 +184,7 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
     session: Session = conn._guard
     judged: JudgedText = pgq.judged
     session.copy_ends = session.copy_ends and copies
-    if judged.surrounded and copies and not session.copy_ends:
+    if judged.surrounded and not judged.only_rechecked and copies and not session.copy_ends:
         raise session.deny(
             "statement_not_allowed",
             "this COPY may have to be taken back, and a cursor that was made by psycopg's own class cannot do that",
@@ -203,7 +203,7 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
         first = conn.pgconn.transaction_status == IDLE
         yield from rest
     results = cursor._guard_results()
-    if judged.surrounded:
+    if judged.surrounded and not judged.only_rechecked:
         results.undo = yield from _open_gen(cursor, judged, first=first)
     results.ahead = pgq
 
@@ -321,11 +321,10 @@ def _open_gen(cursor: Any, judged: JudgedText, *, first: bool) -> PQGen[Undo | N
     """Make it possible to take the statement back, where it may have to be."""
     conn = cursor._conn
     own = conn.pgconn.transaction_status == IDLE
-    if judged.ends or (
-        not own and not (judged.affected_cap is not None or judged.waits or judged.checks_rows)
-    ):
+    always = judged.affected_cap is not None or judged.waits or judged.rechecked
+    if judged.ends or (not own and not (always or judged.checks_rows)):
         return None
-    if own and not (judged.affected_cap is not None or judged.waits or judged.undone):
+    if own and not (always or judged.undone):
         return None
     opened: Undo | None = yield from undo.open_gen(conn._guard, conn, first=first)
     return opened
@@ -618,6 +617,8 @@ def after(cursor: Any, answers: list[PGresult]) -> None:
     session: Session = cursor._conn._guard
     if session.limit is not None:
         session.limit.add(answers)
+        if judged is not None and judged.rechecked and session.scoring is not None:
+            session.scoring.score_again(session, judged, mine, session.limit.touched)
     if judged is not None:
         if many is None:
             mine.statements = judged.statements
@@ -631,6 +632,8 @@ def after(cursor: Any, answers: list[PGresult]) -> None:
         if judged.effects:
             _effects(cursor, mine, judged, answers)
     cursor._psycopgs_set_results(answers)  # selects the first of them, and so comes to `inspect`
+    if session.limit is not None and judged is not None and judged.rechecked:
+        shown.scan_ahead(cursor)
     if span is not NO_SPAN:
         span.measure(answers)
         current = cursor.pgresult

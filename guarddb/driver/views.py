@@ -186,7 +186,7 @@ class MeteredTransformer:
         charge: counts bytes; None: nobody does. scanner: None: nobody looks.
     """
 
-    __slots__ = ("_charge", "_columns", "_get_value", "_result", "_scanner", "real")
+    __slots__ = ("_charge", "_columns", "_get_value", "_result", "real", "scanner")
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class MeteredTransformer:
     ) -> None:
         self.real = real
         self._charge = charge
-        self._scanner = scanner
+        self.scanner = scanner
         self._result = result
         self._get_value = result.get_value
         self._columns = range(columns)
@@ -211,22 +211,22 @@ class MeteredTransformer:
                     size += len(value)
             if size:
                 self._charge(size)
-        if self._scanner is None:
+        if self.scanner is None:
             return self.real.load_row(row, make_row)
         # As plain tuples first: a row factory is free to make of a value whatever it likes.
         values = self.real.load_row(row, tuple)
         if values is not None:
-            self._scanner.rows((values,), row)
+            self.scanner.rows((values,), row)
         return values if values is None or make_row is tuple else make_row(values)
 
     def load_rows(self, row0: int, row1: int, make_row: RowMaker[Any]) -> Any:
         if self._charge is not None:
             if (size := self._size(row0, row1)) > 0:
                 self._charge(size)
-        if self._scanner is None:
+        if self.scanner is None:
             return self.real.load_rows(row0, row1, make_row)
         rows = self.real.load_rows(row0, row1, tuple)
-        self._scanner.rows(rows, row0)
+        self.scanner.rows(rows, row0)
         return rows if make_row is tuple else [make_row(row) for row in rows]
 
     def _size(self, row0: int, row1: int) -> int:

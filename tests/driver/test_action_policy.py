@@ -344,3 +344,20 @@ async def test_on_decision_is_told_of_the_refusal(connect: Connect) -> None:
     with pytest.raises(guarddb.PolicyViolation):
         await run(conn.execute("DELETE FROM notes WHERE id = 1"))
     assert told[-1] == ("action_blocked", "DELETE FROM notes WHERE id = 1")
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+async def test_a_write_is_judged_again_by_the_rows_it_touched(
+    connect: Connect, dsn: str, autocommit: bool
+) -> None:
+    """The planner took the condition for a few rows and they were nearly all: it is undone."""
+    with psycopg.connect(dsn, autocommit=True) as plain:
+        plain.execute("INSERT INTO notes SELECT n, 'x' FROM generate_series(1, 300) AS n")
+    conn = await connect(action_policy=rule("batch_size > 100"), autocommit=autocommit)
+    await run(conn.execute("UPDATE notes SET note = 'kept' WHERE id = 1"))
+    with pytest.raises(guarddb.PolicyViolation) as caught:
+        await run(conn.execute("UPDATE notes SET note = 'gone' WHERE md5(note) IN (md5('x'), md5('y'))"))
+    assert caught.value.rule == "risk_denied"
+    counted = "SELECT count(*) FILTER (WHERE note = 'kept'), count(*) FILTER (WHERE note = 'x') FROM notes"
+    assert await run((await run(conn.execute(counted))).fetchall()) == [(1, 299)]
+    await run(conn.commit())

@@ -249,3 +249,20 @@ async def test_an_empty_result_and_nulls_are_clean(connect: Connect) -> None:
         cur = await run(conn.execute(sql))
         await run(cur.fetchall())
         assert cur.content.verdict == "clean"
+
+
+@pytest.mark.parametrize("autocommit", [True, False])
+async def test_a_write_whose_returning_is_refused_is_undone(connect: Connect, autocommit: bool) -> None:
+    conn = await connect(policy=scanning(), autocommit=autocommit)
+    await run(conn.execute("UPDATE notes SET note = 'kept' WHERE id = 1"))
+    with pytest.raises(guarddb.PolicyViolation) as caught:
+        await run(conn.execute("UPDATE notes SET more = '{}' WHERE id = 2 RETURNING note"))
+    assert caught.value.rule == "content_scan"
+    cur = await run(conn.execute("UPDATE notes SET more = '[]' WHERE id IN (1, 3) RETURNING note"))
+    assert sorted(await run(cur.fetchall())) == [("kept",), (BOLD,)]
+    assert cur.content.count == 1
+    rows = await run(
+        (await run(conn.execute("SELECT id, more FROM notes WHERE id < 4 ORDER BY id"))).fetchall()
+    )
+    assert rows == [(1, []), (2, None), (3, [])]
+    await run(conn.commit())
