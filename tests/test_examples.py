@@ -96,6 +96,7 @@ def test_async_questions_are_answered_each_for_itself(sales: str) -> None:
         ("pool.py",),
         ("function_tools.py",),
         ("traces.py",),
+        ("guarded_mcp_tools.py",),
     ],
 )
 def test_each_example_runs_as_a_program(sales: str, arguments: tuple[str, ...]) -> None:
