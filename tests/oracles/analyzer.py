@@ -14,7 +14,7 @@ and of nothing else, is asked:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -82,7 +82,7 @@ class Analyzer:
         if self.runs % 5000 == 0:
             self.conn.execute("VACUUM pg_proc, pg_depend, pg_type")
         create = (
-            f"CREATE OR REPLACE FUNCTION pg_temp.probe() RETURNS void LANGUAGE sql BEGIN ATOMIC {sql}; END"
+            f"CREATE OR REPLACE FUNCTION pg_temp.probe() RETURNS void LANGUAGE sql BEGIN ATOMIC {sql}\n; END"
         )
         try:
             self.conn.execute(create.encode())
@@ -92,8 +92,11 @@ class Analyzer:
             "SELECT prosqlbody::text, pg_get_function_sqlbody(oid) FROM pg_proc WHERE oid = 'pg_temp.probe'::regproc"
         ).fetchone()
         assert row is not None
+        tree = Resolved(row[0])
+        if tree.top.query is None:
+            return Refused("", "a text that is no query")
         return Taken(
-            Resolved(row[0]),
+            tree,
             row[1].removeprefix("BEGIN ATOMIC").removesuffix("END").strip().removesuffix(";"),
         )
 
@@ -224,6 +227,8 @@ class AnalyzerOracle:
         problems: list[str] = []
 
         def visit(level: Level, node: Tree, above: tuple[Tree, ...]) -> None:
+            joined = any(n["_"] == "VAR" for n in above)
+            above = tuple(n for n in above if n["_"] != "VAR")
             column = tree.base(node, level)
             if column is None and node["_"] == "VAR":
                 column = tree.copy_of(node, level)
@@ -246,7 +251,8 @@ class AnalyzerOracle:
             if (
                 kind == "redact"
                 and not ruled.redacts_nulls
-                and column not in self.not_null
+                # (The columns of an aliased join have the join's names, and only the masked one is sure to be there.)
+                and (column not in self.not_null or joined)
                 and _is_null_test(above)
             ):
                 return
@@ -591,26 +597,10 @@ def analyzer_oracle(server: str) -> Iterator[AnalyzerOracle]:
 
 def oracle_of(analyzer: Analyzer) -> AnalyzerOracle:
     conn = analyzer.conn
-    catalog = Catalog.from_connection(conn)
-    columns = _Columns(conn)
-    rules = []
-    for name, given in PROFILES.items():
-        profile = _profile(name)
-        masks: Mapping[str, str] = given.get("masks", {})  # type: ignore[assignment]
-        tables = set(given.get("filters", {}))  # type: ignore[call-overload]
-        filtered = {columns.numbers[table, "id"][0] for table in tables}
-        filtered |= {child for parent, child in columns.children if parent in filtered}
-        rules.append(
-            Ruled(
-                name,
-                profile,
-                columns.masks(masks),
-                frozenset(filtered),
-                columns.over(filtered),
-                bool(getattr(profile.guarddb, "redact_nulls", False)),
-                EngineWay(profile, catalog, None),
-            )
-        )
+    rules = [
+        ruled(analyzer, name, _profile(name), given.get("masks", {}), given.get("filters", {}))  # type: ignore[arg-type]
+        for name, given in PROFILES.items()
+    ]
     refused = {
         oid
         for (oid,) in conn.execute(
@@ -619,8 +609,39 @@ def oracle_of(analyzer: Analyzer) -> AnalyzerOracle:
         )
     }
     oracle = AnalyzerOracle(analyzer, rules, refused)
-    oracle.not_null = frozenset(columns.not_null)
+    oracle.not_null = frozenset(_Columns(conn).not_null)
     return oracle
 
 
-__all__ = ["AnalyzerOracle", "analyzer_oracle", "kind_of", "oracle_of"]
+def ruled(
+    analyzer: Analyzer,
+    name: str,
+    profile: PolicyProfile,
+    masks: Mapping[str, str],
+    filters: Collection[str],
+) -> Ruled:
+    """A profile over the analyzer's database. `masks`: `table.column` -> kind; `filters`: tables with `tenant = 1`."""
+    columns = _Columns(analyzer.conn)
+    filtered = {columns.numbers[table, "id"][0] for table in filters}
+    filtered |= {child for parent, child in columns.children if parent in filtered}
+    return Ruled(
+        name,
+        profile,
+        columns.masks(masks),
+        frozenset(filtered),
+        columns.over(filtered),
+        profile.guarddb.redact_nulls,
+        EngineWay(profile, Catalog.from_connection(analyzer.conn), None),
+    )
+
+
+def corpus_oracle(
+    analyzer: Analyzer, profile: PolicyProfile, masks: Mapping[str, str], filters: Collection[str]
+) -> AnalyzerOracle:
+    """The same questions about statements that were not generated."""
+    oracle = AnalyzerOracle(analyzer, [ruled(analyzer, profile.name, profile, masks, filters)], set())
+    oracle.not_null = frozenset(_Columns(analyzer.conn).not_null)
+    return oracle
+
+
+__all__ = ["Analyzer", "AnalyzerOracle", "analyzer_oracle", "corpus_oracle", "kind_of", "oracle_of"]

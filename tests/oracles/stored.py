@@ -86,6 +86,16 @@ class Level:
         return level
 
 
+def is_assigned(node: Tree, above: tuple[Tree, ...]) -> bool:
+    """`SET numbers[1] = 0`, `SET address.city = 'x'`: the column as it was goes into itself and nowhere else."""
+    if not above:
+        return False
+    around = above[-1]
+    if around["_"] == "SUBSCRIPTINGREF":
+        return around["refexpr"] is node and around["refassgnexpr"] is not None
+    return around["_"] == "FIELDSTORE" and around["arg"] is node
+
+
 def kind_of(entry: Tree) -> str:
     """The kind of a range table entry."""
     return _KINDS[int(entry["rtekind"])]
@@ -122,7 +132,7 @@ class Resolved:
         found: set[BaseColumn] = set()
 
         def visit(level: Level, node: Tree, above: tuple[Tree, ...]) -> None:
-            if (column := self.base(node, level)) is not None:
+            if (column := self.base(node, level)) is not None and not is_assigned(node, above):
                 found.add(column)
 
         self.walk(visit)
@@ -178,7 +188,7 @@ class Resolved:
     # ------------------------------------------------------------------ walking
 
     def walk(self, visit: Visit) -> None:
-        """Call `visit(query, node, nodes above it)` for each expression node; a Var of a join stands for what it joins."""
+        """Call `visit(query, node, nodes above it)` for each expression node; a Var of a join stands above what it joins."""
         for level in self.levels():
             query = level.query
             parts: list[Any] = [
@@ -217,7 +227,7 @@ class Resolved:
         if value["_"] == "VAR":
             meant = self._behind(value, level)
             if meant is not None:
-                self._walk(meant[0], meant[1], above, visit)
+                self._walk(meant[0], meant[1], (*above, value), visit)
                 return
         visit(level, value, above)
         for key, child in value.items():
@@ -329,8 +339,11 @@ class Resolved:
                 if item["subLinkType"] != "0":
                     stack += self._columns(Level(item["subselect"], here), 0)
                 continue
-            if item["_"] == "QUERY":
+            if item["_"] == "QUERY" or (item["_"] == "TARGETENTRY" and item["resjunk"] == "true"):
                 continue
+            # What an aggregate chooses and sorts by decides about rows; it is used there, and not what comes out.
+            skipped = ("aggfilter", "args") if item.get("aggkind", "n") != "n" else ("aggfilter",)
+            item = {key: child for key, child in item.items() if key not in skipped}
             stack += [(child, here) for child in item.values() if isinstance(child, dict | list)]
         return found
 

@@ -15,7 +15,10 @@ from typing import Any
 import psycopg
 import pytest
 
+from guarddb import PolicyProfile
 from guarddb.decision.plan import Plan
+from tests.conformance.test_corpus import FULL
+from tests.corpus import load_ordinary
 from tests.oracles import analyzer, masks, reparse, rls, twin, variants
 from tests.oracles.draws import Draws, Span, shrink
 from tests.oracles.generator import generate
@@ -150,6 +153,27 @@ def test_behind_the_wall_it_is_the_wall_that_answers(server_dsn: str) -> None:
         report = checked(oracle, 400)
         assert_only_known_blocks(report)
         assert report.verdicts["same"] > 250
+
+
+def test_the_server_reads_ordinary_statements_as_guarddb_does(shop_admin: str) -> None:
+    """The same questions about every statement of the corpus."""
+    masks_of_shop = {f"{m['table']}.{m['column']}": m["kind"] for m in FULL["masking_rules"]}
+    server = analyzer.Analyzer(shop_admin)
+    try:
+        oracle = analyzer.corpus_oracle(
+            server,
+            PolicyProfile.model_validate(FULL),
+            masks_of_shop,
+            [f["table"] for f in FULL["row_filters"]],
+        )
+        asked = 0
+        for case in load_ordinary():
+            verdict = oracle.judge(case.sql.strip().rstrip(";"), oracle.rules[0])
+            asked += verdict.kind == "same"
+            assert verdict.kind != "mismatch", f"{case}: {verdict.cause}\n{verdict.detail}"
+        assert asked > 180
+    finally:
+        server.conn.close()
 
 
 @pytest.mark.parametrize(
