@@ -227,7 +227,7 @@ class AnalyzerOracle:
         problems: list[str] = []
 
         def visit(level: Level, node: Tree, above: tuple[Tree, ...]) -> None:
-            joined = any(n["_"] == "VAR" for n in above)
+            joined = any(n["_"] == "VAR" for n in above) or node.get("varno") != node.get("varnosyn")
             above = tuple(n for n in above if n["_"] != "VAR")
             column = tree.base(node, level)
             if column is None and node["_"] == "VAR":

@@ -16,6 +16,8 @@ Tree: TypeAlias = dict[str, Any]
 BaseColumn: TypeAlias = tuple[int, int]
 
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[(){}]|(?:\\.|[^\s(){}\\])+', re.DOTALL)
+#: The OID of count("any") (pg_proc.dat).
+_COUNT_ANY = "2147"
 #: sysattr.h, FirstLowInvalidHeapAttributeNumber: what column numbers are shifted by in a bitmap.
 _FIRST_LOW_INVALID = -7
 _KINDS = (
@@ -341,6 +343,8 @@ class Resolved:
                 continue
             if item["_"] == "QUERY" or (item["_"] == "TARGETENTRY" and item["resjunk"] == "true"):
                 continue
+            if item["_"] == "AGGREF" and item["aggfnoid"] == _COUNT_ANY and _is_row(item["args"]):
+                continue  # how many rows there are, and nothing of what is in them
             # What an aggregate chooses and sorts by decides about rows; it is used there, and not what comes out.
             skipped = ("aggfilter", "args") if item.get("aggkind", "n") != "n" else ("aggfilter",)
             item = {key: child for key, child in item.items() if key not in skipped}
@@ -362,6 +366,11 @@ class Resolved:
                 return None
             ((value, level),) = below
         return None
+
+
+def _is_row(arguments: list[Tree]) -> bool:
+    expression = arguments[0]["expr"]
+    return expression["_"] == "VAR" and expression["varattno"] == "0"
 
 
 def _leaves(node: Tree) -> Iterator[int]:

@@ -440,6 +440,15 @@ class Scope:
             scope = scope.parent
         return found if maybe else None
 
+    def level_of(self, name: str) -> list[Item]:
+        """The items of the innermost query that has a column of this name; empty when none has."""
+        scope: Scope | None = self
+        while scope is not None:
+            if any(item.find(name) for item in scope.items):
+                return scope.items
+            scope = scope.parent
+        return []
+
     def has_column(self, name: str) -> bool:
         """Whether some level certainly has a column of this name."""
         scope: Scope | None = self

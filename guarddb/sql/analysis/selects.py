@@ -207,7 +207,7 @@ class Selects(FromClause):
                         # (What USING merges is one column.)
                         *prefix, last = string_list(fields)
                         source = scope.source(prefix[-1]) if prefix else None
-                        items = [source] if source is not None else scope.items
+                        items = [source] if source is not None else scope.level_of(last)
                         output.spelled = (
                             sum(max(item.many(last), bool(item.find(last))) for item in items) <= 1
                         )
