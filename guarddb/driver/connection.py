@@ -372,7 +372,8 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         Args:
             policy: a PolicyProfile, a dict, a path, a URL or a PolicySource; without it `GUARDDB_POLICY` is
             read. agent: who the budgets are counted for. settings: values of PostgreSQL settings that row
-            filters read. budgets: where budgets are counted, a storage URI; `memory://` unless given.
+            filters read. approver: who is asked about statements that wait for a person. budgets: where budgets are
+            counted, a storage URI (`redis://…`, `postgresql://…`); `memory://` unless given.
             enforcement: `enforce`, or `observe` to decide and report and change nothing. on_decision: a sink of decision
             records (`guarddb.JsonlSink`, a function of one argument), or a function that is called with (decision, sql)
             for every statement.
