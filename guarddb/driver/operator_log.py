@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
@@ -90,15 +91,31 @@ def short_key(variable: str, length: int) -> None:
 
 
 _MINUTE = 60.0
-_said: LRUCache[object, float] = LRUCache(64)
 _faults = logging.getLogger("guarddb")
+
+
+class _Silence:
+    """When something was last said about one thing that is broken."""
+
+    __slots__ = ("__weakref__", "until")
+
+    def __init__(self) -> None:
+        self.until: dict[str, float] = {}
+
+
+_about_nothing = _Silence()
+_about: WeakKeyDictionary[Any, _Silence] = WeakKeyDictionary()
 
 
 def once_a_minute(what: str, error: BaseException, about: object = None) -> None:
     """What every statement meets is broken: said with its traceback, and not again at once. `about`: which one it is."""
-    now, key = time.monotonic(), (what, id(about))
+    now = time.monotonic()
     with _lock:
-        if now - _said.get(key, -_MINUTE) < _MINUTE:
+        try:
+            silence = _about_nothing if about is None else _about.setdefault(about, _Silence())
+        except TypeError:  # nothing can be kept about this one
+            silence = _about_nothing
+        if now < silence.until.get(what, 0.0):
             return
-        _said[key] = now
+        silence.until[what] = now + _MINUTE
     _faults.error("%s", what, exc_info=error)
