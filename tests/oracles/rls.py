@@ -119,6 +119,10 @@ class RlsOracle:
             bare = there(generated.sql)
             if not bare.state and self.stays_inside(bare):
                 return Verdict("plan")
+        if expected.state == "42501" and "DO NOTHING" in generated.sql and "INTO item" in generated.sql:
+            # Its BEFORE trigger moves rows out of the filter, and what a trigger makes of a row guarddb sees when it is written.
+            if not got.state and self.stays_inside(got):
+                return Verdict("plan")
         if got.state and got.state != "42501":
             # Which conditions run on a visible row, and in which order, PostgreSQL leaves to the plan. An error is no
             # more than that when the text raises it also where there are no hidden rows.
