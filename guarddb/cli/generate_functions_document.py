@@ -9,7 +9,7 @@ import re
 
 from guarddb.facts.functions import REFUSED_BY_NAME, facts
 from guarddb.facts.groups import GROUPS, Group
-from guarddb.facts.system_relations import CLOSED, RESTRICTED, ClosedColumns
+from guarddb.facts.system_relations import CLOSED, RESTRICTED, SEQUENCE, ClosedColumns
 
 _HEAD = """\
 # Built-in functions and system relations
@@ -48,9 +48,12 @@ def document() -> str:
         "`table_allowlist`, because they show secrets, other sessions' SQL or sampled values:\n"
     )
     parts.append(", ".join(f"`{name}`" for name in sorted(RESTRICTED)) + ".\n")
-    parts.append("Of these, single columns are closed:\n")
+    parts.append(
+        "Of these, single columns are closed, also where a view shows them or chooses its rows by them:\n"
+    )
     parts.append("| relation | columns | reason | closed under |\n|---|---|---|---|")
     parts += [_relation(name, closed) for name in sorted(CLOSED) for closed in CLOSED[name]]
+    parts += [_relation("every sequence", closed) for closed in SEQUENCE]
     return "\n".join(parts) + "\n"
 
 
@@ -81,7 +84,8 @@ def _members(group: Group) -> str:
 def _relation(name: str, closed: ClosedColumns) -> str:
     columns = ", ".join(f"`{c}`" for c in sorted(closed.columns)) if closed.columns else "all"
     under = ", ".join(_SHOWN[what] for what in sorted(closed.tells)) or "every policy without an entry for it"
-    return f"| `{name}` | {columns} | it {closed.what} | {under} |"
+    shown = f"`{name}`" if name in CLOSED else name
+    return f"| {shown} | {columns} | it {closed.what} | {under} |"
 
 
 if __name__ == "__main__":

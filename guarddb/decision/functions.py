@@ -11,7 +11,8 @@ from guarddb.decision.casts import casts
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.operators import operators
 from guarddb.decision.refusal import Refusal
-from guarddb.decision.relations import HIDDEN_SHOWN, user_relation
+from guarddb.decision.relations import user_relation
+from guarddb.decision.system_columns import HIDDEN_SHOWN
 from guarddb.facts import functions as facts
 from guarddb.facts.groups import GROUPS
 from guarddb.sql.catalog import Catalog, Function, Relation

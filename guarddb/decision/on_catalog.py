@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set as AbstractSet
+from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
@@ -14,6 +15,7 @@ from guarddb.decision.foundation import Foundation, foundation
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
 from guarddb.facts.groups import Hidden
+from guarddb.facts.system_relations import ClosedColumns
 from guarddb.lint.unknown import UnknownRule, unknown_rules
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
@@ -116,6 +118,14 @@ class CompiledPolicy:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class ClosedColumn:
+    """Where a column of a view comes from: a closed column of the relation of this name."""
+
+    relation: str
+    closed: ClosedColumns
+
+
 class RelationRules:
     """What applies to one relation.
 
@@ -128,11 +138,14 @@ class RelationRules:
         unsafe: why rows of it cannot be filtered at all, or None.
         needs_inlining: a view over a filtered relation.
         definition: the facts of a view's definition.
+        closed: of a view, what comes from columns of the server's own relations that the policy closes, by the view's
+            columns (None: which rows it has); None until somebody has asked.
         masked_key: of a partitioned table, a masked column that decides to which partition a row belongs.
         partition_of: of a partition, the masked column (`schema.table.column`) whose values its name tells.
     """
 
     __slots__ = (
+        "closed",
         "definition",
         "filters",
         "identities",
@@ -154,6 +167,7 @@ class RelationRules:
         self.unsafe: str | None = None
         self.needs_inlining = False
         self.definition: Statement | None = None
+        self.closed: dict[str | None, ClosedColumn] | None = None
         self.masked_key: str | None = None
         self.partition_of: str | None = None
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.system_columns import closed_behind, closed_to, is_listed_by_name
 from guarddb.facts import functions as facts
-from guarddb.facts.system_relations import closed_columns, is_restricted_relation
+from guarddb.facts.system_relations import is_restricted_relation
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
-from guarddb.sql.names import string_list
 from guarddb.sql.statement import Reference, Statement
-from guarddb.tree import Node
 
 #: Foreign servers (a loop back to this very database brings its rows under other names), replication, copies of a database.
 _OUTSIDE = frozenset(
@@ -47,6 +46,8 @@ def relations(case: Case) -> Refusal | None:
             refusal = _system(reference, statement, policy)
         elif profile.table_allowlist or profile.table_denylist or policy.restricts_data:
             refusal = user_relation(reference, policy, catalog)
+            if refusal is None and reference.mode != "ddl":
+                refusal = closed_to(reference, statement, policy) or closed_behind(reference, case)
         elif is_restricted_relation(reference.schema, reference.name):
             refusal = _restricted(reference)
         else:
@@ -130,7 +131,7 @@ def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog
                         _hint(policy),
                         entry,
                     )
-    if is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+    if is_restricted_relation(reference.schema, reference.name) and not is_listed_by_name(reference, policy):
         return _restricted(reference)
     for identity in rules.seen_through:
         if is_system(identity[0]) and is_restricted_relation(*identity):
@@ -172,16 +173,6 @@ def _hint(policy: CompiledPolicy) -> str:
     )
 
 
-def _explicit(reference: Reference, policy: CompiledPolicy) -> bool:
-    """An entry that names the relation with its schema; `schema.*` is not naming it."""
-    return any(
-        p.schema is not None
-        and p.name is not None
-        and p.matches(reference.schema, reference.name, bare="public", strict=True)
-        for p in policy.profile.allow_patterns
-    )
-
-
 def _restricted(reference: Reference) -> Refusal:
     return Refusal(
         "table_not_allowed",
@@ -203,111 +194,12 @@ def _system(reference: Reference, statement: Statement, policy: CompiledPolicy) 
             f"{shown} belongs to the system and cannot be changed",
             "Read it; change only tables of your own.",
         )
-    if reference.schema.startswith("pg_toast") and not _explicit(reference, policy):
+    if reference.schema.startswith("pg_toast") and not is_listed_by_name(reference, policy):
         return Refusal(
             "table_denied",
             f"{shown} holds raw column data that no rule covers",
             "Read the table it belongs to.",
         )
-    if is_restricted_relation(reference.schema, reference.name) and not _explicit(reference, policy):
+    if is_restricted_relation(reference.schema, reference.name) and not is_listed_by_name(reference, policy):
         return _restricted(reference)
-    return _closed_columns(reference, statement, policy)
-
-
-def _closed_columns(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
-    """A column of a system relation that shows others' SQL, or counts what this policy hides."""
-    for closed in closed_columns(reference.schema, reference.name):
-        if closed.tells:
-            if closed.tells.isdisjoint(policy.hides):
-                continue
-        elif _explicit(reference, policy):
-            continue
-        used = _uses_of(reference, statement, closed.columns)
-        if used is None or (closed.own_row and _only_of_this_session(reference, statement, closed.columns)):
-            continue
-        shown = f'"{reference.qualified_name}"'
-        if not closed.tells:
-            return Refusal(
-                "table_not_allowed",
-                f"{used} of {shown} {closed.what}; it needs an explicit schema-qualified entry in this credential's allowlist",
-                _other_columns(reference, policy)
-                + (" Your own session's is open: WHERE pid = pg_backend_pid()." if closed.own_row else ""),
-            )
-        why = " and ".join(HIDDEN_SHOWN[what] for what in sorted(closed.tells & policy.hides))
-        return Refusal(
-            "row_filter_unsafe" if "filter" in closed.tells & policy.hides else "masked_column_predicate",
-            f"{used or 'all'} of {shown} {closed.what}, and this policy hides {why}",
-            _other_columns(reference, policy) if closed.columns else "Leave this relation out.",
-        )
-    return None
-
-
-#: How a refusal speaks of what a policy hides.
-HIDDEN_SHOWN = {
-    "filter": "rows behind filters",
-    "mask": "values behind masks",
-    "list": "relations that its lists close",
-}
-
-
-def _other_columns(reference: Reference, policy: CompiledPolicy) -> str:
-    system = facts.system_relation(reference.schema, reference.name)
-    shut: set[str] = set()
-    for closed in closed_columns(reference.schema, reference.name):
-        if not closed.tells or closed.tells & policy.hides:
-            shut |= closed.columns or set()
-    if system is None:
-        return f"Leave out {', '.join(sorted(shut))}."
-    return f"Select the other columns by name: {', '.join(c for c in system.columns if c not in shut)}."
-
-
-def _uses_of(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> str | None:
-    """The first of these columns that a statement may see, as text for a person; None when it sees none."""
-    if columns is None:
-        return "every row"
-    if reference.unmapped_alias:
-        return "a column under another name"
-    links = [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
-    links += [link for root in statement.roots for link, _ in root.uses]
-    for link in links:
-        if isinstance(link, tuple) and link[0] is reference:
-            if link[1] == "*":
-                return "the whole row"
-            if link[1] in columns:
-                return f'column "{link[1]}"'
-    return None
-
-
-def _only_of_this_session(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> bool:
-    """`WHERE pid = pg_backend_pid()`, and the closed columns only selected: no condition runs on others' rows."""
-    if columns is None or reference.query is None:
-        return False
-    for root in statement.roots:
-        for link, _ in root.uses:
-            if isinstance(link, tuple) and link[0] is reference and (link[1] in columns or link[1] == "*"):
-                return False
-    pids = {
-        id(node)
-        for root in statement.roots
-        if root.query is reference.query and root.clause == "where"
-        for link, node in root.uses
-        if link == (reference, "pid") and node is not None
-    }
-    condition: Node = reference.query.fields.get("whereClause", {})
-    conjuncts = [condition]
-    if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
-        conjuncts = condition["BoolExpr"]["args"]
-    for each in conjuncts:
-        fields = each.get("A_Expr", {})
-        if fields.get("kind") != "AEXPR_OP" or string_list(fields.get("name", ())) != ["="]:
-            continue
-        sides = [fields.get("lexpr", {}), fields.get("rexpr", {})]
-        for one, other in (sides, sides[::-1]):
-            call = other.get("FuncCall", {})
-            if (
-                id(one.get("ColumnRef")) in pids
-                and string_list(call.get("funcname", ()))[-1:] == ["pg_backend_pid"]
-                and not call.get("args")
-            ):
-                return True
-    return False
+    return closed_to(reference, statement, policy)

@@ -173,6 +173,8 @@ CLOSED: dict[str, tuple[ClosedColumns, ...]] = {
         ClosedColumns(None, "shows which rows and pages serializable transactions have read", _ROWS),
     ),
 }
+#: A sequence is a relation of one row, and tells the same.
+SEQUENCE = _columns("last_value log_cnt is_called", "tells how many rows were ever made", "filter", "mask")
 #: An extension's view of which pages of which table are in memory.
 _OF_EXTENSIONS: dict[str, tuple[ClosedColumns, ...]] = {
     "pg_buffercache": (ClosedColumns(None, "shows which pages of a table were read", _ROWS),),

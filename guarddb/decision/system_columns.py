@@ -1,0 +1,232 @@
+"""Columns of the server's own relations that are not for everybody: named as they are, or behind a view.
+
+A view that somebody made over pg_stats or pg_class shows what they show. (What a view calls runs as its author wrote it.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from guarddb.decision.case import Case
+from guarddb.decision.on_catalog import ClosedColumn, CompiledPolicy, Governance
+from guarddb.decision.refusal import Refusal
+from guarddb.facts import functions as facts
+from guarddb.facts.system_relations import SEQUENCE, ClosedColumns, closed_columns
+from guarddb.sql.names import string_list
+from guarddb.sql.statement import Link, Reference, Statement
+from guarddb.tree import Node
+from guarddb.vocabulary import Rule
+
+
+def is_listed_by_name(reference: Reference, policy: CompiledPolicy) -> bool:
+    """An entry that names the relation with its schema; `schema.*` is not naming it."""
+    return any(
+        p.schema is not None
+        and p.name is not None
+        and p.matches(reference.schema, reference.name, bare="public", strict=True)
+        for p in policy.profile.allow_patterns
+    )
+
+
+def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
+    """A column of a system relation that shows others' SQL, or counts what this policy hides."""
+    for closed in _closed_of(reference, policy):
+        used = _uses_of(reference, statement, closed.columns)
+        if used is None or (closed.own_row and _only_of_this_session(reference, statement, closed.columns)):
+            continue
+        shown = f'"{reference.qualified_name}"'
+        if not closed.tells:
+            return Refusal(
+                "table_not_allowed",
+                f"{used} of {shown} {closed.what}; it needs an explicit schema-qualified entry in this credential's allowlist",
+                _other_columns(reference, policy)
+                + (" Your own session's is open: WHERE pid = pg_backend_pid()." if closed.own_row else ""),
+            )
+        return Refusal(
+            _rule(closed, policy),
+            f"{used or 'all'} of {shown} {closed.what}, and this policy hides {_hidden(closed, policy)}",
+            _other_columns(reference, policy) if closed.columns else "Leave this relation out.",
+        )
+    return None
+
+
+def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColumns]:
+    """What of a relation this policy closes."""
+    relation = reference.relation
+    sequence = relation is not None and relation.kind == "S"
+    return [
+        closed
+        for closed in (SEQUENCE if sequence else closed_columns(reference.schema, reference.name))
+        if (
+            not closed.tells.isdisjoint(policy.hides)
+            if closed.tells
+            else not is_listed_by_name(reference, policy)
+        )
+    ]
+
+
+def _rule(closed: ClosedColumns, policy: CompiledPolicy) -> Rule:
+    if not closed.tells:
+        return "table_not_allowed"
+    return "row_filter_unsafe" if "filter" in closed.tells & policy.hides else "masked_column_predicate"
+
+
+def _hidden(closed: ClosedColumns, policy: CompiledPolicy) -> str:
+    return " and ".join(HIDDEN_SHOWN[what] for what in sorted(closed.tells & policy.hides))
+
+
+#: How a refusal speaks of what a policy hides.
+HIDDEN_SHOWN = {
+    "filter": "rows behind filters",
+    "mask": "values behind masks",
+    "list": "relations that its lists close",
+}
+
+
+def _other_columns(reference: Reference, policy: CompiledPolicy) -> str:
+    system = facts.system_relation(reference.schema, reference.name)
+    shut: set[str] = set()
+    for closed in closed_columns(reference.schema, reference.name):
+        if not closed.tells or closed.tells & policy.hides:
+            shut |= closed.columns or set()
+    if system is None:
+        return f"Leave out {', '.join(sorted(shut))}."
+    return f"Select the other columns by name: {', '.join(c for c in system.columns if c not in shut)}."
+
+
+def _uses_of(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> str | None:
+    """The first of these columns that a statement may see, as text for a person; None when it sees none."""
+    if columns is None:
+        return "every row"
+    if reference.unmapped_alias:
+        return "a column under another name"
+    if reference.mode == "copy":
+        listed = string_list(statement.fields.get("attlist", ()))
+        used = [column for column in listed if column in columns]
+        return f'column "{used[0]}"' if used else None if listed else "the whole row"
+    links = [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
+    links += [link for root in statement.roots for link, _ in root.uses]
+    for link in links:
+        if isinstance(link, tuple) and link[0] is reference:
+            if link[1] == "*":
+                return "the whole row"
+            if link[1] in columns:
+                return f'column "{link[1]}"'
+    return None
+
+
+def _only_of_this_session(reference: Reference, statement: Statement, columns: frozenset[str] | None) -> bool:
+    """`WHERE pid = pg_backend_pid()`, and the closed columns only selected: no condition runs on others' rows."""
+    if columns is None or reference.query is None:
+        return False
+    for root in statement.roots:
+        for link, _ in root.uses:
+            if isinstance(link, tuple) and link[0] is reference and (link[1] in columns or link[1] == "*"):
+                return False
+    pids = {
+        id(node)
+        for root in statement.roots
+        if root.query is reference.query and root.clause == "where"
+        for link, node in root.uses
+        if link == (reference, "pid") and node is not None
+    }
+    condition: Node = reference.query.fields.get("whereClause", {})
+    conjuncts = [condition]
+    if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
+        conjuncts = condition["BoolExpr"]["args"]
+    for each in conjuncts:
+        fields = each.get("A_Expr", {})
+        if fields.get("kind") != "AEXPR_OP" or string_list(fields.get("name", ())) != ["="]:
+            continue
+        sides = [fields.get("lexpr", {}), fields.get("rexpr", {})]
+        for one, other in (sides, sides[::-1]):
+            call = other.get("FuncCall", {})
+            if (
+                id(one.get("ColumnRef")) in pids
+                and string_list(call.get("funcname", ()))[-1:] == ["pg_backend_pid"]
+                and not call.get("args")
+            ):
+                return True
+    return False
+
+
+# ---------------------------------------------------------------------- views
+
+
+def closed_behind(reference: Reference, case: Case) -> Refusal | None:
+    """A column of a view that shows such a column, or a view that chooses its rows by one."""
+    governance, policy = case.governance, case.policy
+    shown_by = _behind(reference, governance)
+    for column, found in shown_by.items():
+        closed = found.closed
+        if column is not None and _uses_of(reference, case.statement, frozenset((column,))) is None:
+            continue
+        why = f"{closed.what}"
+        if closed.tells:
+            why += ", and this policy hides " + _hidden(closed, policy)
+        subject = "the choice of its rows" if column is None else f'column "{column}"'
+        return Refusal(
+            _rule(closed, policy),
+            f'{subject} of "{reference.qualified_name}" comes from "{found.relation}" and {why}',
+            "Leave this relation out."
+            if column is None
+            else f"Leave out {', '.join(sorted(c for c in shown_by if c is not None))}.",
+        )
+    return None
+
+
+def _behind(reference: Reference, governance: Governance) -> Mapping[str | None, ClosedColumn]:
+    """What of a view comes from a closed column, by the view's own columns; None: which rows it has."""
+    rules = governance.rules(reference)
+    statement, view = rules.definition, reference.relation
+    if rules.closed is not None or statement is None or statement.top is None or view is None:
+        return rules.closed or {}
+    found: dict[str | None, ClosedColumn] = {}
+    rules.closed = found  # (Set before it is complete: a view that reads itself ends here.)
+    outputs = statement.top.outputs
+    # A star that is not taken apart may be any column.
+    names = [a.name for a in view.attributes] if len(outputs) == len(view.attributes) else []
+    for output, name in zip(outputs, names, strict=False):
+        for closed in _reached(output, statement, governance):
+            found.setdefault(name, closed)
+    for root in statement.roots:
+        # (What an output is made of has been followed.)
+        if names and root.clause == "target":
+            continue
+        for link, _ in root.uses:
+            for closed in _reached(link, statement, governance):
+                found.setdefault(None, closed)
+    for below in statement.references:
+        for each in _closed_of(below, governance.policy):
+            if each.columns is None:
+                found.setdefault(None, ClosedColumn(below.qualified_name, each))
+        if (rows := _behind(below, governance).get(None)) is not None:
+            found.setdefault(None, rows)
+    if not names:
+        for output in outputs:
+            for closed in _reached(output, statement, governance):
+                found.setdefault(None, closed)
+    return found
+
+
+def _reached(link: Link, statement: Statement, governance: Governance) -> Iterator[ClosedColumn]:
+    """The closed columns that a link goes back to, in whatever expression."""
+    seen: set[int] = set()
+    stack: list[Link] = [link]
+    while stack:
+        item = stack.pop()
+        if not isinstance(item, tuple):
+            if id(item) not in seen:
+                seen.add(id(item))
+                stack += (*item.links, *item.opaque)
+                stack += [use for use, _ in item.root.uses] if item.root is not None else []
+            continue
+        reference, column = item
+        for closed in _closed_of(reference, governance.policy):
+            if closed.columns is not None and (column == "*" or column in closed.columns):
+                if closed.own_row and _only_of_this_session(reference, statement, closed.columns):
+                    continue
+                yield ClosedColumn(reference.qualified_name, closed)
+        for name, found in _behind(reference, governance).items():
+            if name is not None and column in (name, "*"):
+                yield found
