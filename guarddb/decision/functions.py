@@ -13,6 +13,7 @@ from guarddb.decision.operators import operators
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.relations import user_relation
 from guarddb.decision.system_columns import HIDDEN_SHOWN
+from guarddb.decision.view_calls import hidden_relation_named_in, views_read
 from guarddb.facts import functions as facts
 from guarddb.facts.groups import GROUPS
 from guarddb.sql.catalog import Catalog, Function, Relation
@@ -53,10 +54,50 @@ def functions(case: Case) -> Refusal | None:
         for refusal in refusals:
             if refusal.rule not in policy.floor_exceptions:
                 return refusal
-    for rule in (operators, casts):
+    for rule in (operators, casts, behind_views):
         unknown = rule(case)
         if unknown is not None and unknown.rule not in policy.floor_exceptions:
             return unknown
+    return None
+
+
+def behind_views(case: Case) -> Refusal | None:
+    """A call in a view's definition that tells what the policy hides: a built-in that would be refused, or a function that
+    names a governed relation in its text."""
+    policy, catalog = case.policy, case.catalog
+    if catalog is None or not policy.hides:
+        return None
+    for reference, definition in views_read(case):
+        for call in definition.calls:
+            key = ("in a view", call.schema, call.name, call.arguments)
+            if key in case.governance.admitted:
+                continue
+            if call.schema in (None, "pg_catalog") and facts.builtin(call.name):
+                refusal = _of_its_group(call, policy, catalog)
+            else:
+                refusal = _reads_what_is_hidden(call, case)
+            if refusal is not None:
+                shown = f'view "{reference.qualified_name}" calls a function: '
+                return Refusal(refusal.rule, shown + refusal.reason, "Read the tables themselves.")
+            if call.name not in _JUDGED_BY_ARGUMENT:
+                case.governance.admitted.add(key)
+    return None
+
+
+def _reads_what_is_hidden(call: Call, case: Case) -> Refusal | None:
+    assert case.catalog is not None
+    mine = [
+        each
+        for each in case.catalog.functions_named(call.name, call.schema)
+        if _takes(each, call) and not admitted(each, case.policy)
+    ]
+    for function in mine:
+        if (named_there := hidden_relation_named_in(function, case)) is not None:
+            return Refusal(
+                "function_not_allowed",
+                f'the text of "{function.qualified_name}" names "{named_there}", and no rule reaches what it reads there',
+                "Read the tables themselves.",
+            )
     return None
 
 
