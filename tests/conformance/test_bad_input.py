@@ -161,11 +161,21 @@ def test_longest_text_that_may_be_sent(connect: Guard) -> None:
     assert attempt(conn, text + "x").rule == "parse_error"
 
 
-@pytest.mark.parametrize("encoding", ["LATIN1", "SJIS", "GBK", "BIG5", "GB18030", "UHC", "EUC_JP", "WIN1252"])
-def test_other_client_encodings_are_judged_as_the_server_reads_them(shop: str, encoding: str) -> None:
-    """In SJIS, GBK and BIG5 the second byte of a character may be a backslash or a letter."""
+@pytest.mark.parametrize("encoding", ["SJIS", "GBK", "BIG5", "GB18030", "UHC", "JOHAB"])
+def test_encodings_that_hide_a_backslash_are_refused(shop: str, encoding: str) -> None:
+    """In these the second byte of a character may be a backslash, and who reads what depends on a setting."""
     conninfo = make_conninfo(shop, client_encoding=encoding)
-    texts = {"LATIN1": "é", "WIN1252": "é€"}.get(encoding, "表能" if encoding != "UHC" else "똠")
+    with guarddb.connect(conninfo, policy=FULL, autocommit=True) as conn:
+        with pytest.raises(guarddb.PolicyViolation) as refused:
+            conn.execute("SELECT 1")
+        assert "encoding" in str(refused.value)
+        assert "client_encoding=UTF8" in (refused.value.hint or "")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "EUC_JP", "WIN1252"])
+def test_other_client_encodings_are_judged_as_the_server_reads_them(shop: str, encoding: str) -> None:
+    conninfo = make_conninfo(shop, client_encoding=encoding)
+    texts = {"LATIN1": "é", "WIN1252": "é€"}.get(encoding, "表能")
     with guarddb.connect(conninfo, policy=FULL, autocommit=True) as conn:
         codec = conn.info.encoding
         try:
@@ -392,7 +402,7 @@ def test_text_that_came_out_wrong_is_not_sent(
     right = Rewriter._edit
 
     def wrong(self: Rewriter, start: int, end: int, text: str, *more: Any) -> None:
-        right(self, start, end, text.replace("tenant_id = 1", "tenant_id = 2").replace("1001", "9001"), *more)
+        right(self, start, end, text.replace("= 1", "= 2").replace("1001", "9001"), *more)
 
     monkeypatch.setattr(Rewriter, "_edit", wrong)
     conn = connect(FULL)
@@ -403,7 +413,7 @@ def test_text_that_came_out_wrong_is_not_sent(
         assert "Traceback" not in str(outcome.error)
         assert caplog.records
         caplog.clear()
-    assert attempt(conn, "SELECT 1 WHERE false").rule == "internal_error"
+    assert attempt(conn, "SELECT id FROM categories WHERE false").rule == "internal_error"
     monkeypatch.undo()
     assert attempt(connect(FULL), "SELECT count(*) FROM orders").rows == [(75,)]
 

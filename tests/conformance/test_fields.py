@@ -528,7 +528,7 @@ def test_mask_in_copy_cursors_and_returning(typed_dsn: str, rendered: dict[str, 
 def test_rendering_of_a_hash_follows_no_setting_of_the_agent(
     typed_dsn: str, rendered: dict[str, bytes]
 ) -> None:
-    """The agent may set its time zone; what a keyed or plain hash then covers is what a plain session would print."""
+    """The agent cannot set what the text of a hash follows; the hash covers what a plain session would print."""
     policy = {"name": "rendering", **RW, "masking_rules": masks("hash")}
     with (
         guarddb.connect(typed_dsn, policy=policy, autocommit=True) as conn,
@@ -539,8 +539,9 @@ def test_rendering_of_a_hash_follows_no_setting_of_the_agent(
             "SET datestyle = 'German'",
             "SET intervalstyle = 'iso_8601'",
         ):
-            conn.execute(setting.encode())
-            plain.execute(setting.encode())
+            with pytest.raises(guarddb.PolicyViolation) as refused:
+                conn.execute(setting.encode())
+            assert refused.value.rule == "protected_setting"
         sql = b"SELECT a_date, a_timestamptz, an_interval FROM typed WHERE id = 1"
         result = plain.execute(sql).pgresult
         assert result is not None
