@@ -50,7 +50,10 @@ def test_size_of_the_corpus() -> None:
 
 @pytest.mark.parametrize("policy", sorted({policy for policy, _ in CORPUS}))
 def test_dry_answer_is_the_live_answer(guarded: Guard, catalog: guarddb.Catalog, policy: str) -> None:
-    """The whole decision, word for word, over everything that this profile has in the corpus."""
+    """The whole decision, word for word, over everything that this profile has in the corpus.
+
+    (Whether a row that is written is outside of the filter, only the row tells: the dry answer is then that it would be checked.)
+    """
     different = {}
     statements = [sql for name, sql in CORPUS if name == policy]
     assert statements
@@ -58,7 +61,8 @@ def test_dry_answer_is_the_live_answer(guarded: Guard, catalog: guarddb.Catalog,
     for sql in statements:
         dry = guarddb.evaluate(sql, policy_of(policy), catalog).to_dict()
         live = attempt(conn, sql).decision.to_dict()
-        if dry != live:
+        by_its_rows = live["rule"] == "row_filter_violation" and dry["verdict"] == "row-filter"
+        if dry != live and not by_its_rows:
             different[sql] = (dry, live)
     assert not different
 
