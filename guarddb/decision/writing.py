@@ -244,7 +244,16 @@ def masks(case: Case, draft: Draft) -> Refusal | None:
     """What stands in place of each target that carries a masked column."""
     if draft.governed and not _stores_text(case.statement):
         draft.keyed = MaskWriter(case, draft.targets).write()
+        if "explain" in case.statement.kinds and _carries_masked(case):
+            # Below the mask a plan carries the value itself, and its width is the average length of the values.
+            draft.rewriter.explain_without_costs(case.statement.fields, case.statement.location)
     return None
+
+
+def _carries_masked(case: Case) -> bool:
+    """Whether a masked column comes out of any query of the statement."""
+    outputs = (output for query in case.statement.queries for output in query.outputs)
+    return any(case.governance.mask_of(output, case.marks) is not None for output in outputs)
 
 
 def targets(case: Case, draft: Draft) -> Refusal | None:

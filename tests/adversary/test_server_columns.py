@@ -145,6 +145,33 @@ def test_what_tells_nothing_of_them_passes(variants: list[str]) -> None:
             assert answer(conn, sql).startswith(("[", "b'")), sql
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN SELECT p.ssn, o.label FROM people AS p JOIN orders AS o USING (id)",
+        "EXPLAIN (VERBOSE, COSTS ON) SELECT p.ssn FROM people AS p, pg_am",
+        "EXPLAIN SELECT p.ssn, a.amname FROM people AS p JOIN pg_am AS a ON a.oid::int = p.id",
+        "EXPLAIN SELECT q.s FROM (SELECT ssn AS s, id FROM people ORDER BY id LIMIT 3) AS q JOIN pg_am AS a ON a.oid::int = q.id",
+        "EXPLAIN (FORMAT JSON) WITH w AS MATERIALIZED (SELECT * FROM people) SELECT ssn FROM w",
+    ],
+)
+def test_a_plan_does_not_tell_how_long_masked_values_are(variants: list[str], sql: str) -> None:
+    plans = []
+    for length, dsn in zip((10, 90), variants, strict=True):
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            plain.execute(f"UPDATE people SET ssn = repeat('x', {length})")
+            plain.execute("ANALYZE people")
+        with guarddb.connect(dsn, policy=POLICY) as conn:
+            plans.append(answer(conn, sql))
+    assert plans[0] == plans[1]
+    assert "idth" not in plans[0]
+
+
+def test_a_plan_without_masked_columns_keeps_its_estimates(variants: list[str]) -> None:
+    with guarddb.connect(variants[0], policy=POLICY) as conn:
+        assert "cost=" in answer(conn, "EXPLAIN SELECT id FROM people")
+
+
 def test_a_policy_that_hides_nothing_leaves_them_open(variants: list[str]) -> None:
     with guarddb.connect(variants[0], policy={"name": "open", "access_mode": "read_write"}) as conn:
         assert answer(conn, "SELECT last_value FROM numbers") == "[(10,)]"
