@@ -170,6 +170,9 @@ def test_a_plan_does_not_tell_how_long_masked_values_are(variants: list[str], sq
 def test_a_plan_without_masked_columns_keeps_its_estimates(variants: list[str]) -> None:
     with guarddb.connect(variants[0], policy=POLICY) as conn:
         assert "cost=" in answer(conn, "EXPLAIN SELECT id FROM people")
+        for words in ("VERBOSE", "ANALYZE", "ANALYZE VERBOSE", "(ANALYZE, TIMING OFF)", "ANALYSE"):
+            plan = answer(conn, f"EXPLAIN {words} SELECT ssn FROM people")
+            assert plan.startswith("[(") and "width=" not in plan, words
 
 
 def test_a_policy_that_hides_nothing_leaves_them_open(variants: list[str]) -> None:

@@ -540,8 +540,9 @@ class Rewriter(TextEdits):
         if self.names[explain + 1] == OPEN and "options" in fields:
             self._before(self._forward(explain + 1, frozenset()), ", COSTS OFF")
         else:
-            words = "VERBOSE, " if "options" in fields else ""
-            last = explain + 1 if words else explain
+            words, last = "", explain
+            while "options" in fields and (word := self.names[last + 1]) in ("ANALYZE", "ANALYSE", "VERBOSE"):
+                words, last = f"{words}{word}, ", last + 1
             self._edit(self.starts[explain], self._end(last), f"EXPLAIN ({words}COSTS OFF)")
         fields["options"] = [*fields.get("options", ()), costs]
 
