@@ -29,7 +29,7 @@ def assert_one_sentence(answer: Answer) -> None:
         "name: x\nmax_row: 5",
         "name: x\naccess_mode: sometimes",
         "name: x\nrow_filters: [{table: t, predicate: 'id ='}]",
-        "name: x\nwrite_mode: sandbox",
+        "name: x\nwrite_mode: sandboxes",
         "- a\n- list",
         "",
         "\0\1\2",

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from pglast import ast, parse_sql
-from pglast.enums import BoolExprType, CmdType, JoinType, OnConflictAction
+from pglast.enums import BoolExprType, BoolTestType, CmdType, JoinType, NullTestType, OnConflictAction
 
 from guarddb import Catalog
 from tests.oracles.draws import Draws
@@ -73,8 +73,28 @@ def conjuncts(node: Any) -> Iterator[Any]:
     if isinstance(node, ast.BoolExpr) and node.boolop == BoolExprType.AND_EXPR:
         for argument in node.args:
             yield from conjuncts(argument)
+    elif isinstance(node, ast.BooleanTest) and node.booltesttype == BoolTestType.IS_TRUE:
+        # `(…) IS TRUE` keeps the same rows, and the filter's own sub-select where it is.
+        yield node.arg
+    elif (inner := _needed(node)) is not None:
+        yield node
+        yield from conjuncts(inner)
     elif node is not None:
         yield node
+
+
+def _needed(node: Any) -> Any:
+    """What must be true for a condition to be: of `CASE WHEN a THEN b END` it is a, and so it is of the form that the planner's
+    estimators cannot see through, `CASE WHEN a THEN NULL ELSE false END IS NULL`."""
+    if isinstance(node, ast.NullTest) and node.nulltesttype == NullTestType.IS_NULL:
+        case = node.arg
+        if isinstance(case, ast.CaseExpr) and len(case.args) == 1 and case.defresult is not None:
+            result = case.args[0].result
+            if isinstance(result, ast.A_Const) and result.isnull:
+                return case.args[0].expr
+    if isinstance(node, ast.CaseExpr) and node.arg is None and len(node.args) == 1 and node.defresult is None:
+        return node.args[0].expr
+    return None
 
 
 class Walker:
