@@ -114,6 +114,7 @@ def play(scene: Scene, dsn: str, out: Console) -> Iterator[dict[str, Any]]:
         agent=scene.agent,
         settings={"shop.store": STORE},
         autocommit=True,
+        **scene.arguments,
     ) as conn:
         for number, step in enumerate(scene.steps, 1):
             out.print()

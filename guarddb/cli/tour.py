@@ -3,7 +3,9 @@ should get."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from guarddb.vocabulary import Rule, Verdict
 
@@ -21,12 +23,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """A session: the profile's file, who is at work, and the steps."""
+    """A session: the profile's file, who is at work, the steps, and what else connect() is told."""
 
     policy: str
     agent: str
     title: str
     steps: tuple[Step, ...]
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 ANALYST = (
@@ -222,10 +225,82 @@ TRAINEE = (
     ),
 )
 
+REHEARSAL = (
+    Step(
+        "Three tickets are closed, and rolled back: the count is the true one.",
+        "UPDATE tickets SET subject = 'closed' WHERE id <= 3",
+        "allow",
+    ),
+    Step("Nothing of it is there.", "SELECT count(*) FROM tickets WHERE subject = 'closed'", "allow"),
+    Step(
+        "One statement touches too many rows: undone, and the session goes on.",
+        "UPDATE tickets SET subject = 'closed' WHERE id <= 500",
+        "block",
+        "max_affected_rows",
+    ),
+    Step(
+        "An index that would make every writer wait; the hint is the form that does not.",
+        "CREATE INDEX orders_status ON orders (status)",
+        "block",
+        "migration_block",
+    ),
+)
+
+CLERK = (
+    Step(
+        "A write that is held until somebody approves it.",
+        "UPDATE tickets SET subject = 'done' WHERE id = 7",
+        "allow",
+    ),
+    Step(
+        "One that is rejected.",
+        "UPDATE tickets SET subject = 'done' WHERE id = 8",
+        "block",
+        "approval_rejected",
+    ),
+)
+
+WATCHED = (
+    Step("A name is nothing much.", "SELECT name FROM customers WHERE id = 1", "mask"),
+    Step(
+        "An e-mail is personal data, masked or not; it runs.",
+        "SELECT email FROM customers WHERE id = 1",
+        "mask",
+    ),
+    Step(
+        "Again and again it adds up.",
+        "SELECT email, phone FROM customers ORDER BY id LIMIT 100",
+        "block",
+        "risk_denied",
+    ),
+)
+
+
+def closes_ticket_seven(request: Any) -> bool:
+    """The person of the tour."""
+    return "id = 7" in request.sql
+
+
+RISING = {
+    "sensitive_fields": ["email", "phone"],
+    "custom_rules": {
+        "again": {
+            "condition": "count(preceding_actions) > 1 AND target.sensitivity_level >= 2",
+            "score_impact": 50,
+            "description": "personal data, asked for again and again",
+        }
+    },
+}
+
 SCENES = (
     Scene("analyst.yaml", "analyst-agent", "An analyst of the South store: reads, and nothing else", ANALYST),
     Scene(
         "support.yaml", "support-agent", "Support of the South store: may write orders and tickets", SUPPORT
     ),
     Scene("trainee.yaml", "trainee-agent", "Two statements an hour", TRAINEE),
+    Scene("rehearsal.yaml", "rehearsal-agent", "A rehearsal: writes that are rolled back", REHEARSAL),
+    Scene(
+        "clerk.yaml", "clerk-agent", "Writes that a person approves", CLERK, {"approver": closes_ticket_seven}
+    ),
+    Scene("watched.yaml", "watched-agent", "An agent whose risk rises", WATCHED, {"action_policy": RISING}),
 )
