@@ -303,7 +303,6 @@ GROUPS: tuple[Group, ...] = (
     ),
 )
 
-GROUP_NAMES: tuple[str, ...] = tuple(group.name for group in GROUPS)
 #: What a profile's `function_groups` may name.
 OPENABLE: tuple[str, ...] = tuple(group.name for group in GROUPS if group.openable)
 

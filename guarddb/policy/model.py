@@ -93,6 +93,21 @@ class FrozenSettings(dict[str, str]):
         return FrozenSettings, (dict(self),)
 
 
+def null_is_default(model: type[BaseModel], data: Any) -> Any:
+    """A document without the fields that are null and need not be there. Raises PolicyError for a key that is no text."""
+    if not isinstance(data, Mapping):
+        return data
+    strange = next((key for key in data if not isinstance(key, str)), None)
+    if strange is not None:
+        raise PolicyError(f"has the key {quoted(strange)}, which is not a text")
+    fields = model.model_fields
+    return {
+        key: value
+        for key, value in data.items()
+        if value is not None or key not in fields or fields[key].is_required()
+    }
+
+
 class Model(BaseModel):
     """What all parts of a profile share: frozen, no unknown fields, null means the default, errors are
     PolicyError."""
@@ -141,17 +156,7 @@ class Model(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        strange = next((key for key in data if not isinstance(key, str)), None)
-        if strange is not None:
-            raise PolicyError(f"has the key {quoted(strange)}, which is not a text")
-        fields = cls.model_fields
-        return {
-            key: value
-            for key, value in data.items()
-            if value is not None or key not in fields or fields[key].is_required()
-        }
+        return null_is_default(cls, data)
 
     @classmethod
     def _describe_unknown(cls, location: tuple[str | int, ...]) -> str:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from guarddb.policy.errors import PolicyError, from_validation, join_path, quoted
 from guarddb.policy.load import parse_document, policy_path, read_policy_file
+from guarddb.policy.model import null_is_default
 from guarddb.risk.classes import covered
 from guarddb.risk.conditions import Condition, parse_condition
 from guarddb.risk.folding import fold
@@ -91,17 +92,7 @@ class _Part(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_is_default(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping):
-            return data
-        strange = next((key for key in data if not isinstance(key, str)), None)
-        if strange is not None:
-            raise PolicyError(f"has the key {quoted(strange)}, which is not a text")
-        fields = cls.model_fields
-        return {
-            key: value
-            for key, value in data.items()
-            if value is not None or key not in fields or fields[key].is_required()
-        }
+        return null_is_default(cls, data)
 
 
 class CustomRule(_Part):
