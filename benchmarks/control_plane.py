@@ -1,7 +1,8 @@
 """The control plane under load, and killed while it writes. Figures, no assertions about time.
 
-    python -m benchmarks.control_plane [--postgresql URL] [--seconds 20]
+    python -m benchmarks.control_plane [--postgresql [URL]] [--seconds 20]
 
+0. What one question costs the server: CPU time of its process, which other work on the machine does not change much.
 1. 200 pollers (one question each 5 s, with the ETag) and 50 evaluations a second: percentiles of both.
 2. 500 open event streams: how long a PUT takes to reach all of them.
 3. kill -9 in the middle of 1,000 PUTs: everything that was answered with 200 is there afterwards.
@@ -22,9 +23,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+from psycopg.conninfo import conninfo_to_dict
+
+from benchmarks.common import server as embedded
 
 POLLERS, POLL_SECONDS, EVALUATIONS_PER_SECOND, STREAMS, PUTS = 200, 5.0, 50, 500, 1_000
 SQL = (
@@ -90,44 +96,123 @@ def told(name: str, seconds: list[float]) -> None:
     )
 
 
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of a process (Linux; elsewhere 0)."""
+    if not Path(f"/proc/{pid}/stat").exists():
+        return 0.0
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def cost(server: Running, number: int = 2_000) -> None:
+    """Questions one after the other over one connection."""
+    async with server.client() as client:
+        stored = (await client.post("/policies", json={**PROFILE, "name": "cost"})).json()
+        path = f"/policies/{stored['id']}"
+        tag = (await client.get(path)).headers["etag"]
+        asked: dict[str, dict[str, Any]] = {
+            "a poll (304)": {"method": "GET", "url": path, "headers": {"If-None-Match": tag}},
+            "a fetch (200)": {"method": "GET", "url": path},
+            "an evaluation": {
+                "method": "POST",
+                "url": "/policy-evaluations",
+                "json": {"sql": SQL, "policy_id": stored["id"]},
+            },
+        }
+        for name, request in asked.items():
+            before = _cpu_seconds(server.process.pid)
+            for _ in range(number):
+                await client.request(**request)
+            spent = _cpu_seconds(server.process.pid) - before
+            print(f"{name}: {1000 * spent / number:.2f} ms of CPU")
+        await client.delete(path)
+
+
+class Line:
+    """One connection that is kept. A full HTTP client takes longer for a question than the server does, on the same two cores."""
+
+    def __init__(self, server: Running) -> None:
+        where = urlsplit(server.url)
+        self._host, self._port = where.hostname or "", where.port or 80
+        self._head = f"Host: {where.netloc}\r\nAuthorization: Bearer {server.key}\r\n"
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def send(self, method: str, path: str, extra: str = "", body: bytes = b"") -> asyncio.StreamReader:
+        """Send a request; where its answer comes from, at its first byte."""
+        if self._reader is None or self._writer is None:
+            self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
+        kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
+        head = f"{method} /v1/projects/prj_default{path} HTTP/1.1\r\n{self._head}{extra}{kind}\r\n"
+        self._writer.write(head.encode() + body)
+        return self._reader
+
+    async def ask(self, method: str, path: str, extra: str = "", body: bytes = b"") -> int:
+        """The status of the answer, once all of it is there."""
+        reader = await self.send(method, path, extra, body)
+        head = (await reader.readuntil(b"\r\n\r\n")).lower()
+        if found := re.search(rb"content-length: (\d+)", head):
+            await reader.readexactly(int(found[1]))
+        return int(head[9:12])
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._writer is not None:
+            self._writer.close()
+
+
 async def pollers_and_evaluations(server: Running, seconds: float) -> None:
     polls: list[float] = []
     evaluations: list[float] = []
-    failures: list[str] = []
+    failures: list[int] = []
     async with server.client() as client:
         stored = (await client.post("/policies", json=PROFILE)).json()
         path = f"/policies/{stored['id']}"
         tag = (await client.get(path)).headers["etag"]
-        ends = time.monotonic() + seconds
+    question = json.dumps({"sql": SQL, "policy_id": stored["id"]}).encode()
+    idle: list[Line] = []
+    before = _cpu_seconds(server.process.pid)
+    begins = time.monotonic()
+    ends = begins + seconds
 
-        async def ask(kept: list[float], **request: Any) -> None:
-            started = time.monotonic()
-            answer = await client.request(**request)
-            kept.append(time.monotonic() - started)
-            if answer.status_code not in (200, 304):
-                failures.append(f"{answer.status_code} {answer.text[:80]}")
+    async def ask(line: Line, kept: list[float], *request: Any) -> None:
+        started = time.monotonic()
+        status = await line.ask(*request)
+        kept.append(time.monotonic() - started)
+        if status not in (200, 304):
+            failures.append(status)
 
-        async def poll(number: int) -> None:
-            await asyncio.sleep(POLL_SECONDS * number / POLLERS)
-            while time.monotonic() < ends:
-                await ask(polls, method="GET", url=path, headers={"If-None-Match": tag})
-                await asyncio.sleep(POLL_SECONDS)
+    async def poll(number: int) -> None:
+        line = Line(server)
+        await asyncio.sleep(POLL_SECONDS * number / POLLERS)
+        while time.monotonic() < ends:
+            await ask(line, polls, "GET", path, f"If-None-Match: {tag}\r\n")
+            await asyncio.sleep(POLL_SECONDS)
+        line.close()
 
-        async def evaluate() -> None:
-            running = set()
-            while time.monotonic() < ends:
-                body = {"sql": SQL, "policy_id": stored["id"]}
-                running.add(
-                    asyncio.create_task(ask(evaluations, method="POST", url="/policy-evaluations", json=body))
-                )
-                await asyncio.sleep(1 / EVALUATIONS_PER_SECOND)
-            await asyncio.gather(*running)
+    async def evaluate() -> None:
+        line = idle.pop() if idle else Line(server)
+        await ask(line, evaluations, "POST", "/policy-evaluations", "", question)
+        idle.append(line)
 
-        await asyncio.gather(evaluate(), *(poll(number) for number in range(POLLERS)))
+    async def evaluate_often() -> None:
+        running = []
+        for number in range(int(seconds * EVALUATIONS_PER_SECOND)):
+            # At its moment, however long the ones before it take: a slow server gets no rest.
+            await asyncio.sleep(max(0.0, begins + number / EVALUATIONS_PER_SECOND - time.monotonic()))
+            running.append(asyncio.create_task(evaluate()))
+        await asyncio.gather(*running)
+
+    await asyncio.gather(evaluate_often(), *(poll(number) for number in range(POLLERS)))
+    took = time.monotonic() - begins
+    busy = (_cpu_seconds(server.process.pid) - before) / took
+    for line in idle:
+        line.close()
+    async with server.client() as client:
         await client.delete(path)
     told(f"{POLLERS} pollers", polls)
     told(f"{EVALUATIONS_PER_SECOND} evaluations/s", evaluations)
-    print(f"failures: {len(failures)} {failures[:3]}")
+    print(f"failures: {len(failures)} {failures[:3]}; the server took {100 * busy:.0f} % of one core")
 
 
 async def streams(server: Running) -> None:
@@ -141,15 +226,15 @@ async def streams(server: Running) -> None:
 
         async def listen() -> None:
             nonlocal ready
-            async with client.stream("GET", f"{path}/events", timeout=None) as answer:
-                async for line in answer.aiter_lines():
-                    if line.startswith(": guarddb"):
-                        ready += 1
-                        if ready == STREAMS:
-                            opened.set()
-                    elif line.startswith("data:"):
-                        arrived.append(time.monotonic() - put_at)
-                        return
+            line = Line(server)
+            reader = await line.send("GET", f"{path}/events")
+            await reader.readuntil(b": guarddb")
+            ready += 1
+            if ready == STREAMS:
+                opened.set()
+            await reader.readuntil(b"data:")
+            arrived.append(time.monotonic() - put_at)
+            line.close()
 
         listeners = [asyncio.create_task(listen()) for _ in range(STREAMS)]
         await asyncio.wait_for(opened.wait(), 120)
@@ -210,20 +295,40 @@ async def crash(database: str, key: str) -> None:
         raise SystemExit(json.dumps(lost))
 
 
+def measure(database: str, seconds: float) -> None:
+    """All of it."""
+    print("PostgreSQL" if "://" in database else "SQLite", f"on {os.cpu_count()} cores")
+    with serving(database) as server:
+        key = server.key
+        asyncio.run(cost(server))
+        asyncio.run(pollers_and_evaluations(server, seconds))
+        asyncio.run(streams(server))
+    asyncio.run(crash(database, key))
+
+
 def main() -> None:
-    """Run the three."""
+    """Measure where the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--postgresql", help="URL of an empty database; without it a SQLite file is used")
+    parser.add_argument(
+        "--postgresql",
+        nargs="?",
+        const="",
+        metavar="URL",
+        help="keep it in PostgreSQL: in the empty database of this URL, or in an embedded server's; else in a SQLite file",
+    )
     parser.add_argument("--seconds", type=float, default=20)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as directory:
-        database = arguments.postgresql or f"{directory}/plane.sqlite3"
-        print("PostgreSQL" if arguments.postgresql else "SQLite", f"on {os.cpu_count()} cores")
-        with serving(database) as server:
-            key = server.key
-            asyncio.run(pollers_and_evaluations(server, arguments.seconds))
-            asyncio.run(streams(server))
-        asyncio.run(crash(database, key))
+    if arguments.postgresql is None:
+        with tempfile.TemporaryDirectory() as directory:
+            measure(f"{directory}/plane.sqlite3", arguments.seconds)
+    elif arguments.postgresql:
+        measure(arguments.postgresql, arguments.seconds)
+    else:
+        with embedded() as dsn:
+            parts = conninfo_to_dict(dsn)
+            measure(
+                f"postgresql://{parts['user']}@/{parts['dbname']}?host={parts['host']}", arguments.seconds
+            )
 
 
 if __name__ == "__main__":

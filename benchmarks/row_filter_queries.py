@@ -53,6 +53,10 @@ READS: dict[str, str] = {
     "more than the average": (
         "SELECT count(*) FROM orders WHERE customer_id < 500 AND amount > (SELECT avg(amount) * 1.5 FROM orders)"
     ),
+    "far above the average": (
+        "SELECT count(*) FROM orders WHERE customer_id < 500 AND amount > (SELECT avg(amount) + stddev(amount) FROM orders)"
+    ),
+    "a share of customers": "SELECT id FROM orders WHERE customer_id % 100 = 7 AND amount / 2 > 400 AND day > current_date - 20",
     "LIKE 'abc%'": "SELECT id FROM orders WHERE code LIKE 'abc%'",
     "ILIKE '%abc%'": "SELECT id FROM orders WHERE note ILIKE '%abc%' AND customer_id = 21",
     "lower(name)": "SELECT id FROM customers WHERE lower(name) = 'name 77'",
@@ -150,4 +154,104 @@ WRITES: dict[str, str] = {
     ),
 }
 
-QUERIES: dict[str, str] = {**FOUND, **READS, **WRITES}
+#: Rows that come out of functions, and what they are joined by: ids in a JSON document, days of a calendar.
+FUNCTIONS: dict[str, str] = {
+    "ids in their order": (
+        "SELECT o.id FROM unnest('{1,20,301}'::int[]) WITH ORDINALITY AS u (id, n) JOIN orders AS o USING (id) ORDER BY n"
+    ),
+    "ids of a JSON document": (
+        """SELECT o.id FROM json_to_recordset('[{"id": 1}, {"id": 20}]') AS j (id int) JOIN orders AS o ON o.id = j.id"""
+    ),
+    "JSON_TABLE": (
+        "SELECT o.id FROM JSON_TABLE('[1, 20]'::jsonb, '$[*]' COLUMNS (id int PATH '$')) AS j JOIN orders AS o ON o.id = j.id"
+    ),
+    "a calendar in WITH": (
+        "WITH days AS (SELECT generate_series(current_date - 13, current_date, interval '1 day')::date AS day) "
+        "SELECT d.day, coalesce(sum(o.amount), 0) FROM days AS d LEFT JOIN orders AS o ON o.day = d.day GROUP BY 1 ORDER BY 1"
+    ),
+    "months, by what they begin with": (
+        "SELECT m, count(o.id) FROM generate_series(date '2022-01-01', date '2022-03-01', interval '1 month') AS m "
+        "LEFT JOIN orders AS o "
+        "ON date_trunc('month', o.day) = m AND o.day >= date '2022-01-01' AND o.day < date '2022-02-01' GROUP BY m"
+    ),
+    "a join of texts": (
+        "SELECT c.id, o.id FROM customers AS c JOIN orders AS o ON o.customer_id::text = c.id::text "
+        "WHERE c.id < 5 AND o.day = date '2022-03-01'"
+    ),
+    "UPDATE FROM unnest": (
+        "UPDATE orders AS o SET note = v.note FROM unnest('{1,20,301}'::int[], '{a,b,c}'::text[]) AS v (id, note) "
+        "WHERE o.id = v.id"
+    ),
+}
+
+QUERIES: dict[str, str] = {**FOUND, **READS, **FUNCTIONS, **WRITES}
+
+#: Statements with parameters, as applications send them: the text, the types of its parameters, and their values.
+PARAMETERS: dict[str, tuple[str, str, str]] = {
+    "$: by primary key": ("SELECT * FROM orders WHERE id = $1", "int", "4711"),
+    "$: some by primary key": ("SELECT id FROM orders WHERE id = ANY ($1)", "int[]", "'{1,20,301}'"),
+    "$: a day": ("SELECT id FROM orders WHERE day = $1", "date", "'2022-03-01'"),
+    "$: since a day": (
+        "SELECT id FROM orders WHERE placed_at >= $1::date AND placed_at < $1::date + 2",
+        "date",
+        "'2022-03-01'",
+    ),
+    "$: the last days": ("SELECT id FROM orders WHERE placed_at > now() - $1 * interval '1 day'", "int", "3"),
+    "$: a day more": (
+        "SELECT id FROM orders WHERE placed_at >= $1::timestamptz AND placed_at < $1::timestamptz + interval '1 day'",
+        "timestamptz",
+        "'2022-03-01'",
+    ),
+    "$: days back": ("SELECT id FROM orders WHERE day >= current_date - $1", "int", "7"),
+    "$: make_interval": (
+        "SELECT id FROM orders WHERE placed_at > now() - make_interval(days => $1)",
+        "int",
+        "3",
+    ),
+    "$: id by a sub-select": (
+        "SELECT id FROM orders WHERE customer_id = (SELECT id FROM customers WHERE email = $1)",
+        "text",
+        "'e5@x.org'",
+    ),
+    "$: ids by a sub-select": (
+        "SELECT id FROM orders WHERE customer_id IN (SELECT id FROM customers WHERE city = $1)",
+        "text",
+        "'City 7'",
+    ),
+    "$: unnest": (
+        "SELECT o.id FROM unnest($1::int[]) AS u (id) JOIN orders AS o ON o.id = u.id",
+        "int[]",
+        "'{1,20,301}'",
+    ),
+    "$: next page": (
+        "SELECT id, placed_at FROM orders WHERE (placed_at, id) < ($1, $2) ORDER BY placed_at DESC, id DESC LIMIT 20",
+        "timestamptz, int",
+        "'2022-03-01', 1000",
+    ),
+    "$: an optional condition": (
+        "SELECT id FROM orders WHERE ($1::int IS NULL OR customer_id = $1) AND day > current_date - 10",
+        "int",
+        "21",
+    ),
+    "$: LATERAL": (
+        (
+            "SELECT c.id, t.id FROM customers AS c CROSS JOIN LATERAL (SELECT o.id FROM orders AS o WHERE o.customer_id = c.id "
+            "ORDER BY o.placed_at DESC LIMIT $2) AS t WHERE c.id < $1"
+        ),
+        "int, int",
+        "60, 3",
+    ),
+    "$: ILIKE and a join": (
+        "SELECT o.id FROM customers AS c JOIN orders AS o ON o.customer_id = c.id WHERE c.name ILIKE $1",
+        "text",
+        "'Name 777'",
+    ),
+    "$: a part of a name": ("SELECT id FROM customers WHERE name LIKE '%' || $1 || '%'", "text", "'777'"),
+    "$: UPDATE": ("UPDATE orders SET status = $1 WHERE id = $2", "text, int", "'paid', 4711"),
+    "$: UPDATE FROM unnest": (
+        "UPDATE orders AS o SET note = v.note FROM unnest($1::int[], $2::text[]) AS v (id, note) WHERE o.id = v.id",
+        "int[], text[]",
+        "'{1,20,301}', '{a,b,c}'",
+    ),
+    "$: DELETE": ("DELETE FROM orders WHERE id = ANY ($1)", "int[]", "'{1,20,301}'"),
+}

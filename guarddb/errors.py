@@ -25,6 +25,7 @@ from psycopg import OperationalError
 from psycopg.errors import ConfigurationLimitExceeded, InsufficientPrivilege
 from psycopg.pq import DiagnosticField
 
+from guarddb.content.visible import visible
 from guarddb.policy.errors import PolicyError
 
 if TYPE_CHECKING:
@@ -59,8 +60,8 @@ def _diagnostics(sqlstate: str, message: str, hint: str | None) -> dict[int, byt
 
 
 def refusal_message(policy_name: str | None, reason: str) -> str:
-    """`blocked by policy "<name>": <reason>`."""
-    return f'blocked by policy "{policy_name or "(none)"}": {reason}'
+    """`blocked by policy "<name>": <reason>`, in one line: names in it are the agent's, and it goes to logs and terminals."""
+    return visible(f'blocked by policy "{policy_name or "(none)"}": {reason}', lines=False)
 
 
 class PolicyViolation(InsufficientPrivilege):
@@ -121,7 +122,7 @@ class BudgetExceeded(ConfigurationLimitExceeded):
     Attributes:
         rule: `query_budget_hour`, `query_budget_day` or `egress_budget`.
         resets_at: when there is room again, an aware datetime in UTC.
-        decision: the decision about the statement (it was allowed), or None.
+        decision: the whole `Decision`, which blocks, or None when none was reached.
         hint: what to do about it.
     """
 

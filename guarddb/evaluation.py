@@ -15,7 +15,7 @@ from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import Decision
 from guarddb.policy.load import load_policy
 from guarddb.policy.profile import PolicyProfile
-from guarddb.sql.catalog import Catalog
+from guarddb.sql.catalog import Catalog, check_catalog
 
 
 def evaluate(
@@ -36,7 +36,11 @@ def evaluate(
 
     Raises:
         PolicyError: the policy cannot be read.
+        TypeError: the statement is no text, or the catalog none of guarddb's.
     """
+    if not isinstance(sql, str):
+        raise TypeError(f"the statement to judge is a text (str), not {type(sql).__name__}")
+    check_catalog(catalog)
     if isinstance(policy, Mapping):
         policy = PolicyProfile.draft(policy)
     profile = load_policy(policy)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextvars import ContextVar
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final
@@ -78,8 +79,54 @@ class StatementSpan:
     def measure(self, results: Sequence[PGresult]) -> None:
         """The results have come from the server."""
 
+    def taken_back(self) -> None:
+        """What was sent has been undone, and the statement may go to the server once more."""
+
 
 NO_SPAN: Final = StatementSpan()
+
+
+class HeldSpan(StatementSpan):
+    """The span of a statement that may run more than once, with a person asked in between: one from first to last.
+
+    What ends each of its runs only says how it ends.
+    """
+
+    __slots__ = ("_end", "_inner", "_over")
+
+    def __init__(self, inner: StatementSpan) -> None:
+        self._inner = inner
+        self._end: tuple[int | None, bool, BaseException | None] = (None, False, None)
+        self._over = False
+
+    @property
+    def open(self) -> bool:
+        return not self._over
+
+    def end(
+        self, rows: int | None = None, truncated: bool = False, error: BaseException | None = None
+    ) -> None:
+        self._end = (rows, truncated, error)
+
+    def note(self, risk: RiskResult) -> None:
+        self._inner.note(risk)
+
+    def decided(self, decision: Decision) -> None:
+        self._inner.decided(decision)
+
+    def measure(self, results: Sequence[PGresult]) -> None:
+        self._inner.measure(results)
+
+    def taken_back(self) -> None:
+        self._end = (None, False, None)
+        self._inner.taken_back()
+
+    def over(self, error: BaseException | None) -> None:
+        """The statement is through."""
+        rows, truncated, ended = self._end
+        self._over = True
+        self._inner.end(rows if error is None else None, truncated, error or ended)
+
 
 _logger: Final = logging.getLogger("guarddb")
 _MINUTE: Final = 60.0
@@ -96,10 +143,14 @@ def _say_it_broke(error: Exception) -> None:
 
 
 class _RecordingSpan(StatementSpan):
-    __slots__ = ("_decision", "_ended", "_facts", "_span", "_started")
+    __slots__ = ("_borrowed", "_decision", "_ended", "_facts", "_span", "_started")
 
-    def __init__(self, span: Span | None, decision: Decision | None, facts: dict[str, Any]) -> None:
+    def __init__(
+        self, span: Span | None, decision: Decision | None, facts: dict[str, Any], *, borrowed: bool = False
+    ) -> None:
         self._span = span
+        #: another instrumentation's, who ends it
+        self._borrowed = borrowed
         self._decision = decision
         self._facts = facts
         self._ended = False
@@ -134,6 +185,8 @@ class _RecordingSpan(StatementSpan):
             failure["error.type"] = sqlstate or _qualified_name(error)
         if self._span is not None:
             _finish(self._span, decision, verdict, rule, rows, truncated, failure)
+            if not self._borrowed:
+                self._span.end()
         if (meters := _state.meters) is not None:
             labels = {"verdict": verdict or "none", "rule": rule or "none"}
             meters.statements.add(1, labels)
@@ -146,7 +199,7 @@ class _RecordingSpan(StatementSpan):
         return not self._ended
 
     def note(self, risk: RiskResult) -> None:
-        if self._span is not None:
+        if self._span is not None and self._span.is_recording():
             self._span.set_attributes(
                 {
                     "guarddb.risk.score": risk.score,
@@ -154,6 +207,28 @@ class _RecordingSpan(StatementSpan):
                     "guarddb.risk.verdict": risk.verdict,
                 }
             )
+
+
+#: Instrumentations that make a span for each statement of psycopg's.
+_OTHERS: Final = ("opentelemetry.instrumentation.psycopg", "opentelemetry.instrumentation.sqlalchemy")
+_next: ContextVar[Span | None] = ContextVar("guarddb_next_span", default=None)
+
+
+def stands_for_next(span: Span) -> None:
+    """Say which span stands for the statement that is sent next in this context, where it is not the current one."""
+    _next.set(span)
+
+
+def _of_another() -> Span | None:
+    """The span that another instrumentation has begun for this statement: one statement is to have one span."""
+    told = _next.get()
+    if told is not None:
+        _next.set(None)
+    for span in (told, trace.get_current_span()):
+        scope = getattr(span, "instrumentation_scope", None)
+        if span is not None and scope is not None and scope.name in _OTHERS and span.is_recording():
+            return span
+    return None
 
 
 def listens() -> bool:
@@ -176,11 +251,14 @@ def start(
     policy_name: str | None,
     policy_version: str | None,
     text: str | None = None,
+    *,
+    stale: bool = False,
 ) -> StatementSpan:
     """Begin the span of a statement. `text` is what the agent wrote; it leaves the process only with
-    GUARDDB_TRACE_SQL=1.
+    GUARDDB_TRACE_SQL=1. `stale`: the control plane does not confirm the policy any more.
 
-    The span's parent is the caller's current span; the span itself is never made current, because the
+    Where opentelemetry-instrumentation-psycopg or -sqlalchemy has begun one for it, that one gets the attributes. Else the span's
+    parent is the caller's current span; the span itself is never made current, because the
     driver's generators are resumed in whatever context the caller happens to be in.
     """
     if not listens():
@@ -218,8 +296,15 @@ def start(
         attributes["guarddb.policy.name"] = policy_name
     if policy_version is not None:
         attributes["guarddb.policy.version"] = policy_version
+    if decision is not None and decision.policy_id is not None:
+        attributes["guarddb.policy.id"] = decision.policy_id
+    if stale:
+        attributes["guarddb.policy.stale"] = True
     if text is not None and os.environ.get("GUARDDB_TRACE_SQL") == "1":
         attributes["db.query.text"] = text
+    if (there := _of_another()) is not None:
+        there.set_attributes(attributes)
+        return _RecordingSpan(there, decision, facts, borrowed=True)
     span = tracer.start_span(summary or "postgresql", kind=SpanKind.CLIENT, attributes=attributes)
     if not span.is_recording() and _state.meters is None:
         return NO_SPAN
@@ -253,7 +338,6 @@ def _finish(
             # No description: PostgreSQL's messages quote row values, and a refusal quotes what the agent
             # wrote.
             span.set_status(Status(StatusCode.ERROR))
-    span.end()
 
 
 def _summary(plan: Plan | None) -> str:

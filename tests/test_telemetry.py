@@ -369,3 +369,45 @@ def test_a_migration_that_is_warned_of_shows_the_rules_and_no_text(
     assert span.attributes is not None
     assert span.attributes["guarddb.migration.rules"] == ("table_rewrite",)
     assert "4711" not in str(dict(span.attributes))
+
+
+@pytest.mark.parametrize("text", ["DELETE FROM people WHERE id > 2", "CREATE TABLE made (id int)"])
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_statement_that_waits_is_one_span_and_one_record(
+    exported: Exported, people: str, text: str, answer: bool
+) -> None:
+    """However often it runs: the trial, the waiting and the run are in it, and how it ended."""
+    open_meanwhile: list[int] = []
+    records: list[Any] = []
+
+    def person(request: Any) -> bool:
+        open_meanwhile.append(len(exported.spans.get_finished_spans()))
+        return answer
+
+    policy = {
+        "name": "held",
+        "access_mode": "read_write",
+        "approval_mode": "all",
+        "statement_rules": {"allow": ["select", "delete", "ddl"]},
+    }
+    with guarddb.connect(
+        people,
+        policy=policy,
+        approver=person,
+        autocommit=True,
+        on_decision=lambda record: records.append(record),
+    ) as conn:
+        exported.spans.clear()
+        if answer:
+            conn.execute(text)
+        else:
+            with pytest.raises(guarddb.ApprovalRejected):
+                conn.execute(text)
+        assert open_meanwhile == [0]
+        span = exported.span()
+    attributes = dict(span.attributes or {})
+    assert attributes["guarddb.rule"] == ("ok" if answer else "approval_rejected")
+    assert attributes["guarddb.verdict"] == ("allow" if answer else "block")
+    (record,) = records
+    assert record.outcome == ("done" if answer else "refused")
+    assert record.rows == (3 if answer and text.startswith("DELETE") else None)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 
 import typer
+from typer.main import get_command
 
 from guarddb.cli.audit import app as audit
 from guarddb.cli.branches import app as branches
@@ -73,9 +75,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+@cache
+def _command() -> Callable[..., object]:
+    # (Typer makes it anew at each call, which is most of what a short command costs a process that runs several.)
+    return get_command(app)
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     try:
-        app(args=arguments, prog_name="guarddb")
+        _command()(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
         return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     except Problem as ex:

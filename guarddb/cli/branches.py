@@ -105,9 +105,9 @@ def diff(
 
     Example: guarddb branches diff brn_7f3a00000000 --dsn postgresql://admin@localhost/postgres
     """
-    provider = _provider(dsn, None)
-    assert isinstance(provider, DatabaseBranches)
     try:
+        provider = _provider(dsn, None)
+        assert isinstance(provider, DatabaseBranches)
         one = _found(provider, branch)
         found = list(
             differences(provider.conninfo_of(one, source=True), provider.conninfo_of(one), sample=sample)

@@ -1,17 +1,28 @@
-"""`guarddb catalog push`: a database's catalog to a control plane, so that its evaluations judge as live sessions do."""
+"""`guarddb catalog`: a database's catalog to a control plane, and a trigger by which the database announces its changes."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
+import psycopg
 import typer
 
 import guarddb
-from guarddb.cli.inputs import DsnOption, Problem, SchemaOption, read_catalog, sentence
+from guarddb.cli.inputs import (
+    DsnOption,
+    JsonOption,
+    Problem,
+    SchemaOption,
+    plain_connection,
+    read_catalog,
+    sentence,
+)
+from guarddb.cli.render import print_json
 from guarddb.policy.remote import Remote, describe, headers, read_key, require_httpx
+from guarddb.sql.catalog import DROP_TRIGGER, INSTALL_TRIGGER
 
 app = typer.Typer(
-    help="The catalog that a control plane evaluates with.",
+    help="The catalog: send it to a control plane, or have the database announce its changes.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -19,7 +30,7 @@ app = typer.Typer(
 
 @app.callback()
 def group() -> None:
-    """The catalog that a control plane evaluates with."""
+    """The catalog: send it to a control plane, or have the database announce its changes."""
 
 
 @app.command("push")
@@ -63,3 +74,54 @@ def push(
             reason = "no reason"
         raise Problem(f"the control plane answers {answer.status_code}: {reason}")
     print(f"pushed; digest {answer.json()['digest'][:12]}")
+
+
+@app.command("install-trigger")
+def install_trigger(
+    dsn: Annotated[
+        str | None,
+        typer.Option("--dsn", "-d", help="The database, as a superuser of it.", metavar="DSN"),
+    ] = None,
+    drop: Annotated[bool, typer.Option("--drop", help="Take the trigger away.")] = False,
+    print_: Annotated[bool, typer.Option("--print", help="Print the SQL and do nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Install an event trigger by which the database announces changes of its catalog, so that connections see them at once.
+
+    It is optional: without it a connection asks, and judges by a catalog that is at most 50 ms old (100 ms while others
+    write all the time). It is not fired by ALTER SYSTEM, by commands about roles, databases and tablespaces and grants of
+    these, by those about event triggers, nor by writes of the system's tables themselves; what of that concerns a catalog is
+    seen after a second at most.
+
+    PostgreSQL lets superusers alone make event triggers (up to version 18). Agents' roles need nothing.
+
+    Exit code 0: it is done, or printed; 2: it cannot be done.
+
+    Example: guarddb catalog install-trigger --dsn postgresql://postgres@localhost/shop
+    """
+    script = DROP_TRIGGER if drop else INSTALL_TRIGGER
+    if print_:
+        if as_json:
+            print_json({"drop": drop, "sql": script})
+        else:
+            print(script)
+        return
+    if dsn is None:
+        raise Problem("name the database: --dsn DSN, or --print to see the SQL")
+    with plain_connection(dsn) as conn:
+        try:
+            with conn.transaction():
+                conn.execute("SET LOCAL client_min_messages = warning")
+                conn.execute(script.encode())
+        except psycopg.errors.InsufficientPrivilege as ex:
+            raise Problem(
+                f"nothing is changed: {sentence(ex)}. Event triggers are a superuser's (up to PostgreSQL 18); "
+                "without one connections ask by themselves, and see changes after 50 to 100 ms"
+            ) from ex
+        except psycopg.Error as ex:
+            raise Problem(f"nothing is changed: {sentence(ex)}") from ex
+        database = conn.info.dbname
+    if as_json:
+        print_json({"database": database, "installed": not drop})
+    else:
+        print(f"{database}: {'the trigger is gone' if drop else 'changes of the catalog are announced'}")

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import psycopg
 import typer
+from psycopg import pq
 from rich.text import Text
 
 import guarddb
-from guarddb import PolicyProfile
+from guarddb import Catalog, PolicyProfile
 from guarddb.cli.inputs import (
     DsnOption,
     JsonOption,
@@ -23,6 +24,8 @@ from guarddb.cli.inputs import (
 from guarddb.cli.live_wall import read_wall
 from guarddb.cli.render import console, print_json
 from guarddb.decision.dependencies import dependencies
+from guarddb.decision.filters.trials import trials
+from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.lint.profile import Finding, lint
 
 STYLES = {"error": "bold red", "warning": "yellow", "advice": "cyan"}
@@ -48,7 +51,8 @@ def check(
     findings = lint(profile, catalog)
     if catalog is not None:
         findings += dependencies(profile, catalog)
-    if dsn is not None:
+    if dsn is not None and catalog is not None:
+        findings += unreadable_filters(profile, catalog, dsn)
         findings += role_findings(dsn)
     wall = None if dsn is None else wall_state(profile, dsn)
     if as_json:
@@ -75,6 +79,20 @@ def wall_state(profile: PolicyProfile, dsn: str) -> str:
         except (psycopg.Error, guarddb.PolicyError) as ex:
             raise Problem(f"cannot read the wall: {sentence(ex)}") from ex
     return "none" if live is None else live.state
+
+
+def unreadable_filters(profile: PolicyProfile, catalog: Catalog, dsn: str) -> list[Finding]:
+    """The filters that PostgreSQL cannot read; they are parsed, and nothing is run."""
+    found = []
+    governance = CompiledPolicy(profile, profile.version, profile.guarddb.settings).governance(catalog)
+    with plain_connection(dsn) as conn:
+        for trial in trials(governance):
+            result = conn.pgconn.prepare(b"", trial.sql.encode())
+            if result.status == pq.ExecStatus.FATAL_ERROR:
+                error = psycopg.errors.error_from_result(result)
+                if (fault := trial.fault(error.sqlstate, error.diag.message_primary or "")) is not None:
+                    found.append(Finding("error", fault.path, fault.message))
+    return found
 
 
 def role_findings(dsn: str) -> list[Finding]:

@@ -21,7 +21,12 @@ group (of a newer PostgreSQL) is refused until somebody has looked at it.
 This page is made from the facts that decide (`guarddb/facts/groups.py`, `guarddb/facts/system_relations.py`).
 """
 
-_SHOWN = {"filter": "row filters", "mask": "masks", "list": "lists of tables"}
+_SHOWN = {
+    "filter": "row filters",
+    "mask": "masks",
+    "list": "lists of tables",
+    "written": "masks, where it may write",
+}
 
 
 def document() -> str:
@@ -84,6 +89,8 @@ def _members(group: Group) -> str:
 def _relation(name: str, closed: ClosedColumns) -> str:
     columns = ", ".join(f"`{c}`" for c in sorted(closed.columns)) if closed.columns else "all"
     under = ", ".join(_SHOWN[what] for what in sorted(closed.tells)) or "every policy without an entry for it"
+    if closed.own_row:
+        under += "; the session's own row shows it where nothing is listed, filtered or masked"
     shown = f"`{name}`" if name in CLOSED else name
     return f"| {shown} | {columns} | it {closed.what} | {under} |"
 

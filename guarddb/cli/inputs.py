@@ -46,7 +46,7 @@ def sentence(ex: BaseException) -> str:
 
 def read_text(path: Path) -> str:
     try:
-        return path.read_bytes().decode()
+        return path.read_bytes().decode("utf-8-sig")  # psql passes over a byte order mark, too
     except OSError as ex:
         raise Problem(f"cannot read {path}: {ex.strerror or ex}") from ex
     except UnicodeDecodeError as ex:
@@ -64,7 +64,7 @@ def read_sql(sql: str | None, file: Path | None) -> str:
     if file is None and sys.stdin.isatty():
         raise Problem("no statement: give it as an argument, with --file, or on standard input")
     try:
-        return sys.stdin.buffer.read().decode()
+        return sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as ex:
         raise Problem(f"standard input is not UTF-8 text (byte {ex.start})") from ex
 

@@ -5,9 +5,17 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
+import psycopg
 import typer
 
-from guarddb.cli.inputs import PolicyOption, Problem, SettingOption, read_policy, read_settings
+from guarddb.cli.inputs import (
+    PolicyOption,
+    Problem,
+    SettingOption,
+    read_policy,
+    read_settings,
+    sentence,
+)
 
 
 class Transport(StrEnum):
@@ -42,15 +50,23 @@ def mcp(
         raise Problem(str(ex)) from ex
     # A URL stays one, so that a stored profile is followed while the server runs.
     source = policy if "://" in policy else read_policy(policy)
-    made = server(
-        dsn,
-        source,
-        agent=agent,
-        settings=read_settings(settings),
-        max_rows=max_rows,
-        **({"budgets": budgets} if budgets else {}),
-    )
+    try:
+        made = server(
+            dsn,
+            source,
+            agent=agent,
+            settings=read_settings(settings),
+            max_rows=max_rows,
+            **({"budgets": budgets} if budgets else {}),
+        )
+    except psycopg.ProgrammingError as ex:
+        raise Problem(f"cannot connect: {sentence(ex)}") from ex
     if transport is Transport.stdio:
         made.run("stdio")
-    else:
+        return
+    try:
         made.run("streamable-http", host=host, port=port)
+    except SystemExit as ex:  # uvicorn's, which has said why
+        if ex.code:
+            raise Problem(f"cannot listen on {host}:{port}") from ex
+        raise

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from guarddb import Decision
-from guarddb.runtime.visible import visible
+from guarddb.content.visible import visible
 
 VERDICT_STYLES = {
     "allow": "bold white on green",

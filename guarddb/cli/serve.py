@@ -78,7 +78,7 @@ def serve(
         from guarddb.integrations.control_plane.settings import Settings, is_loopback
         from guarddb.integrations.control_plane.store.database import DatabaseError
     except ImportError as ex:
-        raise Problem(f'the control plane needs pip install "guarddb[server]" ({sentence(ex)})') from ex
+        raise Problem(sentence(ex)) from ex
     if not is_id(project, "prj"):
         raise Problem("--project is prj_ and then letters, digits, _ or -")
     try:

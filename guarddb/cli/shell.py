@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 import guarddb
-from guarddb import Catalog, PolicyProfile
+from guarddb import Catalog, PolicyProfile, TerminalApprover
+from guarddb.cli.branch_bar import bytes_of, copying
 from guarddb.cli.inputs import (
     PolicyOption,
     Problem,
@@ -26,6 +27,8 @@ from guarddb.cli.inputs import (
 )
 from guarddb.cli.psql_commands import Question, command_sql
 from guarddb.cli.render import console, decision_lines, decision_of, result_table
+from guarddb.driver.branches import DatabaseBranches
+from guarddb.runtime.branches import BranchError
 
 #: Rows shown of a result. The rest is fetched too, as an agent would, and only counted.
 SHOWN_ROWS = 50
@@ -41,32 +44,56 @@ def shell(
         bool,
         typer.Option("--psql-compatible", help="Backslash commands ask what psql's do (\\d, \\dt+, \\df …)."),
     ] = False,
+    branches: Annotated[
+        str | None,
+        typer.Option(
+            "--branches",
+            help="For a sandbox: a role that may make databases there.",
+            metavar="DSN",
+            envvar="GUARDDB_BRANCHES",
+        ),
+    ] = None,
+    branch_limit: Annotated[
+        str,
+        typer.Option("--branch-limit", help="The largest database that is copied; 0: any.", metavar="SIZE"),
+    ] = "10GB",
 ) -> None:
     """Try a policy by hand: what you type runs as an agent's statement would.
+
+    Where the policy says so, it runs on a branch of the database, which goes when you leave, or waits until you have approved it
+    at the terminal.
 
     A statement ends with a semicolon at the end of a line. Statements may be piped in.
 
     Example: guarddb shell --policy analyst.yaml postgresql://agent@localhost/shop
     """
     profile = read_policy(policy)
-    try:
-        conn = guarddb.connect(
-            dsn,
-            policy=profile,
-            settings=read_settings(settings),
-            agent="shell",
-            autocommit=True,
-            connect_timeout=10,
-        )
-    except psycopg.Error as ex:
-        raise Problem(f"cannot connect: {sentence(ex)}") from ex
+    limit = bytes_of(branch_limit)
     out = console()
+    try:
+        with copying(Console(stderr=True)) as progress:
+            conn = guarddb.connect(
+                dsn,
+                policy=profile,
+                settings=read_settings(settings),
+                agent="shell",
+                approver=TerminalApprover(),
+                branches=DatabaseBranches(branches, limit_bytes=limit, progress=progress),
+                autocommit=True,
+                connect_timeout=10,
+            )
+    except (psycopg.Error, BranchError) as ex:
+        raise Problem(f"cannot connect: {sentence(ex)}") from ex
     with conn:
         conn.add_notice_handler(
             lambda diag: out.print(Text(f"{diag.severity}: {diag.message_primary}", "yellow"))
         )
         if sys.stdin.isatty():
             out.print(Text(f'policy "{profile.name}", {profile.access_mode}. {HELP}', "dim"))
+        if conn.branch is not None:
+            out.print(
+                Text(f"You are on the branch {conn.branch.id}, which is thrown away when you leave.", "dim")
+            )
         for text in statements(sys.stdin.isatty()):
             if text == "\\q":
                 break

@@ -59,6 +59,13 @@ def wall(
             help="With --apply, as a superuser: pg_locks and pg_stat_… for pg_monitor only, for every role.",
         ),
     ] = False,
+    wake_policies: Annotated[
+        bool,
+        typer.Option(
+            "--wake-policies",
+            help="With --apply: although restrictive policies that are not in force now would hide rows from other roles.",
+        ),
+    ] = False,
     drop: Annotated[bool, typer.Option("--drop", help="Take it away.")] = False,
     diff: Annotated[bool, typer.Option("--diff", help="Show what --apply would change.")] = False,
     check: Annotated[
@@ -76,8 +83,10 @@ def wall(
     """
     if sum((apply, drop, diff, check)) > 1:
         raise Problem("give one of --apply, --drop, --diff and --check")
-    if (rewrite or close_statistics) and not apply:
-        raise Problem("--rewrite and --close-statistics go with --apply")
+    if (rewrite or close_statistics or wake_policies) and not apply:
+        raise Problem("--rewrite, --close-statistics and --wake-policies go with --apply")
+    if agent_role is not None and not 0 < len(agent_role.encode(errors="replace")) < 64:
+        raise Problem("--agent-role is the name of a role: 1 to 63 bytes")
     profile = read_policy(policy)
     values = _settings(settings)
     try:
@@ -93,6 +102,10 @@ def wall(
             elif diff:
                 code = _diff(live, as_json=as_json)
             elif apply:
+                if live.wall.wakes and not wake_policies:
+                    raise Problem(
+                        f"nothing is changed: {_woken(live.wall)[0]} (--wake-policies does it all the same)"
+                    )
                 code = _apply(conn, live, rewrite=rewrite, close_statistics=close_statistics, as_json=as_json)
             else:
                 code = _print(live, as_json=as_json)
@@ -119,6 +132,7 @@ def report(wall: Wall) -> dict[str, Any]:
         "notes": [{"object": name, "note": note} for name, note in wall.carried.notes],
         "not_carried": wall.limits,
         "settings_of_logins": sorted(wall.carried.late_settings),
+        "wakes_policies": {table: list(asleep) for table, asleep in sorted(wall.wakes.items())},
         "to_rewrite": [relation.shown for relation in wall.carried.rewrite],
     }
 
@@ -144,8 +158,17 @@ def _lines(wall: Wall) -> list[str]:
             lines.append(
                 f"{policy.relation.shown}: with row security on, COPY … FROM works for its owner and superusers only"
             )
+    lines += _woken(wall)
     lines += [f"not carried: {limit}" for limit in wall.limits]
     return lines
+
+
+def _woken(wall: Wall) -> list[str]:
+    return [
+        f"{table}: with row security on, {', '.join(asleep)}, restrictive and not in force without a wall, would hide rows from "
+        "other roles"
+        for table, asleep in sorted(wall.wakes.items())
+    ]
 
 
 def _print(live: LiveWall, *, as_json: bool) -> int:

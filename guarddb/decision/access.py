@@ -9,7 +9,6 @@ from guarddb.sql.statement import Statement
 from guarddb.vocabulary import CLOSED_UNDER_READ_ONLY, KINDS, Kind
 
 _READ_ONLY: frozenset[Kind] = frozenset(("select", "show", "explain", "transaction"))
-#: Never under read_only; `set` and `other` can be opened by an entry in statement_rules.allow.
 #: What psycopg calls the statements that it prepares by itself, and what SQL can do with such a name.
 _DRIVERS_NAMES = "_pg3_"
 _OF_PREPARED = frozenset(("prepare", "execute", "deallocate"))
@@ -73,8 +72,8 @@ def access(case: Case) -> Refusal | None:
 
 
 def _read_only(statement: Statement, allowed: tuple[Kind, ...]) -> Refusal | None:
-    writes = [kind for kind in KINDS if kind in statement.kinds and kind in CLOSED_UNDER_READ_ONLY]
-    if writes:
+    if not CLOSED_UNDER_READ_ONLY.isdisjoint(statement.kinds):
+        writes = [kind for kind in KINDS if kind in statement.kinds and kind in CLOSED_UNDER_READ_ONLY]
         what = (
             statement.operation if statement.kind in writes else f"a statement that does {', '.join(writes)}"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from guarddb.decision.admitted import admitted, named
-from guarddb.decision.case import Case
+from guarddb.decision.case import Case, case_of
 from guarddb.decision.functions import functions
 from guarddb.decision.refusal import Refusal
 from guarddb.facts.functions import builtin
@@ -79,7 +79,11 @@ _CODE = frozenset(
 def rights(case: Case) -> Iterator[Refusal]:
     """GRANT and REVOKE, owners, roles, row security, security labels, when the profile restricts data.
 
-    `GRANT SELECT ON t TO PUBLIC` -> refused; `ALTER TABLE t OWNER TO x` -> refused
+    >>> import guarddb
+    >>> policy = {"access_mode": "read_write", "table_denylist": ["secrets"]}
+    >>> changes = "GRANT SELECT ON t TO PUBLIC", "ALTER TABLE t OWNER TO x", "ALTER TABLE t ADD COLUMN n int"
+    >>> [guarddb.evaluate(sql, policy).rule for sql in changes]
+    ['role_change', 'role_change', 'ok']
     """
     if not case.policy.restricts_data:
         return
@@ -101,7 +105,13 @@ def rights(case: Case) -> Iterator[Refusal]:
 def anonymous_code(case: Case) -> Iterator[Refusal]:
     """DO blocks; code that is stored for later, which would run without being asked about; and code under another name.
 
-    `DO 'begin end'` -> refused; `CREATE FUNCTION … LANGUAGE plpgsql` -> refused, but for a profile that has lifted the floor
+    A profile that has lifted the floor may store code.
+
+    >>> import guarddb
+    >>> stored = "CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS 'begin end'"
+    >>> policy = {"access_mode": "read_write", "table_denylist": ["secrets"]}
+    >>> [guarddb.evaluate(sql, policy).rule for sql in ("DO 'begin end'", stored)]
+    ['anonymous_code', 'anonymous_code']
     """
     policy = case.policy
     for definition in case.statement.definitions:
@@ -163,7 +173,7 @@ def _calls_what_it_may(name: str, node: Node, case: Case) -> bool:
         statement = read_statement({"stmt": {name: node}}, case.catalog, {"prepared": {}, "portals": {}})
     except (NotJudged, UnknownName, UnknownNode):
         return False
-    return not isinstance(functions(Case(statement, case.policy, case.catalog, case.governance)), Refusal)
+    return not isinstance(functions(case_of(statement, case.policy, case.catalog)), Refusal)
 
 
 def _may_call(parts: list[str], case: Case) -> bool:

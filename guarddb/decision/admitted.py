@@ -46,3 +46,14 @@ def not_allowed(call: Call, shown: str, policy: CompiledPolicy) -> Refusal:
         f'function "{shown}"{how.get(call.how, "")} is not allowed by this policy; allowed user functions: {listed}',
         "Use built-in functions instead.",
     )
+
+
+def takes(function: Function, call: Call) -> bool:
+    """Whether a call with this many arguments can mean the function; attributes and casts always have one."""
+    if function.variadic:
+        return call.arguments >= function.required_arguments - 1
+    return (
+        function.required_arguments
+        <= call.arguments
+        <= max(len(function.arguments), function.required_arguments)
+    )

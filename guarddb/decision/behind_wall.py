@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from guarddb.decision.case import filters_of
 from guarddb.decision.on_catalog import is_system
 from guarddb.decision.refusal import Refusal
+from guarddb.sql.leakproof.restrictions import Restrictions, traced
+from guarddb.sql.names import columns_in, string_list
 from guarddb.sql.rewriting.edits import RewriteError
+from guarddb.tree import nodes
 
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
     from guarddb.decision.writing import Draft
-    from guarddb.sql.statement import Reference
+    from guarddb.tree import Node
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,54 +28,57 @@ class Wall:
         schema: where its views are.
         views: relation -> the name of its view there.
         checksum: of what it was compiled to, part of every plan's cache key.
+        only: parent -> the name of its view without the children, for ONLY.
+        late: settings whose values it looks up for the login -> what they were when the wall was looked at.
     """
 
     schema: str
     views: Mapping[tuple[str, str], str]
     checksum: str
+    only: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    late: Mapping[str, str] = field(default_factory=dict)
 
 
 def names(case: Case, draft: Draft) -> Refusal | None:
-    """The wall's view in the place of every relation."""
+    """The wall's view in the place of every relation.
+
+    >>> from guarddb.decision.decide import compile_policy, decide
+    >>> from guarddb.policy.profile import PolicyProfile
+    >>> from guarddb.sql.catalog import Catalog, Relation
+    >>> catalog = Catalog("1", 180000, relations={1: Relation(1, "public", "notes", "r")})
+    >>> wall = Wall("shop_wall", {("public", "notes"): "notes"}, "checksum")
+    >>> decide("SELECT count(*) FROM notes", compile_policy(PolicyProfile(name="shop")), catalog, wall=wall).sql
+    'SELECT count(*) FROM "shop_wall"."notes"'
+    """
     statement, wall = case.statement, case.wall
     if wall is None or (
         statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
     ):
         # A definition is the server's to refuse: the role has no right on any table.
         return None
-    draft.shown = list(
-        dict.fromkeys(
-            p.shown for r in statement.references if r.mode != "ddl" for p in case.governance.rules(r).filters
-        )
-    )
+    draft.shown = list(dict.fromkeys(filters_of(case)))
+    if draft.shown and statement.calls and (refusal := _traced(case)) is not None:
+        return refusal
     temporary = case.catalog.temp_schema if case.catalog is not None else None
-    for reference in statement.references:
-        if reference.mode == "ddl" or reference.relation is None or is_system(reference.schema):
-            continue
-        if reference.schema in (wall.schema, temporary):
-            continue
-        view = wall.views.get((reference.schema, reference.name))
-        if view is None:
-            return Refusal(
-                "table_not_allowed",
-                f'table "{reference.qualified_name}" has no view in the wall "{wall.schema}"',
-                "Read other tables; `guarddb wall` says why this one is left out.",
-            )
-        if not reference.inherits and reference.relation.descendants:
-            return Refusal(
-                "statement_not_allowed",
-                f'ONLY "{reference.qualified_name}" is refused: its view in the wall reads the children too',
-                "Leave out ONLY.",
-            )
-        refusal = _rename(reference, wall.schema, view, draft)
-        if refusal is not None:
-            return refusal
-    return None
-
-
-def _rename(reference: Reference, schema: str, view: str, draft: Draft) -> Refusal | None:
+    rename, schema, views = draft.rewriter.rename_relation, wall.schema, wall.views
     try:
-        draft.rewriter.rename_relation(reference, schema, view)
+        for reference in statement.references:
+            relation, within = reference.relation, reference.schema
+            if reference.mode == "ddl" or relation is None or is_system(within):
+                continue
+            if within in (schema, temporary):
+                continue
+            key = (within, reference.name)
+            view = views.get(key)
+            if view is not None and not reference.inherits and relation.descendants:
+                view = wall.only.get(key)
+            if view is None:
+                return Refusal(
+                    "table_not_allowed",
+                    f'table "{reference.qualified_name}" has no view in the wall "{wall.schema}"',
+                    "Read other tables; `guarddb wall` says why this one is left out.",
+                )
+            rename(reference, schema, view)
     except RewriteError as ex:
         return Refusal(
             "statement_not_allowed",
@@ -79,3 +86,27 @@ def _rename(reference: Reference, schema: str, view: str, draft: Draft) -> Refus
             "Write the statement in a simpler way.",
         )
     return None
+
+
+def _traced(case: Case) -> Refusal | None:
+    """A condition that counts the rows it runs on: PostgreSQL lets it run before the view's own, for it takes no column."""
+    if not (named := traced(case.statement, case.catalog)):
+        return None
+    about = [reference for reference, rules in case.ruled if reference.mode != "ddl" and rules.filters]
+    restrictions = Restrictions(case.statement, case.catalog, about)
+    parts = [hazard.node for each in about for hazard in restrictions.hazards(each)]
+    if all(_is_held_back(part, named) for part in parts if restrictions.is_traced(part)):
+        return None
+    return Refusal(
+        "row_filter_unsafe",
+        "a condition with random(), or another function that leaves a trace of each call, would count hidden rows",
+        "Put it around a subquery that ends with OFFSET 0.",
+    )
+
+
+def _is_held_back(node: Node, traced: set[str]) -> bool:
+    """Whether every such function takes a column: PostgreSQL then calls the condition leaky, and the view's own goes first."""
+    calls = [call for kind, call in nodes(node) if kind == "FuncCall"]
+    return all(
+        columns_in(call.get("args", ())) for call in calls if string_list(call["funcname"])[-1] in traced
+    )

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions
+from guarddb.sql.keys import constant_tells_apart
 from guarddb.sql.names import calls_in, string_list
 from guarddb.sql.statement import Query, Statement
-from guarddb.tree import Node
+from guarddb.tree import Node, below
 
 if TYPE_CHECKING:
     from guarddb.decision.writing import Draft
@@ -40,29 +42,27 @@ def _computes_one_row(statement: Statement) -> bool:
     top = statement.top
     if top is None or top.kind != "select" or "groupClause" in top.fields:
         return False
+    if not statement.calls:
+        return "fromClause" not in top.fields
+    if top.fields.get("fromClause") and not any(
+        functions.is_aggregate(call.name) for call in statement.calls
+    ):
+        return False
     targets = top.fields.get("targetList", ())
-    if any(not functions.builtin(name) or functions.returns_set(name) for name in calls_in(targets)):
+    called = calls_in(targets)
+    if any(not functions.builtin(name) or functions.returns_set(name) for name in called):
         return False  # more than one row for each
-    return not top.fields.get("fromClause") or any(_is_aggregate(target) for target in targets)
+    if not top.fields.get("fromClause"):
+        return True
+    return any(map(functions.is_aggregate, called)) and any(map(_is_aggregate, targets))
 
 
 def _is_aggregate(target: Node) -> bool:
     """Whether a target holds an aggregate of its own query, and not only a sub-select's or a window's."""
-    stack: list[object] = [target]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            call = value.get("FuncCall")
-            if (
-                call is not None
-                and "over" not in call
-                and functions.is_aggregate(string_list(call["funcname"])[-1])
-            ):
-                return True
-            stack.extend(child for key, child in value.items() if key not in ("SubLink", "over"))
-        elif isinstance(value, list):
-            stack.extend(value)
-    return False
+    return any(
+        "over" not in call and functions.is_aggregate(string_list(call["funcname"])[-1])
+        for call in below(target, ("FuncCall",), ("SubLink", "over"))
+    )
 
 
 def _selects_one_row(statement: Statement) -> bool:
@@ -89,6 +89,7 @@ def finds_one_row(statement: Statement, top: Query) -> bool:
     relation = statement.references[0].relation
     if relation is None or relation.kind != "r" or relation.descendants or not relation.primary_key:
         return False
+    types = {a.name: a.base_type for a in relation.attributes if a.name in relation.primary_key}
     given: set[str] = set()
     conditions = [top.fields.get("whereClause", {})]
     while conditions:
@@ -97,21 +98,20 @@ def finds_one_row(statement: Statement, top: Query) -> bool:
         if both is not None and both.get("boolop", "AND_EXPR") == "AND_EXPR":
             conditions += both["args"]
         else:
-            given.add(_column_that_equals_a_constant(condition.get("A_Expr", {})))
+            given.add(_column_that_equals_a_constant(condition.get("A_Expr", {}), types))
     return given.issuperset(relation.primary_key)
 
 
-def _column_that_equals_a_constant(comparison: Node) -> str:
-    """`id` of `id = 1` and `$1 = t.id`, else an empty text."""
+def _column_that_equals_a_constant(comparison: Node, types: Mapping[str, str]) -> str:
+    """`id` of `id = 1` and `$1 = t.id`, where only one value of the column's type can; else an empty text."""
     if comparison.get("kind", "AEXPR_OP") != "AEXPR_OP" or string_list(comparison.get("name", ())) != ["="]:
         return ""
     sides = comparison.get("lexpr", {}), comparison.get("rexpr", {})
     for column, constant in (sides, sides[::-1]):
-        while "TypeCast" in constant:
-            constant = constant["TypeCast"]["arg"]
-        if "ColumnRef" in column and ("A_Const" in constant or "ParamRef" in constant):
+        if "ColumnRef" in column:
             name: str = column["ColumnRef"]["fields"][-1].get("String", {}).get("sval", "")
-            return name
+            if name in types and constant_tells_apart(types[name], constant):
+                return name
     return ""
 
 
@@ -137,9 +137,13 @@ def row_cap(case: Case, draft: Draft) -> Refusal | None:
     """Ask for one row more than may be handed out, so that the driver knows whether there are more.
 
     Where nobody counts the rows that are handed out, for no more than may be.
+
+    >>> import guarddb
+    >>> [guarddb.evaluate(sql, {"max_rows": 5}).rewritten_sql for sql in ("SELECT a FROM t", "SELECT a FROM t LIMIT 3")]
+    ['SELECT a FROM t LIMIT 6', 'SELECT a FROM t LIMIT 3']
     """
     statement, policy = case.statement, case.policy
-    if not wants_limit(statement, policy):
+    if not draft.limited:
         return None
     top = statement.top
     assert top is not None
@@ -151,9 +155,10 @@ def row_cap(case: Case, draft: Draft) -> Refusal | None:
             "max_rows",
         )
     rows = policy.profile.max_rows + (0 if draft.exact or is_exact(statement) else 1)
-    first = draft.rewriter.first_token(statement.location, statement.command)
-    whole = len(draft.rewriter.statements) == 1 and statement.command != "CopyStmt"
-    if not draft.rewriter.limit(top.fields, first, rows, whole=whole) and statement.command == "CopyStmt":
+    command = statement.command
+    whole = len(draft.rewriter.statements) == 1 and command != "CopyStmt"
+    within = draft.rewriter.limit(top.fields, statement.location, command, rows, whole=whole)
+    if not within and command == "CopyStmt":
         return Refusal(
             "statement_not_allowed",
             "COPY of a query that FETCHes WITH TIES has no bound on its rows, and this policy sets max_rows",

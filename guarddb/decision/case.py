@@ -5,22 +5,22 @@ A new rule is a function of one of these shapes and a line in its tuple in `deci
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct, field
 
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.refusal import Finding, Refusal
 
 if TYPE_CHECKING:
     from guarddb.decision.behind_wall import Wall
-    from guarddb.decision.on_catalog import CompiledPolicy, Governance
+    from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
     from guarddb.decision.writing import Draft
     from guarddb.sql.catalog import Catalog
-    from guarddb.sql.statement import Statement
+    from guarddb.sql.statement import Reference, Statement
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One statement of a text, before one policy.
 
     Attributes:
@@ -28,6 +28,7 @@ class Case:
         policy: the profile, with the settings of its row filters.
         catalog: what the database holds, or None for a decision without one.
         governance: what the policy makes of the catalog's relations.
+        ruled: each mention of a relation, in order, with the rules for the relation.
         marks: what the masking rules note for those that write the masks.
         wall: the views through which PostgreSQL itself masks and filters, or None where guarddb does.
     """
@@ -36,8 +37,22 @@ class Case:
     policy: CompiledPolicy
     catalog: Catalog | None
     governance: Governance
+    ruled: list[tuple[Reference, RelationRules]]
     marks: Marks = field(default_factory=Marks)
     wall: Wall | None = None
+
+
+def case_of(
+    statement: Statement, policy: CompiledPolicy, catalog: Catalog | None, wall: Wall | None = None
+) -> Case:
+    """A statement before a policy, with nothing noted yet."""
+    governance = policy.governance(catalog)
+    return Case(statement, policy, catalog, governance, governance.ruled(statement.references), wall=wall)
+
+
+def filters_of(case: Case) -> list[str]:
+    """The predicates of every filtered relation that a statement reads or writes, as often as it mentions one."""
+    return [p.shown for reference, rules in case.ruled if reference.mode != "ddl" for p in rules.filters]
 
 
 class StatementRule(Protocol):

@@ -113,10 +113,12 @@ def _by_name(statement: Statement, catalog: Catalog, refused: list[Cast]) -> str
         wanted = [cast for cast in refused if cast.target == target]
         if not wanted:
             continue
-        judge = judge or Judge(statement, catalog)
+        judge = judge or Judge(statement, catalog, undeclared=None)
         given = judge.condition(argument).type if argument is not None else None
         if given == UNKNOWN:
-            continue  # a constant is read by the type's own input function
+            if argument is not None and "A_Const" in argument:
+                continue  # a constant is read by the type's own input function
+            given = None
         for cast in wanted:
             if given is None or cast.source in (given, judge.types.element_of(given)):
                 return cast.function
@@ -156,18 +158,29 @@ def _unsaid(statement: Statement, catalog: Catalog, refused: list[Cast]) -> str 
     json = any(call.name in facts.RUNS_JSON_CAST for call in statement.calls) or any(
         use.schema == "pg_catalog" and use.name == "json" for use in statement.types
     )
-    touched = named | set(_column_types(statement))
+    touched = named | set(_column_types(statement)) | set(_operand_types(statement, catalog))
     for cast in refused:
         if cast.context == "e":
             if json and cast.target in ("pg_catalog.json", "pg_catalog.jsonb") and cast.source in touched:
                 return cast.function
             continue
-        # A built-in type is in reach of every expression; a user's only by a column or by name.
+        # A built-in type is in reach of every expression; a user's by a column, by name, or where a user's function asks for it.
         source = cast.source in touched or cast.source.startswith("pg_catalog.")
         target = cast.target in touched or cast.target.startswith("pg_catalog.")
         if source and target:
             return cast.function
     return None
+
+
+def _operand_types(statement: Statement, catalog: Catalog) -> Iterator[str]:
+    """What users' functions and operators that the statement could mean take."""
+    for call in statement.calls:
+        for function in catalog.functions_named(call.name, call.schema):
+            yield from function.arguments
+    for schema, name in statement.operators:
+        if schema != "pg_catalog":
+            for operator in catalog.operators_named(name, schema):
+                yield from (type_ for type_ in (operator.left, operator.right) if type_ is not None)
 
 
 def _column_types(statement: Statement) -> Iterable[str]:

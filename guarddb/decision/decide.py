@@ -10,30 +10,36 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 
+from msgspec import structs
+
+from guarddb.content.visible import visible
 from guarddb.decision import behind_wall, deciding, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.affected import affected_rows
 from guarddb.decision.behind_wall import Wall
 from guarddb.decision.caps import row_cap
-from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer
+from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer, case_of
 from guarddb.decision.definitions import definitions
 from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor, late_floor
 from guarddb.decision.foundation import stands_on
 from guarddb.decision.functions import functions
 from guarddb.decision.in_place import in_place
+from guarddb.decision.masks.computed import computed_with
 from guarddb.decision.masks.conflicts import conflicts
 from guarddb.decision.masks.rule import comes_as_null, masking
 from guarddb.decision.migrations import migration_safety
+from guarddb.decision.on_a_branch import on_a_branch
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, SessionNames, StatementPlan
 from guarddb.decision.referential import referential_actions
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.relations import relations
+from guarddb.decision.shown_settings import shown_settings
+from guarddb.decision.system_columns import closed_as_null, own_rows, secret_as_null
 from guarddb.decision.writing import SessionState, write_plan
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement
@@ -51,16 +57,19 @@ logger = logging.getLogger("guarddb")
 RULES: tuple[StatementRule, ...] = (
     floor,
     access,
+    on_a_branch,
     functions,
     relations,
+    secret_as_null,
     in_place,
     masking,
     comes_as_null,
     conflicts,
+    computed_with,
+    late_floor,
     row_filters,
     stands_on,
     referential_actions,
-    late_floor,
     definitions,
     affected_rows,
 )
@@ -74,12 +83,18 @@ WRITERS: tuple[Writer, ...] = (
     writing.masks,
     writing.filters,
     writing.targets,
+    own_rows,
+    closed_as_null,
+    shown_settings,
     row_cap,
 )
 
 #: The same where a wall masks and filters: names of relations, and nothing else.
 WRITERS_BEHIND_A_WALL: tuple[Writer, ...] = (
     behind_wall.names,
+    own_rows,
+    closed_as_null,
+    shown_settings,
     row_cap,
 )
 
@@ -107,6 +122,7 @@ _UNREAD = StatementPlan(
         output_kinds=MappingProxyType({}),
         sensitive=False,
         changes_catalog=True,
+        changes_settings=True,
         checks_rows=False,
         affected_cap=None,
         waits=False,
@@ -155,11 +171,12 @@ def decide(
     decision = Decision(
         "block",
         advised.rule,
-        advised.reason,
-        advised.hint,
+        visible(advised.reason, lines=False),
+        None if advised.hint is None else visible(advised.hint),
         try_sql=advised.try_sql,
         policy_name=policy.profile.name,
         policy_version=policy.version,
+        policy_id=policy.profile.id,
         deciding=deciding.of_refusal(answer, judging[-1] if judging else None),
     )
     return Plan(decision, uses_session=session.used)
@@ -201,6 +218,7 @@ def _passed_on(sql: str, refusal: Refusal, policy: CompiledPolicy, session: Sess
         notes=(f"any other policy refuses it ({refusal.rule}): {refusal.reason}", *policy.session_notes),
         policy_name=policy.profile.name,
         policy_version=policy.version,
+        policy_id=policy.profile.id,
     )
     return Plan(decision, sql, (_UNREAD,), uses_session=session.used)
 
@@ -248,7 +266,7 @@ def _decide(
     findings += noted
     writers = WRITERS if wall is None else WRITERS_BEHIND_A_WALL
     plan = write_plan(sql, raws, cases, writers, policy, catalog, session, tuple(findings))
-    return replace(plan, warnings=warnings) if warnings and isinstance(plan, Plan) else plan
+    return structs.replace(plan, warnings=warnings) if warnings and isinstance(plan, Plan) else plan
 
 
 def _judge(
@@ -280,7 +298,7 @@ def _judge(
             f'{what} "{name}" is not one that this session has made, so what it does cannot be judged',
             f"{verb} it first, in this session.",
         )
-    case = Case(statement, policy, catalog, policy.governance(catalog), wall=wall)
+    case = case_of(statement, policy, catalog, wall)
     judged.append(case)
     for rule in RULES:
         answer = rule(case)

@@ -51,8 +51,8 @@ def of_masks(case: Case) -> str | None:
             for reference, column in sorted(origins(output), key=lambda o: (o[0].qualified_name, o[1])):
                 if (found := _mask_entry(governance, reference, column)) is not None:
                     return found
-    for reference in case.statement.references:
-        for column in governance.rules(reference).masks:
+    for reference, rules in case.ruled:
+        for column in rules.masks:
             if (found := _mask_entry(governance, reference, column)) is not None:
                 return found
     return None
@@ -79,11 +79,7 @@ def _mask_entry(governance: Governance, reference: Reference, column: str) -> st
 
 def of_filters(case: Case) -> str | None:
     """The row filter of the first filtered relation that the statement touches."""
-    governance = case.governance
-    for reference in case.statement.references:
-        rules = governance.rules(reference)
-        for identity in [*rules.identities, *sorted(rules.seen_through)]:
-            for index, (pattern, _) in enumerate(governance.filters):
-                if pattern.matches(*identity, bare="public", strict=False):
-                    return f"row_filters[{index}]"
+    for _, rules in case.ruled:
+        if rules.filter_entry is not None:
+            return rules.filter_entry
     return None

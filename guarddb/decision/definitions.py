@@ -8,6 +8,7 @@ definition) and the row filters have had their say.
 from __future__ import annotations
 
 from guarddb.decision.case import Case
+from guarddb.decision.filters.rule import is_enforced
 from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
@@ -134,13 +135,20 @@ def definitions(case: Case) -> Refusal | None:
     if not case.governance.restricts:
         return None
     for definition in case.statement.definitions:
-        if definition.verb == "cluster" and "relation" not in definition.fields and case.governance.masks:
-            return Refusal(
-                "masked_column_rename",
-                "CLUSTER of every table is refused: the order in which rows lie would tell about masked values",
-                "Name one table that has no masked columns.",
-            )
-        refusal = _types(definition, case)
+        if definition.verb == "cluster" and "relation" not in definition.fields:
+            if case.governance.masks:
+                return Refusal(
+                    "masked_column_rename",
+                    "CLUSTER of every table is refused: the order in which rows lie would tell about masked values",
+                    "Name one table that has no masked columns.",
+                )
+            if definition.fields.get("params"):
+                return Refusal(
+                    "row_filter_unsafe",
+                    "CLUSTER VERBOSE tells how many rows tables have, and a row filter of this policy hides some",
+                    "Leave out VERBOSE.",
+                )
+        refusal = _types(definition, case) or _hashed_text(definition, case) or _last_value(definition, case)
         if refusal is not None:
             return refusal
         for reference in case.statement.references:
@@ -326,7 +334,7 @@ def _for_hidden_rows(definition: Definition, reference: Reference, catalog: Cata
     for part in definition.parts:
         if _references(part, reference):
             return "a foreign key would tell whether a hidden row is there"
-        if part.verb in _LOOKS_AT_NO_ROW:
+        if part.verb in _LOOKS_AT_NO_ROW and not is_enforced(part.node):
             continue
         if part.verb == "add column":
             why = _new_column(part)
@@ -388,7 +396,7 @@ def _inner(node: Node) -> Node:
 def _constant(node: Node) -> bool:
     while "TypeCast" in node:
         names = string_list(node["TypeCast"].get("typeName", {}).get("names", ()))
-        if not names or facts.builtin_type(names[-1]) is None:
+        if names[:-1] not in ([], ["pg_catalog"]) or not names or facts.builtin_type(names[-1]) is None:
             return False
         node = node["TypeCast"]["arg"]
     sign = node.get("A_Expr", {})
@@ -410,15 +418,24 @@ def _for_masks(definition: Definition, reference: Reference, rules: RelationRule
                 columns = list(relation.primary_key) if relation is not None else list(rules.masks)
             if rules.masks.keys() & set(columns):
                 return "a foreign key would tell whether a masked value is there"
-        if part.verb == "validate constraint" and relation is not None:
+        if part.verb == "cluster on" and _orders_by(part.name, relation, rules):
+            return "the next CLUSTER would lay the rows in the order of masked values"
+        if (part.verb == "validate constraint" or is_enforced(part.node)) and relation is not None:
+            name = part.name or part.node.get("def", {}).get("ATAlterConstraint", {}).get("conname")
             of_masks = [
                 c
                 for c in relation.constraints
-                if c.name == part.name and (rules.masks.keys() & set(c.columns) or not c.columns)
+                if c.name == name and (rules.masks.keys() & set(c.columns) or not c.columns)
             ]
             if of_masks:
                 return "the constraint would be asked of masked values"
     return None
+
+
+def _orders_by(index: str | None, relation: Relation | None, rules: RelationRules) -> bool:
+    """Whether an index may have a masked column in it."""
+    known = [each for each in relation.indexes if each.name == index] if relation is not None else []
+    return not known or any(rules.masks.keys() & {*each.columns, *each.reads} for each in known)
 
 
 def _references(part: Part, reference: Reference) -> Node | None:
@@ -426,6 +443,29 @@ def _references(part: Part, reference: Reference) -> Node | None:
     for constraint in part.constraints:
         if constraint.get("contype") == "CONSTR_FOREIGN" and constraint.get("pktable") is reference.node:
             return constraint
+    return None
+
+
+# ---------------------------------------------------------------------- sequences
+
+
+def _last_value(definition: Definition, case: Case) -> Refusal | None:
+    """New bounds of a sequence, which are compared with its last value: `RESTART value (7) cannot be greater than MAXVALUE`."""
+    given = [definition.fields.get("options", ())] if definition.command == "AlterSeqStmt" else []
+    given += [
+        part.node.get("def", {}).get("List", {}).get("items", ())
+        for part in definition.parts
+        if part.verb == "set identity"
+    ]
+    for options in given:
+        names = {option["DefElem"]["defname"] for option in options}
+        if names & {"minvalue", "maxvalue", "as"} and "restart" not in names:
+            return Refusal(
+                "row_filter_unsafe" if case.governance.filters else "masked_column_rename",
+                f"{definition.shown} is refused: new bounds are compared with the sequence's last value, "
+                "which tells how many rows were ever made",
+                "Give it a RESTART value as well.",
+            )
     return None
 
 
@@ -455,6 +495,63 @@ def _types(definition: Definition, case: Case) -> Refusal | None:
                 f'{definition.shown} "{name}" is refused: it would be asked of the values of {used}, which this policy hides',
                 "Leave it to somebody who may see all rows and values.",
             )
+    return None
+
+
+#: Their values are printed as the names of objects.
+_NAMES_OF_OBJECTS = frozenset(
+    f"pg_catalog.{array}reg{what}"
+    for array in ("", "_")
+    for what in (
+        "class",
+        "collation",
+        "config",
+        "dictionary",
+        "namespace",
+        "oper",
+        "operator",
+        "proc",
+        "procedure",
+        "role",
+        "type",
+    )
+)
+
+
+def _hashed_text(definition: Definition, case: Case) -> Refusal | None:
+    """Another text for values that are hashed: the hashes that change tell which rows have them, whatever the key.
+
+    `ALTER TYPE mood RENAME VALUE 'sad' TO 'x'` over a hashed mood -> refused
+    """
+    label = definition.command == "AlterEnumStmt" and "oldVal" in definition.fields
+    if not label and definition.verb not in ("rename", "move"):
+        return None
+    if case.catalog is None:
+        hashed = any(rule.kind == "hash" for _, rule in case.governance.masks)
+        column = "columns that nobody knows without a catalog" if label and hashed else None
+    else:
+        column = _hashed_column(definition, case, case.catalog, label=label)
+    if column is None:
+        return None
+    return Refusal(
+        "masked_column_rename",
+        f"{definition.shown} is refused: it would give values of {column} another text, and so another hash",
+        "Leave it to somebody who may see all values.",
+    )
+
+
+def _hashed_column(definition: Definition, case: Case, catalog: Catalog, *, label: bool) -> str | None:
+    known = [t for schema, name in definition.names if (t := catalog.type_named(schema, name)) is not None]
+    wanted = {f"{type_.schema}.{type_.name}" for type_ in known} if label else set()
+    for relation in case.governance.governed_tables:
+        masks = case.governance.rules_for(relation).masks
+        for attribute in relation.attributes if masks else ():
+            if masks.get(attribute.name) != "hash":
+                continue
+            if (wanted and wanted & catalog.types_inside(attribute.type)) or (
+                not label and attribute.base_type in _NAMES_OF_OBJECTS
+            ):
+                return f'"{relation.schema}.{relation.name}.{attribute.name}"'
     return None
 
 

@@ -38,7 +38,10 @@ _HOLDS_DATA = frozenset(
 def destructive_ddl(case: Case) -> Iterator[Refusal]:
     """DROP of anything that holds data, DROP COLUMN, TRUNCATE.
 
-    `DROP TABLE IF EXISTS t` -> refused; `DROP VIEW v` -> passes; `DROP VIEW v CASCADE` -> refused
+    >>> import guarddb
+    >>> drops = "DROP TABLE IF EXISTS t", "DROP VIEW v", "DROP VIEW v CASCADE"
+    >>> [guarddb.evaluate(sql, {"access_mode": "read_write"}).rule for sql in drops]
+    ['destructive_ddl', 'ok', 'destructive_ddl']
     """
     for definition in _with_stored(case):
         what = _destroys(definition)
@@ -99,11 +102,13 @@ def whereless_write(case: Case) -> Iterator[Refusal]:
             continue
         verb = query.kind.upper()
         target = query.target.qualified_name if query.target is not None else "the table"
-        missing = "ON condition" if query.kind == "merge" else "WHERE"
+        merge = query.kind == "merge"
+        missing, article = ("ON condition", "an") if merge else ("WHERE", "a")
         yield Refusal(
             "whereless_write",
-            f'{verb} on "{target}" without a {missing} that names a column would touch every row',
-            f"Add a {missing} that picks the rows by a column of the table, for example WHERE id = 1.",
+            f'{verb} on "{target}" without {article} {missing} that names a column would touch every row',
+            f"Add {article} {missing} that picks the rows by a column of the table, for example "
+            + ("ON t.id = s.id." if merge else "WHERE id = 1."),
         )
 
 
@@ -204,7 +209,7 @@ FLOOR: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
     session_settings,
     anonymous_code,
 )
-#: Asked after the rules about relations, masks and filters, which say more about the same statement.
+#: Asked after the rules about relations and masks, which say more about the same statement.
 LATE: tuple[Callable[[Case], Iterator[Refusal]], ...] = (
     overwrites_a_column,
     rights,
@@ -236,7 +241,13 @@ def floor(case: Case) -> Refusal | None:
 
 
 def late_floor(case: Case) -> Refusal | None:
-    """The rest of the floor: what is about a definition's parts."""
+    """The rest of the floor: what is about a definition's parts.
+
+    >>> import guarddb
+    >>> changes = "ALTER TABLE t ALTER a TYPE int USING 0", "ALTER TABLE t ALTER a TYPE bigint"
+    >>> [guarddb.evaluate(sql, {"access_mode": "read_write"}).rule for sql in changes]
+    ['whereless_write', 'ok']
+    """
     return _first(LATE, case) if case.statement.definitions else None
 
 

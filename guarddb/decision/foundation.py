@@ -36,12 +36,15 @@ class Foundation:
             schema: the path of the session decides among those of one name.
         settings: the settings that a filter's value, or a hash's text, follows.
         text_search: a text search configuration is used.
+        bare: names of relations in the bodies of functions, which the path of the session decides about: name -> the table
+            whose filter calls the function.
     """
 
-    __slots__ = ("functions", "operators", "relations", "settings", "text_search", "types")
+    __slots__ = ("bare", "functions", "operators", "relations", "settings", "text_search", "types")
 
     def __init__(self) -> None:
         self.relations: dict[tuple[str, str], str] = {}
+        self.bare: dict[str, str] = {}
         self.functions: dict[str, str] = {}
         self.operators: dict[str, str] = {}
         self.types: dict[str, str] = {}
@@ -54,6 +57,8 @@ def foundation(governance: Governance) -> Foundation:
     found = Foundation()
     for pattern, predicate in governance.filters:
         _Reader(found, governance, str(pattern)).predicate(predicate, governance.tables(pattern))
+    if governance.filters:
+        found.settings |= setting_facts.OF_DEFINITIONS
     if any(rule.kind == "hash" for _, rule in governance.masks):
         found.settings |= _of_hashes(governance)
     return found
@@ -219,6 +224,7 @@ class _Reader:
         words = {word.lower() for word in _WORD.findall(text)} | set(_WORD.findall(text))
         for relation in self.catalog.relations.values():
             if relation.name in words:
+                self.found.bare.setdefault(relation.name, self.table)
                 self._relation(relation.schema, relation.name)
         for function in self.catalog.functions:
             if function.name in words:
@@ -270,8 +276,6 @@ _PARTS_THAT_LEAVE_IT = frozenset(
 def stands_on(case: Case) -> Refusal | None:
     """Writing or redefining what a row filter stands on.
 
-    With `project IN (SELECT m.project FROM members m)` as a filter, `INSERT INTO members …` -> refused
-
     >>> import guarddb
     >>> predicate = "project IN (SELECT m.project FROM members m)"
     >>> policy = {"access_mode": "read_write", "row_filters": [{"table": "docs", "predicate": predicate}]}
@@ -283,11 +287,15 @@ def stands_on(case: Case) -> Refusal | None:
         return None
     found = governance.foundation
     for reference in case.statement.references:
-        refusal = _relation_frozen(reference, case, found)
+        refusal = _relation_frozen(reference, case, found) or _shadowed(
+            reference.name, reference.mode, case, found
+        )
         if refusal is not None:
             return refusal
     for definition in case.statement.definitions:
-        refusal = _object_frozen(definition, found)
+        refusal = _object_frozen(definition, found) or _shadowed(
+            str(definition.fields.get("newname", "")), "ddl", case, found
+        )
         if refusal is not None:
             return refusal
     return None
@@ -318,6 +326,49 @@ def _relation_frozen(reference: Reference, case: Case, found: Foundation) -> Ref
             _entry(case, table),
         )
     return None
+
+
+def _shadowed(name: str, mode: str, case: Case, found: Foundation) -> Refusal | None:
+    """Another relation of the name by which a function finds one: a temporary one comes before all others."""
+    if mode != "ddl" or name not in found.bare or not _makes(name, case):
+        return None
+    table = found.bare[name]
+    return Refusal(
+        "row_filter_unsafe",
+        f'"{name}" may not be the name of another relation: a function that the row filter on {table} calls reads "{name}"',
+        "Choose another name.",
+        _entry(case, table),
+    )
+
+
+#: Command -> the field with the name of what it makes.
+_MAKES_A_RELATION = {
+    "CreateStmt": "relation",
+    "ViewStmt": "view",
+    "CreateSeqStmt": "sequence",
+    "CreateForeignTableStmt": "base",
+}
+
+
+def _makes(name: str, case: Case) -> bool:
+    """Whether the statement makes a relation of that name, or gives the name or another schema to one."""
+    statement = case.statement
+    if not statement.definitions:
+        return True  # SELECT INTO
+    for definition in statement.definitions:
+        fields = definition.fields
+        if fields.get("newname") == name or fields.get("newschema"):
+            return True
+        if definition.command == "CreateTableAsStmt":
+            made = fields["into"].get("rel", {})
+        elif definition.command in _MAKES_A_RELATION:
+            made = fields.get(_MAKES_A_RELATION[definition.command], {})
+            made = made.get("relation", made)  # (of a foreign table)
+        else:
+            continue
+        if made.get("relname") == name:
+            return True
+    return False
 
 
 def _entry(case: Case, table: str) -> str | None:

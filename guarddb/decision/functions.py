@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 
-from guarddb.decision.admitted import admitted, named, not_allowed
+from guarddb.decision.admitted import admitted, named, not_allowed, takes
 from guarddb.decision.case import Case
 from guarddb.decision.casts import casts
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.operators import operators
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.relations import user_relation
+from guarddb.decision.setting_functions import sets_settings
 from guarddb.decision.system_columns import HIDDEN_SHOWN
-from guarddb.decision.view_calls import hidden_relation_named_in, views_read
+from guarddb.decision.view_calls import functions_unseen, hidden_relation_named_in, views_read
 from guarddb.facts import functions as facts
 from guarddb.facts.groups import GROUPS
 from guarddb.sql.catalog import Catalog, Function, Relation
@@ -54,7 +54,7 @@ def functions(case: Case) -> Refusal | None:
         for refusal in refusals:
             if refusal.rule not in policy.floor_exceptions:
                 return refusal
-    for rule in (operators, casts, behind_views):
+    for rule in (operators, casts, behind_views, sets_settings):
         unknown = rule(case)
         if unknown is not None and unknown.rule not in policy.floor_exceptions:
             return unknown
@@ -63,7 +63,7 @@ def functions(case: Case) -> Refusal | None:
 
 def behind_views(case: Case) -> Refusal | None:
     """A call in a view's definition that tells what the policy hides: a built-in that would be refused, or a function that
-    names a governed relation in its text."""
+    names a governed relation in its text, whether it is called by name, by an operator, a cast or the CHECK of a domain."""
     policy, catalog = case.policy, case.catalog
     if catalog is None or not policy.hides:
         return None
@@ -81,16 +81,27 @@ def behind_views(case: Case) -> Refusal | None:
                 return Refusal(refusal.rule, shown + refusal.reason, "Read the tables themselves.")
             if call.name not in _JUDGED_BY_ARGUMENT:
                 case.governance.admitted.add(key)
+        for function in sorted(functions_unseen(definition, catalog)):
+            unseen = ("unseen in a view", function)
+            if unseen in case.governance.admitted:
+                continue
+            schema, _, name = function.rpartition(".")
+            refusal = _names_what_is_hidden(catalog.functions_named(name, schema or None), case)
+            if refusal is not None:
+                shown = f'view "{reference.qualified_name}" has an operator or a cast: '
+                return Refusal(refusal.rule, shown + refusal.reason, "Read the tables themselves.")
+            case.governance.admitted.add(unseen)
     return None
 
 
 def _reads_what_is_hidden(call: Call, case: Case) -> Refusal | None:
     assert case.catalog is not None
-    mine = [
-        each
-        for each in case.catalog.functions_named(call.name, call.schema)
-        if _takes(each, call) and not admitted(each, case.policy)
-    ]
+    found = case.catalog.functions_named(call.name, call.schema)
+    return _names_what_is_hidden([each for each in found if takes(each, call)], case)
+
+
+def _names_what_is_hidden(functions: Iterable[Function], case: Case) -> Refusal | None:
+    mine = [each for each in functions if not admitted(each, case.policy)]
     for function in mine:
         if (named_there := hidden_relation_named_in(function, case)) is not None:
             return Refusal(
@@ -115,11 +126,11 @@ def _means_the_built_in(call: Call, case: Case) -> bool:
     refused = [
         each
         for each in catalog.functions_named(name, call.schema)
-        if _takes(each, call) and not admitted(each, case.policy)
+        if takes(each, call) and not admitted(each, case.policy)
     ]
     if not refused or any(catalog.is_domain(type_) for each in refused for type_ in each.arguments):
         return False  # an argument of a domain's type is only known by its base
-    judge = Judge(case.statement, catalog)
+    judge = Judge(case.statement, catalog, undeclared=None)
     given = [judge.condition(argument).type for argument in arguments]
     if any(
         type_ is None or any(c.source == type_ and c.context == "i" for c in catalog.casts) for type_ in given
@@ -158,7 +169,7 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
     if catalog is not None:
         mine = tuple(catalog.functions_named(name, schema))
     for function in mine:
-        if not _takes(function, call) or admitted(function, policy):
+        if not takes(function, call) or admitted(function, policy):
             continue
         yield not_allowed(call, function.qualified_name, policy)
     if mine or builtin or call.how in ("field", "attribute"):
@@ -179,15 +190,9 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
     ):
         # `type(x)` is a cast in the clothes of a call, and every relation is a type.
         yield not_allowed(call, call.shown, policy)
-    elif catalog is None or catalog.server_version >= _facts_end():
+    elif catalog is None or catalog.server_version >= facts.end_of_facts():
         yield _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
     # Else there is no such function, and PostgreSQL says so itself (42883).
-
-
-@cache
-def _facts_end() -> int:
-    """From this version on a server may have built-in functions that the facts do not know."""
-    return (max(facts.facts().majors) + 1) * 10_000
 
 
 def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:
@@ -238,27 +243,15 @@ def _about_an_open_relation(call: Call, policy: CompiledPolicy, catalog: Catalog
     return user_relation(reference, policy, catalog) is None
 
 
-def _takes(function: Function, call: Call) -> bool:
-    """Whether a call with this many arguments can mean the function; attributes and casts always have one."""
-    if function.variadic:
-        return call.arguments >= function.required_arguments - 1
-    return (
-        function.required_arguments
-        <= call.arguments
-        <= max(len(function.arguments), function.required_arguments)
-    )
-
-
 def _stateful(call: Call, policy: CompiledPolicy) -> Refusal | None:
     if policy.profile.access_mode == "read_write" and any(
         p.matches("pg_catalog", call.name, bare=_BOTH) for p in policy.profile.function_patterns
     ):
         return None
+    group = facts.group_for(call.name, call.arguments)
+    what = group.what if group is not None else "changes a sequence or takes a lock"
     return Refusal(
-        "forbidden_function",
-        f'function "{call.shown}" is refused: it changes a sequence or takes a lock that outlives a rollback, '
-        "and this policy does not list it",
-        "Leave the call out.",
+        "forbidden_function", f'function "{call.shown}" is refused: it {what}', "Leave the call out."
     )
 
 

@@ -10,12 +10,16 @@ from guarddb.decision.refusal import Refusal
 def in_place(case: Case) -> Refusal | None:
     """A statement that touches tables, under a profile with a mask or filter that this database has no use for.
 
-    SQL in: SELECT * FROM app.customers, under a mask on "customers" (which means public.customers)
-    SQL out: refused (policy_unavailable): masking_rules[0].table protects nothing …
+    >>> import guarddb
+    >>> from guarddb.sql.catalog import Relation
+    >>> catalog = guarddb.Catalog("1", 180000, relations={1: Relation(1, "app", "customers", "r")})
+    >>> policy = {"masking_rules": [{"table": "customers", "column": "ssn", "kind": "null"}]}  # which means public.customers
+    >>> guarddb.evaluate("SELECT * FROM app.customers", policy, catalog).rule
+    'policy_unavailable'
     """
     if case.policy.profile.guarddb.on_unknown == "warn":
         return None
-    for unknown in case.governance.unknown:
+    for unknown in (*case.governance.unknown, *case.governance.faults):
         if not unknown.protects:
             continue
         # What is about to be made is not there yet, and the system's relations are no rule's concern.
@@ -23,7 +27,7 @@ def in_place(case: Case) -> Refusal | None:
             return None
         return Refusal(
             "policy_unavailable",
-            f"{unknown.path} of the policy protects nothing in this database: {unknown.message}",
+            f"{unknown.path} of the policy protects nothing in this database: {unknown.shown or unknown.message}",
             "Tell whoever keeps the policy; until it is corrected no table can be read or written.",
             unknown.path.partition(".")[0],
         )

@@ -14,6 +14,7 @@ from guarddb.decision.filters.predicates import BoundPredicate, bind
 from guarddb.decision.foundation import Foundation, foundation
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
+from guarddb.decision.plan import MaskedColumn
 from guarddb.facts.groups import Hidden
 from guarddb.facts.system_relations import ClosedColumns
 from guarddb.lint.unknown import UnknownRule, unknown_rules
@@ -22,14 +23,20 @@ from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
-from guarddb.sql.catalog import Cast, Catalog, Constraint, Relation
+from guarddb.sql.bodies import Settings, sets_any, settings_of
+from guarddb.sql.catalog import Cast, Catalog, Constraint, Function, Relation
+from guarddb.sql.leakproof.parts import holds_aggregate
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
-from guarddb.tree import parse
+from guarddb.tree import nodes, parse
 from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
 
 _SYSTEM_SCHEMAS = frozenset(("pg_catalog", "information_schema", "pg_toast"))
 _NO_MASKS: Mapping[str, MaskKind] = MappingProxyType({})
 _MAX_VIEW_DEPTH = 32
+#: So many queries a bare column is followed through in a row; through more it is followed with a memory of where it was.
+_MAX_COPIES = 32
+#: Clauses of a view that the planner takes into the query around it.
+_PULLED_UP = frozenset(("targetList", "fromClause", "whereClause", "limitOption", "op"))
 #: On a branch there is no data to protect from its agent: nobody else sees it, and it is thrown away.
 _LIFTED_ON_A_BRANCH = frozenset(("destructive_ddl", "whereless_write"))
 
@@ -50,6 +57,8 @@ class CompiledPolicy:
             {name.lower(): value for name, value in {**profile.guarddb.settings, **settings}.items()}
         )
         self._governance: LRUCache[object, Governance] = LRUCache(4)
+        #: the catalog that was asked about last, and the answer
+        self._last: tuple[Catalog | None, Governance] | None = None
         self._lock = RLock()
 
     @cached_property
@@ -69,6 +78,8 @@ class CompiledPolicy:
             hidden.append("filter")
         if profile.masking_rules:
             hidden.append("mask")
+            if profile.access_mode == "read_write":
+                hidden.append("written")
         if profile.table_allowlist or profile.table_denylist:
             hidden.append("list")
         return frozenset(hidden)
@@ -110,11 +121,15 @@ class CompiledPolicy:
 
     def governance(self, catalog: Catalog | None) -> Governance:
         """What the profile makes of this catalog's relations; the last few catalogs are remembered."""
+        last = self._last
+        if last is not None and last[0] is catalog:
+            return last[1]
         key = None if catalog is None else (catalog.version, id(catalog.relations))
         with self._lock:
             found = self._governance.get(key)
             if found is None:
                 found = self._governance[key] = Governance(self, catalog)
+        self._last = catalog, found
         return found
 
 
@@ -131,8 +146,10 @@ class RelationRules:
 
     Attributes:
         identities: every (schema, name) it counts as: itself, then what it is a partition or child of.
-        masks: attribute name -> kind. For a view: by where its columns come from.
+        columns: the names of its attributes, where they are known.
+        masks: attribute name -> kind. For a view: by where its columns come from. `masked` are the same as a decision says them.
         filters: the row filters of its identities.
+        filter_entry: the entry of the profile of the first of them, or of one of a relation that it is seen through.
         seen_through: of a view, every relation its definition reads, at any depth.
         predicate_masks: of a view, masked columns (`schema.table.column`) that its definition filters, joins or sorts by.
         unsafe: why rows of it cannot be filtered at all, or None.
@@ -145,8 +162,12 @@ class RelationRules:
     """
 
     __slots__ = (
+        "_masked",
+        "_unmasked",
         "closed",
+        "columns",
         "definition",
+        "filter_entry",
         "filters",
         "identities",
         "masked_key",
@@ -160,6 +181,7 @@ class RelationRules:
 
     def __init__(self) -> None:
         self.identities: list[tuple[str, str]] = []
+        self.columns: frozenset[str] = frozenset()
         self.masks: Mapping[str, MaskKind] = _NO_MASKS
         self.filters: list[BoundPredicate] = []
         self.seen_through: set[tuple[str, str]] = set()
@@ -170,6 +192,22 @@ class RelationRules:
         self.closed: dict[str | None, ClosedColumn] | None = None
         self.masked_key: str | None = None
         self.partition_of: str | None = None
+        self.filter_entry: str | None = None
+        self._masked: tuple[MaskedColumn, ...] | None = None
+        self._unmasked: frozenset[str] | None = None
+
+    @property
+    def masked(self) -> tuple[MaskedColumn, ...]:
+        if self._masked is None:
+            self._masked = tuple(MaskedColumn(column, kind) for column, kind in self.masks.items())
+        return self._masked
+
+    @property
+    def unmasked(self) -> frozenset[str]:
+        """The names of its attributes that have no mask."""
+        if self._unmasked is None:
+            self._unmasked = self.columns - self.masks.keys()
+        return self._unmasked
 
     @property
     def governed(self) -> bool:
@@ -186,6 +224,8 @@ class Governance:
         self.masks = profile.masks
         self.filters = profile.filters
         self.restricts = bool(self.masks or self.filters)
+        #: filters that PostgreSQL cannot read; a connection asks it, see `filters/trials.py`
+        self.faults: tuple[UnknownRule, ...] = ()
         #: calls and operators that were judged and admitted; what is refused is judged again each time
         self.admitted: set[object] = set()
         #: functions of domain CHECKs and casts that are not admitted; None until somebody asks
@@ -193,6 +233,8 @@ class Governance:
         self._rules: dict[tuple[str, str], RelationRules] = {}
         #: the facts of views' definitions, by the view's OID; None for one that cannot be read
         self._definitions: dict[int, Statement | None] = {}
+        #: what functions do to settings, by the function's identity
+        self._settings_of: dict[int, Settings] = {}
         #: views whose definitions are being read, to notice one that refers to itself
         self._open: list[tuple[str, str]] = []
         self._lock = RLock()
@@ -208,6 +250,18 @@ class Governance:
         """The rules for the relation a reference means."""
         found = self._rules.get((reference.schema, reference.name))
         return found or self._first_rules(reference.schema, reference.name, reference.relation)
+
+    def ruled(self, references: Iterable[Reference]) -> list[tuple[Reference, RelationRules]]:
+        """Each of these with the rules for its relation."""
+        known = self._rules
+        return [
+            (
+                each,
+                known.get((each.schema, each.name))
+                or self._first_rules(each.schema, each.name, each.relation),
+            )
+            for each in references
+        ]
 
     def rules_for(self, relation: Relation) -> RelationRules:
         found = self._rules.get((relation.schema, relation.name))
@@ -245,6 +299,19 @@ class Governance:
         """Settings that what a filter gives, or the text of a hash, follows."""
         return self.foundation.settings if self.restricts else frozenset()
 
+    def settings_of(self, function: Function) -> Settings:
+        """What a call of a function of this catalog may do to the settings of the session."""
+        assert self.catalog is not None
+        if id(function) not in self._settings_of:
+            self._settings_of[id(function)] = settings_of(function, self.catalog)
+        return self._settings_of[id(function)]
+
+    @cached_property
+    def triggers_set_settings(self) -> bool:
+        """Whether a trigger function sets something, by its own text."""
+        functions = self.catalog.functions if self.catalog is not None else ()
+        return any(each.returns == "pg_catalog.trigger" and sets_any(each) for each in functions)
+
     def is_stood_on(self, relation: Relation) -> bool:
         """Whether a row filter reads the relation."""
         return (relation.schema, relation.name) in self.foundation.relations
@@ -278,6 +345,7 @@ class Governance:
         if self.catalog is not None and schema == self.catalog.temp_schema:
             rules.identities.append(("pg_temp", name))
         if relation is not None:
+            rules.columns = frozenset(attribute.name for attribute in relation.attributes)
             rules.identities += [
                 (parent.schema, parent.name)
                 for oid in relation.ancestors
@@ -294,7 +362,15 @@ class Governance:
             if relation.definition is not None:
                 self._look_through(rules, relation)
             self._look_at_key(rules, relation)
+        rules.filter_entry = self._filter_entry([*rules.identities, *sorted(rules.seen_through)])
         return rules
+
+    def _filter_entry(self, identities: Iterable[tuple[str, str]]) -> str | None:
+        for identity in identities:
+            for index, (pattern, _) in enumerate(self.filters):
+                if pattern.matches(*identity, bare="public", strict=False):
+                    return f"row_filters[{index}]"
+        return None
 
     def _own_masks(
         self, identities: Iterable[tuple[str, str]], relation: Relation | None
@@ -449,6 +525,22 @@ class Governance:
                 self._definitions[view.oid] = None
         return self._definitions[view.oid]
 
+    def is_pulled_up(self, view: Relation) -> bool:
+        """Whether the planner takes a view's tables into the query around it: what that does not ask for is then not read."""
+        definition = self._definition(view)
+        if definition is None or definition.top is None or not definition.top.fields.keys() <= _PULLED_UP:
+            return False
+        fields = definition.top.fields
+        if holds_aggregate(fields.get("targetList", ())):
+            return False
+        if any(kind in ("SubLink", "RangeSubselect") for kind, _ in nodes(fields)):
+            return False
+        return all(
+            reference.relation is not None
+            and (reference.relation.kind != "v" or self.is_pulled_up(reference.relation))
+            for reference in definition.references
+        )
+
     # ------------------------------------------------------------------ masks
 
     def mask_of(self, link: Link, marks: Marks | None = None) -> MaskKind | None:
@@ -459,12 +551,22 @@ class Governance:
         if type(link) is tuple:
             return self._base_mask(link)
         if marks is None:
-            return self._follow(link)
-        if (key := id(link)) not in marks.kinds:
-            marks.kinds[key] = self._follow(link)
-        return marks.kinds[key]
+            return self._follow(link, {})
+        known, key = marks.kinds, id(link)
+        if key in known:
+            return known[key]
+        found = known[key] = self._follow(link, known)
+        return found
 
-    def _follow(self, link: Link) -> MaskKind | None:
+    def _follow(self, link: Link, known: Mapping[int, MaskKind | None]) -> MaskKind | None:
+        """What `mask_of` an output is, with what is known of other outputs by their ids."""
+        for _ in range(_MAX_COPIES):
+            if isinstance(link, tuple):
+                found = self._base_mask(link)
+                return "null" if found is not None and link[1] == "*" else found
+            if len(link.links) != 1 or link.opaque or link.root is not None:
+                break
+            link = link.links[0]  # a bare copy
         kind: MaskKind | None = None
         seen: set[tuple[int, bool]] = set()
         stack: list[tuple[Link, bool]] = [(link, True)]
@@ -477,25 +579,28 @@ class Governance:
                 continue
             if (id(item), bare) in seen:
                 continue
+            if id(item) in known:
+                if (found := known[id(item)]) is not None:
+                    kind = strictest(kind, found if bare else "null")
+                continue
             seen.add((id(item), bare))
-            stack.extend((each, bare) for each in item.links)
-            stack.extend((each, False) for each in item.opaque)
+            stack += [(each, bare) for each in item.links]
+            if item.opaque:
+                stack += [(each, False) for each in item.opaque]
             if item.root is not None:
-                stack.extend((use, False) for use, _ in item.root.uses)
+                stack += [(use, False) for use, _ in item.root.uses]
         return kind
 
     def _base_mask(self, origin: tuple[Reference, str]) -> MaskKind | None:
         reference, attribute = origin
-        masks = self.rules(reference).masks
+        rules = self._rules.get((reference.schema, reference.name)) or self.rules(reference)
+        masks = rules.masks
         if not masks:
             return None
         if attribute in masks:
             return masks[attribute]
-        relation = reference.relation
         if attribute != "*" and (
-            relation is None
-            or attribute in SYSTEM_COLUMNS
-            or any(a.name == attribute for a in relation.attributes)
+            reference.relation is None or attribute in SYSTEM_COLUMNS or attribute in rules.columns
         ):
             return None
         # The whole row; and what is no attribute of a known relation may be anything of it.
@@ -516,7 +621,8 @@ class Governance:
             return key  # how many rows came out of which partition
         links = [link for root in statement.roots for link, _ in root.uses]
         links += [link for query in statement.queries for o in query.outputs for link in o.links]
-        return key if (reference, "tableoid") in links else None
+        # (A place in a table is one of each partition: two rows in the same place are in different ones.)
+        return key if (reference, "tableoid") in links or (reference, "ctid") in links else None
 
     def use_allowed(self, link: Link, root: Root) -> bool:
         """Whether `guarddb.mask_uses` allows what a clause does with a masked column."""

@@ -26,8 +26,9 @@ Use = tuple["Type | None", "Type | None", bool]
 def operators(case: Case) -> Refusal | None:
     """The first operator that nobody knows, or behind which a function is that the profile does not admit.
 
-    With `CREATE OPERATOR = (leftarg = colour, rightarg = colour, function = f)`: `a_colour = b_colour` -> refused; `1 = 1` ->
-    passes
+    >>> import guarddb
+    >>> [guarddb.evaluate(f"SELECT 1 {operator} 1", {}).rule for operator in ("=", "OPERATOR(shop.=)")]
+    ['ok', 'function_not_allowed']
     """
     statement, catalog, known = case.statement, case.catalog, case.governance.admitted
     if statement.operators <= known:
@@ -40,6 +41,8 @@ def operators(case: Case) -> Refusal | None:
         builtin = facts.builtin_operator(name) if schema in (None, "pg_catalog") else ()
         mine = catalog.operators_named(name, schema) if catalog is not None and schema != "pg_catalog" else ()
         if not builtin and not mine:
+            if schema is None and catalog is not None and catalog.server_version < facts.end_of_facts():
+                continue  # there is no such operator, and PostgreSQL says so itself (42883)
             return _unknown(schema, name, catalog)
         refused = [
             each
@@ -50,7 +53,7 @@ def operators(case: Case) -> Refusal | None:
             known.add(used)
             continue
         assert catalog is not None
-        judge = judge or Judge(statement, catalog)
+        judge = judge or Judge(statement, catalog, undeclared=None)
         found = _in_reach(schema, name, refused, statement, catalog, judge)
         if found is not None:
             behind = found.function.rpartition(".")[2]

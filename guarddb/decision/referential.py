@@ -1,7 +1,8 @@
-"""Referential actions: a key whose UPDATE or DELETE would write rows that a row filter is about.
+"""Referential actions: a key whose UPDATE or DELETE would write rows that a row filter is about, or by a masked column.
 
 The server carries them out by itself, on hidden rows as well: with `deals.tenant REFERENCES tenants ON UPDATE CASCADE` and a
-filter on `deals.tenant`, moving a tenant's id away and another's to its place brings hidden rows into sight.
+filter on `deals.tenant`, moving a tenant's id away and another's to its place brings hidden rows into sight. With a mask on it,
+the rows that vanish, or get another hash, are those that had the value.
 """
 
 from __future__ import annotations
@@ -17,14 +18,32 @@ _ACTS = frozenset("cnd")
 
 
 def referential_actions(case: Case) -> Refusal | None:
-    """The first write whose referential actions reach a filtered table, or one that a filter reads.
+    """The first write whose referential actions reach a filtered table, one that a filter reads, or rows by a masked column.
 
-    `UPDATE tenants SET id = 99 WHERE id = 1` -> refused; `UPDATE tenants SET name = 'x' WHERE id = 1` -> passes
+    >>> import guarddb
+    >>> from guarddb.sql.catalog import Attribute, Constraint, Relation
+    >>> id_, tenant, name = (
+    ...     Attribute(n, i, "pg_catalog.int4", "pg_catalog.int4", "N", plain=True)
+    ...     for i, n in enumerate(("id", "tenant", "name"), 1)
+    ... )
+    >>> key = Constraint(
+    ...     "of", "f", columns=("tenant",), references=1, referenced_columns=("id",), on_update="c"
+    ... )
+    >>> relations = {
+    ...     1: Relation(1, "public", "tenants", "r", (id_, name)),
+    ...     2: Relation(2, "public", "docs", "r", (tenant,), constraints=(key,)),
+    ... }
+    >>> catalog = guarddb.Catalog("1", 180000, relations=relations)
+    >>> policy = {"access_mode": "read_write", "row_filters": [{"table": "docs", "predicate": "tenant = 1"}]}
+    >>> guarddb.evaluate("UPDATE tenants SET id = 99 WHERE id = 1", policy, catalog).rule
+    'row_filter_unsafe'
+    >>> guarddb.evaluate("UPDATE tenants SET name = 2 WHERE id = 1", policy, catalog).rule
+    'ok'
     """
     governance, catalog = case.governance, case.catalog
-    if catalog is None or not governance.filters:
+    if catalog is None or not governance.restricts:
         return None
-    emptied = _emptied(case)
+    emptied = _emptied(case) if governance.filters else None
     if emptied is not None:
         return Refusal(
             "row_filter_unsafe",
@@ -35,21 +54,23 @@ def referential_actions(case: Case) -> Refusal | None:
         target = query.target
         if target is None or target.relation is None:
             continue
-        updated, deletes = _written(query)
-        for relation in _below(target, governance, catalog):
+        updated, deletes = written(query)
+        for relation in below(target, governance, catalog):
             columns = updated
             if target.relation.kind == "v" and updated:
                 # The view may have given the key another name.
                 near = (relation.oid, *relation.ancestors, *relation.descendants)
-                behind = _behind(target, updated, governance)
-                columns = {column for oid in near for column in behind.get(oid, ())}
+                found = behind(target, updated, governance)
+                columns = {column for oid in near for column in found.get(oid, ())}
             reached = reaches(relation, columns, deletes, governance, catalog)
             if reached is not None:
                 key, other = reached
+                filtered = governance.rules_for(other).filters or governance.is_stood_on(other)
+                why = "the hidden ones among them" if filtered else "and so tell which have this masked value"
                 return Refusal(
-                    "row_filter_unsafe",
+                    "row_filter_unsafe" if filtered else "masked_column_predicate",
                     f'writing the key of "{target.qualified_name}" would write rows of "{other.schema}.{other.name}" '
-                    f'by the foreign key "{key.name}", the hidden ones among them',
+                    f'by the foreign key "{key.name}", {why}',
                     "Leave the key as it is; write other columns, or have it done by somebody who may see all rows.",
                 )
     return None
@@ -76,7 +97,7 @@ def _emptied(case: Case) -> Relation | None:
     return None
 
 
-def _below(target: Reference, governance: Governance, catalog: Catalog) -> list[Relation]:
+def below(target: Reference, governance: Governance, catalog: Catalog) -> list[Relation]:
     """The tables that a write reaches: the relation, what it is part of, its parts, and what a view reads."""
     assert target.relation is not None
     found = {target.relation.oid: target.relation}
@@ -92,7 +113,7 @@ def _below(target: Reference, governance: Governance, catalog: Catalog) -> list[
     return list(found.values())
 
 
-def _behind(target: Reference, names: set[str], governance: Governance) -> dict[int, set[str]]:
+def behind(target: Reference, names: set[str], governance: Governance) -> dict[int, set[str]]:
     """The columns that columns of a view go back to, by the OID of their table, through views below it."""
     found: dict[int, set[str]] = {}
     seen: set[tuple[int, frozenset[str]]] = set()
@@ -114,7 +135,7 @@ def _behind(target: Reference, names: set[str], governance: Governance) -> dict[
     return found
 
 
-def _written(query: Query) -> tuple[set[str], bool]:
+def written(query: Query) -> tuple[set[str], bool]:
     """The columns that a query may change in rows that are there, and whether it deletes."""
     if query.kind == "update":
         return query.written, False
@@ -136,7 +157,8 @@ def _written(query: Query) -> tuple[set[str], bool]:
 def reaches(
     relation: Relation, updated: set[str], deletes: bool, governance: Governance, catalog: Catalog
 ) -> tuple[Constraint, Relation] | None:
-    """The foreign key by which a write of a table writes a filtered one, through as many tables as there are."""
+    """The foreign key by which a write of a table writes a filtered one, or rows by a masked column, through as many tables as
+    there are."""
     seen: set[tuple[int, frozenset[str], bool]] = set()
     stack: list[tuple[Relation, set[str], bool]] = [(relation, updated, deletes)]
     while stack:
@@ -152,8 +174,37 @@ def reaches(
                 continue
             if governance.rules_for(other).filters or governance.is_stood_on(other):
                 return constraint, other
+            if (falls and _shows(constraint.on_delete, table, constraint, other, governance, gone=True)) or (
+                moves and _shows(constraint.on_update, table, constraint, other, governance, gone=False)
+            ):
+                return constraint, other
             if falls and constraint.on_delete == "c":
                 stack.append((other, set(), True))
             else:
                 stack.append((other, set(constraint.columns), False))
     return None
+
+
+def _shows(
+    action: str,
+    parent: Relation,
+    constraint: Constraint,
+    child: Relation,
+    governance: Governance,
+    *,
+    gone: bool,
+) -> bool:
+    """Whether it can be seen in which rows an action was carried out, although the column that refers is masked in them.
+
+    Args:
+        gone: the row that they refer to is deleted; else its key becomes another.
+    """
+    masks = governance.rules_for(child).masks
+    kinds = {masks[column] for column in constraint.columns if column in masks}
+    if action not in _ACTS or not kinds:
+        return False
+    if kinds == {"hash"} and governance.rules_for(parent).masks.keys() >= set(constraint.referenced_columns):
+        return False  # who refers to whom, equal hashes tell anyway
+    if action == "c":
+        return gone or "hash" in kinds
+    return kinds != {"null"}

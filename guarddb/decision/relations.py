@@ -5,7 +5,7 @@ from __future__ import annotations
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
-from guarddb.decision.system_columns import closed_behind, closed_to, is_listed_by_name
+from guarddb.decision.system_columns import closed_behind, closed_to, closes_any, is_listed_by_name
 from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import is_restricted_relation
 from guarddb.sql.analysis.definitions import Definition
@@ -36,18 +36,24 @@ def relations(case: Case) -> Refusal | None:
     >>> guarddb.evaluate("SELECT * FROM pg_authid", {}).rule
     'table_not_allowed'
     """
-    statement, policy, catalog = case.statement, case.policy, case.catalog
+    statement, policy = case.statement, case.policy
     profile = policy.profile
     refusal = _moves_a_schema(statement, policy)
     if refusal is not None:
         return refusal
-    for reference in statement.references:
+    admitted = case.governance.admitted
+    for named in statement.references:
+        if ("open", named.schema, named.name, named.inherits) in admitted and named.mode != "ddl":
+            continue
+        reference = _table_of_index(named, case.catalog) or named
         if is_system(reference.schema):
             refusal = _system(reference, statement, policy)
         elif profile.table_allowlist or profile.table_denylist or policy.restricts_data:
-            refusal = user_relation(reference, policy, catalog)
+            refusal = _unread(reference) or _user_relation(reference, case)
             if refusal is None and reference.mode != "ddl":
                 refusal = closed_to(reference, statement, policy) or closed_behind(reference, case)
+                if refusal is None and reference.relation is not None and not closes_any(reference, case):
+                    admitted.add(("open", reference.schema, reference.name, reference.inherits))
         elif is_restricted_relation(reference.schema, reference.name):
             refusal = _restricted(reference)
         else:
@@ -55,6 +61,31 @@ def relations(case: Case) -> Refusal | None:
         if refusal is not None:
             return refusal
     return None
+
+
+def _table_of_index(reference: Reference, catalog: Catalog | None) -> Reference | None:
+    """The table of an index that a definition names (DROP INDEX, REINDEX, ALTER TABLE of an index); None of anything else."""
+    if reference.mode != "ddl" or reference.relation is not None or catalog is None:
+        return None
+    schema = reference.node.get("schemaname")
+    for each in (schema,) if schema is not None else (catalog.temp_schema, *catalog.search_path):
+        for relation in catalog.relations.values():
+            if relation.schema == each and any(index.name == reference.name for index in relation.indexes):
+                return Reference(
+                    relation.schema, relation.name, relation, reference.node, "ddl", None, relation.name
+                )
+    return None
+
+
+def _unread(reference: Reference) -> Refusal | None:
+    """A view that could not be read when the catalog was: nobody knows what is behind it."""
+    if reference.relation is None or reference.relation.definition != "":
+        return None
+    return Refusal(
+        "statement_not_allowed",
+        f'what view "{reference.qualified_name}" reads is not known yet, because another session has locked it',
+        "Try again when that session is done, or read other relations.",
+    )
 
 
 def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | None:
@@ -103,6 +134,17 @@ def _shadows_a_type(statement: Statement, definition: Definition) -> bool:
     if definition.verb != "create" or definition.object not in ("type", "domain"):
         return False
     return any(schema is not None and schema.startswith("pg_temp") for schema, _ in definition.names)
+
+
+def _user_relation(reference: Reference, case: Case) -> Refusal | None:
+    """`user_relation`, asked once of each relation of a catalog that is admitted."""
+    key = ("relation", reference.schema, reference.name, reference.inherits)
+    if key in case.governance.admitted:
+        return None
+    refusal = user_relation(reference, case.policy, case.catalog)
+    if refusal is None and reference.relation is not None:
+        case.governance.admitted.add(key)
+    return refusal
 
 
 def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

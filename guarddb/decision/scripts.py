@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guarddb.decision.case import Case
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.settings import session_settings
 from guarddb.facts.functions import builtin
 
 
@@ -36,8 +37,13 @@ def reads_what_it_changed(cases: tuple[Case, ...]) -> Refusal | None:
                 "a text that changes the catalog and then reads is refused: the second part cannot be judged yet",
                 "Send the statements one by one.",
             )
-        changed = changed or not statement.kinds.isdisjoint(("ddl", "other"))
+        changed = changed or not statement.kinds.isdisjoint(("ddl", "other")) or _sets_what_is_held(case)
     return None
+
+
+def _sets_what_is_held(case: Case) -> bool:
+    """A setting that a profile lets be changed although filters or hashes may follow it: it is set again before the next text."""
+    return "protected_setting" in case.policy.floor_exceptions and any(True for _ in session_settings(case))
 
 
 def _calls_something_new(case: Case) -> bool:

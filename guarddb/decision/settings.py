@@ -7,6 +7,7 @@ from typing import Any
 
 from guarddb.decision.case import Case
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.shown_settings import closed_names, shows_all_elsewhere
 from guarddb.facts import settings as facts
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, nodes
@@ -16,12 +17,17 @@ from guarddb.vocabulary import PROTECTED_SETTINGS
 _READING = frozenset(("standard_conforming_strings", "backslash_quote"))
 _ENCODING = frozenset(("client_encoding", "names"))
 _ROLE = frozenset(("role", "session_authorization"))
+#: RESET ALL
+_OF_NAMES = frozenset(("all",))
 
 
 def session_settings(case: Case) -> Iterator[Refusal]:
     """search_path, role and the settings that hold the guard's walls up, by SET, RESET, DISCARD, ALTER or set_config().
 
-    `SET row_security = off` -> refused; `SET lock_timeout = '1s'` -> passes
+    >>> import guarddb
+    >>> changes = "SET row_security = off", "SET lock_timeout = '1s'"
+    >>> [guarddb.evaluate(sql, {"access_mode": "read_write"}).verdict for sql in changes]
+    ['block', 'allow']
     """
     statement = case.statement
     for definition in statement.definitions:
@@ -76,6 +82,11 @@ def _variable(fields: Node, case: Case) -> Iterator[Refusal]:
             yield from _setting("default_transaction_read_only", case)
     else:
         yield from _setting(name, case)
+
+
+def is_protected(name: str, case: Case) -> bool:
+    """Whether the policy stands on a setting, by its name in lower case: SET of it is refused."""
+    return name in _OF_NAMES or next(_setting(name, case), None) is not None
 
 
 def _setting(name: str, case: Case) -> Iterator[Refusal]:
@@ -153,9 +164,21 @@ def _closed(name: str) -> Refusal:
     )
 
 
+#: What a view over it shows is left out of it itself, see `shown_settings.py`.
+_SETTINGS_VIEW = ("pg_catalog", "pg_settings")
+
+
 def superuser_settings(case: Case) -> Refusal | None:
-    """SHOW and current_setting() of what PostgreSQL shows to superusers only. No profile lifts this one."""
-    statement = case.statement
+    """SHOW and current_setting() of what PostgreSQL shows to superusers only, where data is restricted; of secrets, always.
+
+    A profile that hides nothing leaves it to the server whom it shows where its files are.
+
+    >>> import guarddb
+    >>> masked = {"masking_rules": [{"table": "people", "column": "ssn", "kind": "redact"}]}
+    >>> [guarddb.evaluate("SHOW data_directory", policy).verdict for policy in (masked, {})]
+    ['block', 'allow']
+    """
+    statement, closed = case.statement, closed_names(case)
     shown = str(statement.fields.get("name", "")) if statement.command == "VariableShowStmt" else None
     names = [shown] if shown else []
     names += [
@@ -163,11 +186,26 @@ def superuser_settings(case: Case) -> Refusal | None:
         for call in statement.calls
         if call.name == "current_setting" and call.schema in (None, "pg_catalog")
     ]
-    for name in names:
-        if name.lower() in facts.SHOWN_TO_SUPERUSERS:
+    if not case.policy.profile.forbids_nothing and shows_all_elsewhere(statement):
+        return Refusal(
+            "protected_setting",
+            "pg_show_all_settings() shows settings that tell about the server's machine",
+            "Read pg_settings, or have it in FROM by itself.",
+        )
+    for reference, rules in case.ruled if case.policy.restricts_data else ():
+        if _SETTINGS_VIEW in rules.seen_through and reference.mode != "ddl":
             return Refusal(
                 "protected_setting",
-                f'the setting "{name.lower()}" tells about the server\'s machine and is shown to its administrators only',
+                f'view "{reference.qualified_name}" shows settings that tell about the server\'s machine',
+                "Read pg_settings itself.",
+            )
+    for name in names:
+        if name.lower() in closed:
+            return Refusal(
+                "protected_setting",
+                f'the setting "{name.lower()}" may hold a password and is shown under no policy'
+                if name.lower() in facts.SECRET
+                else f'the setting "{name.lower()}" tells about the server\'s machine and is shown to its administrators only',
                 "Leave it out.",
             )
     return None

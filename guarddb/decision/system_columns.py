@@ -5,17 +5,22 @@ A view that somebody made over pg_stats or pg_class shows what they show. (What 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from guarddb.decision.case import Case
-from guarddb.decision.on_catalog import ClosedColumn, CompiledPolicy, Governance
-from guarddb.decision.refusal import Refusal
+from guarddb.decision.hidden_columns import is_only_shown, names_of, without
+from guarddb.decision.on_catalog import ClosedColumn, CompiledPolicy, Governance, is_system
+from guarddb.decision.refusal import Finding, Refusal
 from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import SEQUENCE, ClosedColumns, closed_columns
-from guarddb.sql.names import string_list
+from guarddb.sql.names import literal, quote, quote_qualified, string_list
 from guarddb.sql.statement import Link, Reference, Statement
 from guarddb.tree import Node
 from guarddb.vocabulary import Rule
+
+if TYPE_CHECKING:
+    from guarddb.decision.writing import Draft
 
 
 def is_listed_by_name(reference: Reference, policy: CompiledPolicy) -> bool:
@@ -32,15 +37,23 @@ def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy
     """A column of a system relation that shows others' SQL, or counts what this policy hides."""
     for closed in _closed_of(reference, policy):
         used = _uses_of(reference, statement, closed.columns)
-        if used is None or (closed.own_row and _only_of_this_session(reference, statement, closed.columns)):
+        if used is None or _is_own(reference, statement, closed, policy):
             continue
+        if closed.own_row and _can_be_replaced(reference, statement, policy):
+            continue  # `own_rows` sees to it
+        if _comes_as_null(reference, statement, closed):
+            continue  # so does `closed_as_null`
         shown = f'"{reference.qualified_name}"'
         if not closed.tells:
             return Refusal(
                 "table_not_allowed",
                 f"{used} of {shown} {closed.what}; it needs an explicit schema-qualified entry in this credential's allowlist",
                 _other_columns(reference, policy)
-                + (" Your own session's is open: WHERE pid = pg_backend_pid()." if closed.own_row else ""),
+                + (
+                    " Your own session's is open: WHERE pid = pg_backend_pid()."
+                    if closed.own_row and _shows_own(policy)
+                    else ""
+                ),
             )
         return Refusal(
             _rule(closed, policy),
@@ -48,6 +61,11 @@ def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy
             _other_columns(reference, policy) if closed.columns else "Leave this relation out.",
         )
     return None
+
+
+def closes_any(reference: Reference, case: Case) -> bool:
+    """Whether there are columns of a relation, its own or behind it, that some statements may not use."""
+    return bool(_closed_of(reference, case.policy) or _behind(reference, case.governance))
 
 
 def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColumns]:
@@ -58,11 +76,26 @@ def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColum
         closed
         for closed in (SEQUENCE if sequence else closed_columns(reference.schema, reference.name))
         if (
-            not closed.tells.isdisjoint(policy.hides)
+            not closed.tells.isdisjoint(_hidden_from(reference, policy))
             if closed.tells
             else not is_listed_by_name(reference, policy)
         )
     ]
+
+
+def _hidden_from(reference: Reference, policy: CompiledPolicy) -> frozenset[str]:
+    """What a policy hides and a system relation may not tell of: an entry that names it opens it for what is only not listed.
+
+    >>> import guarddb
+    >>> listed = {"table_allowlist": ["customers", "pg_catalog.pg_stats"]}
+    >>> guarddb.evaluate("SELECT * FROM pg_stats", listed).rule
+    'ok'
+    >>> guarddb.evaluate("SELECT * FROM pg_stats", {**listed, "table_denylist": ["salaries"]}).rule
+    'masked_column_predicate'
+    """
+    if policy.profile.deny_patterns or not is_listed_by_name(reference, policy):
+        return policy.hides
+    return policy.hides - {"list"}
 
 
 def _rule(closed: ClosedColumns, policy: CompiledPolicy) -> Rule:
@@ -80,6 +113,7 @@ HIDDEN_SHOWN = {
     "filter": "rows behind filters",
     "mask": "values behind masks",
     "list": "relations that its lists close",
+    "written": "values behind masks that may be overwritten",
 }
 
 
@@ -143,11 +177,140 @@ def _only_of_this_session(reference: Reference, statement: Statement, columns: f
             call = other.get("FuncCall", {})
             if (
                 id(one.get("ColumnRef")) in pids
-                and string_list(call.get("funcname", ()))[-1:] == ["pg_backend_pid"]
+                and string_list(call.get("funcname", ()))
+                in (["pg_backend_pid"], ["pg_catalog", "pg_backend_pid"])
                 and not call.get("args")
             ):
                 return True
     return False
+
+
+# ---------------------------------------------------------------------- by row
+
+
+def own_rows(case: Case, draft: Draft) -> Refusal | None:
+    """Columns that are this session's own in its own row: others' rows show what PostgreSQL shows to a role without rights.
+
+    >>> import guarddb
+    >>> sent = guarddb.evaluate("SELECT query FROM pg_stat_activity", {"max_rows": 5}).rewritten_sql
+    >>> sent[sent.index("CASE") : sent.index(" ELSE")]
+    'CASE WHEN a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() THEN a."query"'
+    """
+    for reference, columns in shown_by_row(case) if draft.lists else ():
+        draft.rewriter.replace_relation(reference, _by_row(reference, columns, own=_shows_own(case.policy)))
+    return None
+
+
+def shown_by_row(case: Case) -> list[tuple[Reference, frozenset[str]]]:
+    """The mentions of relations that have such columns, which `closed_to` let pass because they are replaced."""
+    statement = case.statement
+
+    def is_replaced(reference: Reference, closed: ClosedColumns) -> bool:
+        return (
+            closed.own_row
+            and _uses_of(reference, statement, closed.columns) is not None
+            and not _is_own(reference, statement, closed, case.policy)
+        )
+
+    return _closed_mentions(case, is_replaced)
+
+
+def _closed_mentions(
+    case: Case, wanted: Callable[[Reference, ClosedColumns], bool]
+) -> list[tuple[Reference, frozenset[str]]]:
+    """The mentions of system relations that have closed columns of some kind, with their names."""
+    if case.policy.profile.forbids_nothing:
+        return []
+    return [
+        (reference, closed.columns or frozenset())
+        for reference in case.statement.references
+        if is_system(reference.schema)
+        for closed in _closed_of(reference, case.policy)
+        if wanted(reference, closed)
+    ]
+
+
+def _comes_as_null(reference: Reference, statement: Statement, closed: ClosedColumns) -> bool:
+    """Whether a secret or a sample is only shown, beside columns that are open."""
+    return (
+        not closed.tells
+        and not closed.own_row
+        and closed.columns is not None
+        and is_only_shown(reference, statement, closed.columns)
+    )
+
+
+def shown_as_null(case: Case) -> list[tuple[Reference, frozenset[str]]]:
+    """The mentions of relations of which such columns are shown."""
+    return _closed_mentions(case, lambda reference, closed: _comes_as_null(reference, case.statement, closed))
+
+
+def closed_as_null(case: Case, draft: Draft) -> Refusal | None:
+    """Put NULL where a secret of the server's own relations would be shown.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("SELECT subname, subconninfo FROM pg_subscription", {}).rewritten_sql[:76]
+    'SELECT subname, subconninfo FROM (SELECT a."subname", NULL::pg_catalog.text '
+    """
+    for reference, columns in shown_as_null(case) if draft.lists else ():
+        draft.rewriter.replace_relation(reference, without(reference, case.statement, columns))
+    return None
+
+
+def secret_as_null(case: Case) -> Finding | None:
+    """A note that says so."""
+    for reference, columns in shown_as_null(case):
+        names = ", ".join(sorted(columns & names_of(reference, case.statement)))
+        return Finding(
+            "ok",
+            f'{names} of "{reference.qualified_name}" comes as NULL: only an explicit entry in an allowlist opens it',
+        )
+    return None
+
+
+def _can_be_replaced(reference: Reference, statement: Statement, policy: CompiledPolicy) -> bool:
+    return (
+        # A profile that lists what is open opens this by an entry only.
+        not policy.profile.table_allowlist
+        and reference.mode == "read"
+        and reference.wrapper is not None
+        and reference.sample is None
+        and not reference.system_columns
+        and (statement.ddl is None or statement.ddl[0] in ("CreateTableAsStmt", "CopyStmt"))
+        and facts.system_relation(reference.schema, reference.name) is not None
+    )
+
+
+def _shows_own(policy: CompiledPolicy) -> bool:
+    """Whether the session's own text is shown: it is the one that was sent, with filters and masks in it."""
+    return policy.hides.isdisjoint(("filter", "mask"))
+
+
+def _is_own(
+    reference: Reference, statement: Statement, closed: ClosedColumns, policy: CompiledPolicy
+) -> bool:
+    """Whether a relation is read for the row of this session only, which shows nothing that is not its own."""
+    return (
+        closed.own_row and _shows_own(policy) and _only_of_this_session(reference, statement, closed.columns)
+    )
+
+
+def _by_row(reference: Reference, closed: frozenset[str], *, own: bool) -> str:
+    relation = facts.system_relation(reference.schema, reference.name)
+    assert relation is not None
+    of_others = f"{literal(_OF_OTHERS)}::pg_catalog.text"
+    is_own = "a.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()"
+    shown = [
+        f"{f'CASE WHEN {is_own} THEN a.{quote(name)} ELSE {of_others} END' if own else of_others} AS {quote(name)}"
+        if name in closed
+        else f"a.{quote(name)}"
+        for name in relation.columns
+    ]
+    return f"SELECT {', '.join(shown)} FROM {quote_qualified(reference.schema, reference.name)} AS a"
+
+
+#: PostgreSQL's own words.
+_OF_OTHERS = "<insufficient privilege>"
 
 
 # ---------------------------------------------------------------------- views
@@ -224,7 +387,7 @@ def _reached(link: Link, statement: Statement, governance: Governance) -> Iterat
         reference, column = item
         for closed in _closed_of(reference, governance.policy):
             if closed.columns is not None and (column == "*" or column in closed.columns):
-                if closed.own_row and _only_of_this_session(reference, statement, closed.columns):
+                if _is_own(reference, statement, closed, governance.policy):
                     continue
                 yield ClosedColumn(reference.qualified_name, closed)
         for name, found in _behind(reference, governance).items():

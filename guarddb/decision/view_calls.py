@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from guarddb.decision.case import Case
-from guarddb.sql.catalog import Function
+from guarddb.decision.operators import types_present
+from guarddb.sql.catalog import Catalog, Function
 from guarddb.sql.statement import Reference, Statement
 
 _WORD = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
@@ -14,8 +15,8 @@ _WORD = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
 
 def views_read(case: Case) -> Iterator[tuple[Reference, Statement]]:
     """The definitions of the views that a statement reads, at any depth, each with the view that it names."""
-    for reference in case.statement.references:
-        if reference.mode == "ddl":
+    for reference, rules in case.ruled:
+        if rules.definition is None or reference.mode == "ddl":
             continue
         seen: set[tuple[str, str]] = set()
         stack = [reference]
@@ -27,6 +28,29 @@ def views_read(case: Case) -> Iterator[tuple[Reference, Statement]]:
             seen.add((below.schema, below.name))
             yield reference, definition
             stack.extend(definition.references)
+
+
+def functions_unseen(definition: Statement, catalog: Catalog) -> set[str]:
+    """The functions of users (`schema.name`) behind the operators, the casts and the domains of a view's definition.
+
+    Generous: every operator of a name counts, and every cast from or to a type that is there.
+    """
+    found = {
+        each.function
+        for schema, name in definition.operators
+        if schema != "pg_catalog"
+        for each in catalog.operators_named(name, schema)
+    }
+    present = types_present(definition, catalog)
+    found |= {
+        cast.function
+        for cast in catalog.casts
+        if cast.function is not None and (cast.source in present or cast.target in present)
+    }
+    for type_ in present:
+        known = catalog.type_named(*type_.split(".", 1)) if "." in type_ else None
+        found |= set(known.check_functions) if known is not None else set()
+    return {function for function in found if not function.startswith("pg_catalog.")}
 
 
 def hidden_relation_named_in(function: Function, case: Case) -> str | None:

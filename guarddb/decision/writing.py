@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, cast
 
+from msgspec import structs
+
+from guarddb.content.visible import visible
 from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
-from guarddb.decision.case import Case, Writer
+from guarddb.decision.case import Case, Writer, case_of, filters_of
 from guarddb.decision.deciding import of_filters, of_masks
 from guarddb.decision.filters.writes import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
 from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
-from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import (
     Decision,
     Facts,
@@ -27,11 +30,14 @@ from guarddb.decision.plan import (
     TransactionVerb,
 )
 from guarddb.decision.refusal import Finding, Refusal
+from guarddb.decision.setting_functions import may_change_settings
+from guarddb.decision.shown_settings import lists_settings
+from guarddb.decision.system_columns import shown_as_null, shown_by_row
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
 from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
-from guarddb.sql.statement import Statement
+from guarddb.sql.statement import WRITE_MODES, Statement
 from guarddb.tree import Node, parse
 from guarddb.vocabulary import Kind, MaskKind, Verdict
 
@@ -89,11 +95,13 @@ class Draft:
         rewriter: the edits of the whole text.
         targets: what is to stand in place of targets; it goes into the text once masks and filters have had their say.
         governed: the statement refers to a relation with masks or filters.
+        limited: the text asks the server for no more rows than may be handed out (and one).
         exact: nobody counts the rows that are handed out, so the text must not ask for one more than the cap.
         keyed: indexes of the outputs that leave the server as text, to be hashed with the key.
         hidden_returning: a RETURNING of our own was added.
         checks_rows: a row that is written may raise our own error.
         shown: the predicates that were put in, for the decision.
+        lists: it may show rows of other sessions, or settings, that are not for everybody.
     """
 
     __slots__ = (
@@ -102,13 +110,25 @@ class Draft:
         "governed",
         "hidden_returning",
         "keyed",
+        "limited",
+        "lists",
         "rewriter",
         "shown",
         "targets",
     )
 
-    def __init__(self, rewriter: Rewriter, *, governed: bool, exact: bool = False) -> None:
+    def __init__(
+        self,
+        rewriter: Rewriter,
+        *,
+        governed: bool,
+        limited: bool,
+        exact: bool = False,
+        lists: bool = True,
+    ) -> None:
         self.rewriter = rewriter
+        self.lists = lists
+        self.limited = limited
         self.targets = Targets(rewriter)
         self.governed = governed
         self.exact = exact
@@ -142,13 +162,15 @@ def write_plan(
     edits: tuple[tuple[int, int, int], ...] = ()
     for case in cases:
         statement = case.statement
-        governed = governance.restricts and any(governance.rules(r).governed for r in statement.references)
+        governed = governance.restricts and any(rules.governed for _, rules in case.ruled)
         masked = masked_columns(case) if governed else ()
         kinds = output_kinds(case) if masked else _NO_KINDS
         draft: Draft | None = None
-        if governed or case.wall is not None or wants_limit(statement, policy):
+        limited = wants_limit(statement, policy)
+        lists = lists_settings(statement) or bool(shown_by_row(case) or shown_as_null(case))
+        if governed or case.wall is not None or limited or lists:
             rewriter = rewriter or Rewriter(sql, raws)
-            draft = Draft(rewriter, governed=governed)
+            draft = Draft(rewriter, governed=governed, limited=limited, lists=lists)
             try:
                 refusal = _write(case, draft, writers)
             except Unwritable as ex:
@@ -161,8 +183,8 @@ def write_plan(
                         "List the columns by name instead of *.",
                     )
                 text = None
-                draft = Draft(rewriter, governed=governed)
-                draft.shown = _filters_of(statement, governance)
+                draft = Draft(rewriter, governed=governed, limited=limited)
+                draft.shown = filters_of(case)
                 refusal = None
             if refusal is not None:
                 return refusal
@@ -193,7 +215,7 @@ def write_plan(
     decision = Decision(
         verdict,
         "ok",
-        _reason(verdict, tuple(columns), predicates),
+        _reason(verdict, tuple(columns), filtered=bool(predicates), changed=bool(edits)),
         None,
         tuple(columns),
         " AND ".join(f"({p})" for p in predicates)
@@ -205,6 +227,7 @@ def write_plan(
         policy.version,
         deciding=_deciding(verdict, cases),
         needs_catalog=catalog is None and any(_could_differ(case) for case in cases),
+        policy_id=policy.profile.id,
     )
     return Plan(decision, text or "", tuple(plans), uses_session=session.used, edits=edits)
 
@@ -221,7 +244,13 @@ def _write(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | N
 
 
 def filters(case: Case, draft: Draft) -> Refusal | None:
-    """Filters of every mention of a filtered relation."""
+    """Filters of every mention of a filtered relation.
+
+    >>> import guarddb
+    >>> policy = {"row_filters": [{"table": "notes", "predicate": "tenant = 1"}]}
+    >>> guarddb.evaluate("SELECT id FROM notes n WHERE open", policy).rewritten_sql
+    'SELECT id FROM notes n WHERE ("n"."tenant" = 1) AND (open)'
+    """
     if not draft.governed or _stores_text(case.statement):
         return None
     writer = FilterWriter(
@@ -241,12 +270,19 @@ def filters(case: Case, draft: Draft) -> Refusal | None:
 
 
 def masks(case: Case, draft: Draft) -> Refusal | None:
-    """What stands in place of each target that carries a masked column."""
+    """What stands in place of each target that carries a masked column.
+
+    >>> import guarddb
+    >>> policy = {"masking_rules": [{"table": "people", "column": "ssn", "kind": "null"}]}
+    >>> guarddb.evaluate("SELECT id, ssn FROM people", policy).rewritten_sql
+    'SELECT id, NULL::pg_catalog.text AS "ssn" FROM people'
+    """
     if draft.governed and not _stores_text(case.statement):
         draft.keyed = MaskWriter(case, draft.targets).write()
-        if "explain" in case.statement.kinds and _carries_masked(case):
-            # Below the mask a plan carries the value itself, and its width is the average length of the values.
-            draft.rewriter.explain_without_costs(case.statement.fields, case.statement.location)
+        if "explain" in case.statement.kinds and (_carries_masked(case) or _writes_masked(case)):
+            # Below the mask a plan carries the value itself, and its width is the average length of the values. Pages that
+            # are read for long values, and the log of an UPDATE, which is as long as the new value differs, tell as well.
+            draft.rewriter.explain_quietly(case.statement.fields, case.statement.location)
     return None
 
 
@@ -256,8 +292,21 @@ def _carries_masked(case: Case) -> bool:
     return any(case.governance.mask_of(output, case.marks) is not None for output in outputs)
 
 
+def _writes_masked(case: Case) -> bool:
+    """Whether a statement writes a table that has masked columns."""
+    return any(reference.mode in WRITE_MODES and rules.masks for reference, rules in case.ruled)
+
+
 def targets(case: Case, draft: Draft) -> Refusal | None:
-    """The targets, once masks and filters have had their say about them."""
+    """The targets, once masks and filters have had their say about them.
+
+    >>> import guarddb
+    >>> rules = [{"table": "people", "column": "ssn", "kind": "null"}]
+    >>> filters = [{"table": "people", "predicate": "tenant = 1"}]
+    >>> policy = {"masking_rules": rules, "row_filters": filters}
+    >>> guarddb.evaluate("SELECT ssn AS s FROM people", policy).rewritten_sql
+    'SELECT NULL::pg_catalog.text AS s FROM people WHERE ("people"."tenant" = 1)'
+    """
     try:
         draft.targets.write()
     except RewriteError as ex:
@@ -293,8 +342,9 @@ def _copy_of_table(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Ref
     query = f"SELECT {', '.join(columns)} FROM {only}{name}"
     raws = parse(query, checked=False)
     inner = read_statement(raws[0], catalog, {"prepared": {}, "portals": {}})
-    copied = Draft(Rewriter(query, raws), governed=True, exact=True)
-    refusal = _write(Case(inner, case.policy, catalog, case.governance, wall=case.wall), copied, writers)
+    limited = wants_limit(inner, case.policy)
+    copied = Draft(Rewriter(query, raws), governed=True, limited=limited, exact=True)
+    refusal = _write(case_of(inner, case.policy, catalog, case.wall), copied, writers)
     if refusal is not None:
         return refusal
     rewriter.copy_of_query(fields, copied.rewriter.finish() if copied.rewriter.edited else query)
@@ -321,10 +371,6 @@ def _could_differ(case: Case) -> bool:
         or statement.types
         or (statement.definitions and statement.kind in ("ddl", "other", "copy"))
     )
-
-
-def _filters_of(statement: Statement, governance: Governance) -> list[str]:
-    return [p.shown for r in statement.references if r.mode != "ddl" for p in governance.rules(r).filters]
 
 
 _CATALOG_KINDS = frozenset(("ddl", "other"))
@@ -368,7 +414,7 @@ def _plan(
     statement = case.statement
     facts = _facts(statement)
     if of_name is not None:
-        facts = replace(
+        facts = structs.replace(
             facts,
             relations=of_name.facts.relations,
             returns_rows=of_name.facts.returns_rows or facts.returns_rows,
@@ -382,6 +428,7 @@ def _plan(
         output_kinds=kinds,
         sensitive=governed,
         changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
+        changes_settings=may_change_settings(case),
         checks_rows=draft is not None and draft.checks_rows,
         affected_cap=affected_cap(case),
         waits=waits(case),
@@ -392,13 +439,16 @@ def _plan(
     return StatementPlan(facts, handling)
 
 
-def _reason(verdict: Verdict, columns: tuple[MaskedColumn, ...], predicates: list[str]) -> str:
+@lru_cache(maxsize=256)
+def _reason(verdict: Verdict, columns: tuple[MaskedColumn, ...], *, filtered: bool, changed: bool) -> str:
     if verdict == "allow":
+        if changed:
+            return "the statement is allowed; the text that is sent is in rewritten_sql"
         return "the statement is allowed as it is"
     parts = []
-    if predicates:
+    if filtered:
         parts.append("only the rows that the row filter shows are visible")
     if columns:
         shown = ", ".join(dict.fromkeys(c.column for c in columns))
-        parts.append(f"masked columns: {shown}")
+        parts.append(visible(f"masked columns: {shown}", lines=False))
     return "; ".join(parts)

@@ -3,7 +3,8 @@
 A cursor made by its own class (`psycopg.Cursor(conn)`, Django's, a `cursor_factory` set later) and the Copy inside of `copy()`
 never pass a place of ours while they are made. But everything they do is a generator that they hand to the connection's `wait()`,
 and a generator that has not begun still holds the arguments it was called with: `self` among them. There the object becomes one
-of a guarded class, and is asked again for the generator, which is then the guarded one.
+of a guarded class, and is asked again for the generator, which is then the guarded one. (A guarded cursor says which generator of
+execute() is its own, in `Session.guarded_gen`: looking into a generator takes longer than all the rest of `wait()`.)
 
 The guard stands on private names of psycopg's; `PRIVATE_NAMES` lists them, and the tests hold them against what is installed.
 """
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg._copy_base import BaseCopy
 from psycopg._cursor_base import BaseCursor
+from psycopg.generators import notifies
 
-from guarddb.driver.copy import GUARDED
+from guarddb.driver.announced import CHANNEL
+from guarddb.driver.copy import METERED, is_metered
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.cursors import guarded
-from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -36,6 +38,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_notice_handlers",
         "_notify_handler",
         "_pipeline",
+        "_prepared",
         "_read_only",
         "_set_read_only_gen",
         "_start_query",
@@ -43,17 +46,21 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_tpc_prepare_gen",
     ),
     "psycopg._cursor_base.BaseCursor": (
+        "_check_results",
         "_closed",
         "_conn",
         "_convert_query",
         "_execmany_returning",
+        "_execute_gen",
         "_executemany_gen_no_pipeline",
         "_executemany_gen_pipeline",
         "_execute_send",
+        "_get_prepared",
         "_iresult",
         "_last_query",
         "_make_row_maker",
         "_maybe_prepare_gen",
+        "_pgconn",
         "_query_cls",
         "_raise_for_result",
         "_reset",
@@ -82,8 +89,9 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_scroll_gen",
         "_withhold",
     ),
-    "psycopg._copy_base.BaseCopy": ("_end_copy_out_gen", "_read_gen"),
+    "psycopg._copy_base.BaseCopy": ("_end_copy_out_gen", "_finished", "_read_gen", "_read_row_gen"),
     "psycopg._pipeline.BasePipeline": ("_communicate_gen", "_fetch_gen", "_sync_gen"),
+    "psycopg._preparing.PrepareManager": ("_names",),
     "psycopg._queries.PostgresQuery": ("_tx",),
     "psycopg.errors.Error": ("_encoding", "_info"),
     "psycopg.errors.Diagnostic": ("_encoding", "_error_message"),
@@ -102,16 +110,17 @@ def taken_in(session: Session, gen: PQGen[Any]) -> PQGen[Any]:
     if frame is None:
         return gen  # not written in Python, so not of a cursor or a Copy
     owner = frame.f_locals.get("self")
+    if owner is None and session.freshness.hears and frame.f_code is notifies.__code__:
+        return _others_gen(gen)
     kind = type(owner)
     if kind in _KNOWN:
         return gen
     if isinstance(owner, BaseCursor) and not isinstance(owner, CursorMixin):
         owner.__class__ = guarded(kind)
-    elif kind in GUARDED:
-        policy = session.in_force
-        if policy is None or not (policy.egress or scans(session)):
+    elif kind in METERED:
+        if not is_metered(session):
             return gen
-        owner.__class__ = GUARDED[kind]
+        owner.__class__ = METERED[kind]
     else:
         if not isinstance(owner, BaseCopy):
             _KNOWN.add(kind)
@@ -120,3 +129,9 @@ def taken_in(session: Session, gen: PQGen[Any]) -> PQGen[Any]:
     del arguments["self"]
     again: PQGen[Any] = getattr(owner, frame.f_code.co_name)(**arguments)
     return again
+
+
+def _others_gen(gen: PQGen[Any]) -> PQGen[list[Any]]:
+    """The notifications that the application waits for, without those that guarddb listens to."""
+    found: list[Any] = yield from gen
+    return [each for each in found if each.relname != CHANNEL]

@@ -23,7 +23,7 @@ from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_po
 from guarddb.runtime.approvals import AnyApprover, as_approver
 from guarddb.runtime.branches import Branch, BranchProvider
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
-from guarddb.runtime.decision_log import DecisionRecord
+from guarddb.runtime.decision_log import DecisionRecord, DecisionSink
 from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
 
 #: Budgets in a table of PostgreSQL's.
@@ -100,6 +100,22 @@ class Attachment:
             raise PolicyError(
                 f"must be a text that names the agent, not {type(agent).__name__}", path="agent"
             )
+        if agent is not None and ("\0" in agent or (not agent.isascii() and _holds_surrogates(agent))):
+            raise PolicyError("must be valid Unicode text without NUL characters", path="agent")
+        if budgets is not None and not isinstance(budgets, str) and not isinstance(budgets, BudgetStore):
+            raise PolicyError(
+                f"must be a storage URI (memory://, redis://…, postgresql://…) or a store, not {type(budgets).__name__}",
+                path="budgets",
+            )
+        if (
+            on_decision is not None
+            and not isinstance(on_decision, DecisionSink)
+            and not callable(on_decision)
+        ):
+            raise PolicyError(
+                f"must be a sink (JsonlSink, PostgresSink) or a function, not {type(on_decision).__name__}",
+                path="on_decision",
+            )
         if not isinstance(enforcement, str) or enforcement not in ("enforce", "observe"):
             raise NotSupportedError(f'enforcement is "enforce" or "observe", not {enforcement!r}')
         try:
@@ -111,7 +127,12 @@ class Attachment:
         store: BudgetStore | None = None
         if isinstance(budgets, str):
             try:
-                store = open_table(budgets) if budgets.startswith(_TABLE_URIS) else open_store(budgets)
+                if budgets.startswith(_TABLE_URIS):
+                    store = table = open_table(budgets)
+                    if source.current()[0].guarddb.without_budget_store != "pass":
+                        table.open()
+                else:
+                    store = open_store(budgets)
             except BudgetError as ex:
                 raise PolicyUnavailable(str(ex)) from None
         elif budgets is not None:
@@ -128,6 +149,14 @@ class Attachment:
             approver,
             provider_of(branches),
         )
+
+
+def _holds_surrogates(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _scored(

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import psycopg as _psycopg
 from psycopg import errors as e, sql
@@ -65,6 +65,9 @@ class DatabaseBranches:
         method: `template`, `dump`, or `auto`: the template where nobody is connected, else the dump.
         progress: called with (bytes done, bytes in all) while a dump is restored; the size of the dump is an estimate.
         programs: the directory of pg_dump and pg_restore, at least as new as the server; looked for on the PATH unless given.
+
+    Raises:
+        BranchError: an argument is not what it should be.
     """
 
     def __init__(
@@ -76,6 +79,18 @@ class DatabaseBranches:
         progress: Progress | None = None,
         programs: str | os.PathLike[str] | None = None,
     ) -> None:
+        if admin is not None:
+            try:
+                conninfo_to_dict(admin)
+            except (_psycopg.Error, AttributeError, TypeError, ValueError) as ex:
+                why = _first_line(ex) if isinstance(ex, _psycopg.Error) else type(admin).__name__
+                raise BranchError(f"the admin of branches is a conninfo, and this is none: {why}") from None
+        if isinstance(limit_bytes, bool) or not isinstance(limit_bytes, int) or limit_bytes < 0:
+            raise BranchError(
+                f"limit_bytes is a whole number from 0 on (0: no limit), not {limit_bytes!r:.80}"
+            )
+        if method not in get_args(Method):
+            raise BranchError(f"method is one of {', '.join(get_args(Method))}, not {method!r:.80}")
         self._admin = admin
         self._limit = limit_bytes
         self._method = method
@@ -318,6 +333,8 @@ class DatabaseBranches:
         reading.stdout.close()
         writing.wait()
         reading.wait()
+        if self._progress is not None and done and writing.returncode == 0:
+            self._progress(done, done)
 
     def _find_programs(self, major: int) -> tuple[str, str]:
         """pg_dump and pg_restore that know the server: an older pg_dump refuses a newer one."""
@@ -368,7 +385,12 @@ def provider_of(given: object) -> BranchProvider | None:
     if given is None:
         return None
     if isinstance(given, str):
-        return DatabaseBranches(given)
+        try:
+            return DatabaseBranches(given)
+        except BranchError as ex:
+            raise _psycopg.NotSupportedError(
+                f"branches= takes a branch provider or a conninfo: {ex}"
+            ) from None
     if isinstance(given, BranchProvider):
         return given
     raise _psycopg.NotSupportedError(f"branches= takes a branch provider or a conninfo, not {given!r:.80}")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: psycopg's own, whatever is put in its place later: this connection is not an agent's.
 _connect = _psycopg.Connection.connect
 _PATIENCE_MS = 1_000
+#: The least that libpq takes for a time-out.
+_CONNECT_SECONDS = 2
 _TABLE = """
 CREATE TABLE IF NOT EXISTS guarddb_budgets (
     key text, counter text, slot bigint, used bigint NOT NULL, PRIMARY KEY (key, counter, slot)
@@ -37,7 +39,7 @@ SELECT t.slot, t.day,
     coalesce((SELECT used FROM guarddb_budgets WHERE key = %(key)s AND counter = 'day' AND slot = t.day), 0),
     coalesce((SELECT used FROM guarddb_budgets WHERE key = %(key)s AND counter = 'egress' AND slot = t.day), 0),
     (SELECT min(slot) FROM guarddb_budgets WHERE key = %(key)s AND counter = 'hour' AND slot > t.slot - 36000)
-FROM (SELECT (extract(epoch FROM s.now) * 10)::bigint AS slot, (extract(epoch FROM s.now) / 86400)::bigint AS day
+FROM (SELECT floor(extract(epoch FROM s.now) * 10)::bigint AS slot, floor(extract(epoch FROM s.now) / 86400)::bigint AS day
       FROM (SELECT clock_timestamp() AS now) AS s) AS t
 """
 _SPEND = """
@@ -55,11 +57,7 @@ _stores_lock = threading.Lock()
 
 
 def open_table(conninfo: str) -> TableBudgetStore:
-    """The store at a URI, one for all connections of the process that use it.
-
-    Raises:
-        BudgetError: the server cannot be reached, or the table not be made.
-    """
+    """The store at a URI, one for all connections of the process that use it."""
     with _stores_lock:
         store = _stores.get(conninfo)
         if store is None:
@@ -68,11 +66,7 @@ def open_table(conninfo: str) -> TableBudgetStore:
 
 
 class TableBudgetStore:
-    """Budgets in a table. Sync; an async connection asks it in a thread.
-
-    Raises:
-        BudgetError: the server cannot be reached, or the table not be made.
-    """
+    """Budgets in a table. Sync; an async connection asks it in a thread. It is connected to when it is first asked."""
 
     remote = True
 
@@ -80,11 +74,17 @@ class TableBudgetStore:
         self._conninfo = conninfo
         self._lock = threading.Lock()
         self._conn: _psycopg.Connection[Any] | None = None
+        self._made = False
+
+    def open(self) -> None:
+        """See that the table is there.
+
+        Raises:
+            BudgetError: the server cannot be reached, or the table not be made.
+        """
         try:
-            with self._lock, self._connection().transaction() as transaction:
-                # IF NOT EXISTS is not enough for two that come at once.
-                transaction.connection.execute(_LOCK, ("",))
-                transaction.connection.execute(_TABLE)
+            with self._lock:
+                self._connection()
         except _psycopg.Error as ex:
             # (Without its text, which may quote the password.)
             raise BudgetError(f"the budget table cannot be used ({type(ex).__name__})") from None
@@ -99,9 +99,15 @@ class TableBudgetStore:
             conn = self._conn = _connect(
                 self._conninfo,
                 autocommit=True,
-                connect_timeout=2,
+                connect_timeout=_CONNECT_SECONDS,
                 options=f"-c statement_timeout={_PATIENCE_MS} -c default_transaction_read_only=off",
             )
+        if not self._made:
+            with conn.transaction():
+                # IF NOT EXISTS is not enough for two that come at once.
+                conn.execute(_LOCK, ("",))
+                conn.execute(_TABLE)
+            self._made = True
         return conn
 
     def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:

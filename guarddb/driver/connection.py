@@ -25,6 +25,7 @@ from guarddb.driver.adoption import taken_in
 from guarddb.driver.arguments import ARGUMENTS, Attachment
 from guarddb.driver.asking import ask_gen
 from guarddb.driver.cursors import guarded
+from guarddb.driver.cut_off import cancel_running
 from guarddb.driver.faults import translated
 from guarddb.driver.loaders import register_loaders
 from guarddb.driver.messages import GuardedInfo, handle_notices
@@ -37,7 +38,7 @@ from guarddb.driver.watch import refresh_gen
 from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.policy.load import is_url
-from guarddb.runtime.policies import waits
+from guarddb.runtime.policies import FollowedPolicy, waits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
@@ -170,6 +171,33 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         return policy.budget.remaining() if policy is not None else None
 
     @property
+    def between_users(self) -> bool:
+        """Whether a pool has the connection back and nobody uses it; then DISCARD ALL and its like clean the session.
+
+        psycopg_pool's pools need not set it, nor does an engine of SQLAlchemy's that guarddb's plugin, hook or dialect is in.
+        """
+        return self._guard.between_users
+
+    @between_users.setter
+    def between_users(self, value: bool) -> None:
+        self._guard.between_users = value
+
+    @property
+    def _pool(self) -> Any:
+        """psycopg_pool's own attribute, which it sets; psycopg asks whether it was ever set."""
+        if self._guard.pool is None:
+            raise AttributeError("_pool")
+        return self._guard.pool[0]
+
+    @_pool.setter
+    def _pool(self, pool: Any) -> None:
+        self._guard.pool = (pool,)
+
+    def traced_by(self, span: Any) -> None:
+        """Say which OpenTelemetry span stands for the next statement, where that is not the current one."""
+        telemetry.stands_for_next(span)
+
+    @property
     def info(self) -> ConnectionInfo:
         """As psycopg's; row data is cut out of its `error_message`."""
         return GuardedInfo(self.pgconn, self._guard)
@@ -185,12 +213,17 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         session.database = (info.host, info.hostaddr, port, info.dbname)
         register_loaders(self.adapters)
         session.attach(attachment)
+        if isinstance(attachment.source, FollowedPolicy):
+            attachment.source.on_denial(self._guard_denied)
         if session.in_force is not None and not session.in_force.forbids_nothing:
             # Two servers may stand at one address, one after the other.
             session.database += tuple((yield from ask_gen(self, _WHICH_SERVER))[0])
         if session.wall_due:
             yield from wall_gen(session, self)
         yield from hold_gen(session.held, self)
+
+    async def _guard_denied(self) -> None:
+        await cancel_running(self)
 
     def _guard_refresh_gen(self, query: Query | None = None) -> PQGen[None]:
         return refresh_gen(self._guard, self, query)
@@ -216,11 +249,13 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             if session.attachment is not None and session.freshness.due and self._pipeline is None:
                 yield from self._guard_refresh_gen()
             result = yield from super()._exec_command(command, result_format)
-            session.freshness.began()
+            assert isinstance(command, bytes)
+            session.freshness.began(command)
             if session.recorder is not None:
                 session.recorder.begins()
             return result
         failed = self.pgconn.transaction_status == INERROR
+        session.sensitive_now = session.sensitive  # (a COMMIT runs what a cursor WITH HOLD has left)
         if verb == b"COMMIT" and session.rolls_back:
             if self._pipeline is not None:
                 yield from self._pipeline._sync_gen()
@@ -230,11 +265,13 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             session.names.note_transaction("commit", failed=failed)
         text = command.as_bytes(self) if isinstance(command, Composable) else command
         found = _SAVEPOINT.match(text) if isinstance(text, bytes) else None
-        if found is not None and session.savepoint_open and not failed:
+        if found is not None and session.names.savepoint_open and not failed:
             if self._pipeline is not None:
                 yield from self._pipeline._sync_gen()
             yield from settled_gen(session, self)
         result = yield from super()._exec_command(command, result_format)
+        if isinstance(text, bytes) and text.startswith(b"PREPARE TRANSACTION"):
+            session.names.end_transaction()
         if verb == b"COMMIT":
             if (
                 result is not None
@@ -242,11 +279,11 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
                 session.names.committed()
             return result
         if command == b"ROLLBACK":
-            session.savepoint_open = False
             session.names.note_transaction("rollback")
             return result
         if found is not None:
-            session.savepoint_open = False
+            session.names.savepoint_open = False
+            session.freshness.verified.clear()
             name = found[2].decode(self.pgconn._encoding).replace('""', '"')
             session.names.note_transaction(_SAVEPOINT_VERBS[found[1]], name, failed=failed)
         return result
@@ -420,16 +457,22 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
 
     def wait(self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None) -> Any:
         """As psycopg's. Every operation passes here, and with it every error of the server's."""
-        gen = taken_in(self._guard, gen)
-        policy = self._guard.in_force
+        session = self._guard
+        if gen is session.guarded_gen:
+            session.guarded_gen = None
+        else:
+            gen = taken_in(session, gen)
+        policy = session.in_force
         try:
             if policy is not None and policy.asks:
                 return self._guard_wait_asking(gen, interval, timeout)
-            return self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
+            if timeout is None:
+                return self._psycopgs_wait(gen, interval)
+            return self._psycopgs_wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         except BaseException as ex:
-            self._guard.span.end(error=ex)
+            session.span.end(error=ex)
             raise
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
         raise error
@@ -567,17 +610,25 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         self, gen: PQGen[Any], interval: float = _WAIT_INTERVAL, timeout: float | None = None
     ) -> Any:
         """As psycopg's; see `Connection.wait`."""
-        gen = taken_in(self._guard, gen)
-        policy = self._guard.in_force
+        session = self._guard
+        if gen is session.guarded_gen:
+            session.guarded_gen = None
+        else:
+            gen = taken_in(session, gen)
+        policy = session.in_force
         try:
             if policy is not None and policy.asks:
                 return await self._guard_wait_asking(gen, interval, timeout)
-            return await self._psycopgs_wait(gen, interval, *(() if timeout is None else (timeout,)))
+            if timeout is None:
+                return await self._psycopgs_wait(gen, interval)
+            return await self._psycopgs_wait(gen, interval, timeout)
         except e.Error as ex:
             error = self._guard_error(ex)
         except BaseException as ex:
-            self._guard.span.end(error=ex)
+            session.span.end(error=ex)
             raise
+        if session.recorder is not None:
+            await session.recorder.written()
         raise error
 
     async def _guard_wait_asking(self, gen: PQGen[Any], interval: float, timeout: float | None) -> Any:

@@ -11,10 +11,15 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
+from psycopg import pq
+from psycopg._cursor_base import BaseCursor
 from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
+from psycopg.generators import execute
 
-from guarddb.driver import steps
+from guarddb.driver import ahead, many, steps, taking_back
+from guarddb.driver.announced import hear
+from guarddb.driver.judging import follow
 from guarddb.driver.query import COMPOSED, guarded_query
 from guarddb.driver.views import CommandView, MeteredTransformer, Results
 from guarddb.errors import PolicyViolation
@@ -22,8 +27,6 @@ from guarddb.errors import PolicyViolation
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from psycopg import pq
-    from psycopg._cursor_base import BaseCursor
     from psycopg._queries import PostgresQuery
     from psycopg.abc import Params, PQGen, Query
     from psycopg.pq.abc import PGresult
@@ -33,13 +36,14 @@ if TYPE_CHECKING:
     from guarddb.driver.session import Session
     from guarddb.risk.scoring import RiskResult
 
-#: What a generator that has nothing to do looks like to `yield from`.
-_NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 
+TEXT = pq.Format.TEXT
+BINARY = pq.Format.BINARY
 
 #: Methods of psycopg's that every statement passes, as `_psycopgs_…` on a guarded class.
 _OFTEN = (
     "_reset",
+    "_execute_gen",
     "_maybe_prepare_gen",
     "_execute_send",
     "_set_results",
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
 
     class _Cursor(BaseCursor[Any, Any]):
         _psycopgs_reset = BaseCursor._reset
+        _psycopgs_execute_gen = BaseCursor._execute_gen
         _psycopgs_maybe_prepare_gen = BaseCursor._maybe_prepare_gen
         _psycopgs_execute_send = BaseCursor._execute_send
         _psycopgs_set_results = BaseCursor._set_results
@@ -70,6 +75,8 @@ class CursorMixin(_Cursor):
 
     #: it reads a portal, and its FETCHes are guarded
     _guard_has_portal = False
+    #: nobody has put anything in the place of what psycopg does to send a prepared statement, see `many.py`
+    _guard_sends_by_name = False
 
     if not TYPE_CHECKING:
 
@@ -87,6 +94,12 @@ class CursorMixin(_Cursor):
                     if name in vars(base):
                         setattr(cls, f"_psycopgs{name}", vars(base)[name])
                         break
+            psycopgs = getattr(cls, "_get_prepared", None) is BaseCursor._get_prepared
+            cls._guard_sends_by_name = psycopgs and all(
+                getattr(cls, name) is getattr(CursorMixin, name)
+                and next(vars(base)[name] for base in behind if name in vars(base)) is vars(BaseCursor)[name]
+                for name in ("_maybe_prepare_gen", "_send_query_prepared")
+            )
 
     def __repr__(self) -> str:
         # Whoever looks for psycopg's name in it (a log filter, a test) finds it.
@@ -148,6 +161,18 @@ class CursorMixin(_Cursor):
     # The statement: the policy and the catalog are made current, then it is converted and judged, and only
     # then is a transaction begun for it. Nothing of a refused statement is sent, BEGIN included.
     #
+    def _execute_gen(
+        self,
+        query: Query,
+        params: Params | None = None,
+        *,
+        prepare: bool | None = None,
+        binary: bool | None = None,
+    ) -> PQGen[None]:
+        gen = self._psycopgs_execute_gen(query, params, prepare=prepare, binary=binary)
+        self._conn._guard.guarded_gen = gen
+        return gen
+
     # What is on the path of every statement is plain functions that give back a generator, psycopg's own where
     # that will do: another generator around it would be resumed with it at each step.
 
@@ -157,7 +182,7 @@ class CursorMixin(_Cursor):
             raise closed_error()
         before = self._results
         if type(before) is Results and before.ahead is not None:
-            return _NOTHING_TO_WAIT_FOR  # started, judged and all by `steps.ahead_gen`
+            return steps.NOTHING_TO_WAIT_FOR  # started, judged and all by `ahead.ahead_gen`
         self._reset()
         if not self._last_query or (self._last_query is not query):
             self._last_query = None
@@ -169,14 +194,20 @@ class CursorMixin(_Cursor):
         conn = self._conn
         session: Session = conn._guard
         if not session.fixed:
-            session.follow()
+            try:
+                follow(session, query)
+            except PolicyViolation:
+                self._guard_results().judged = session.last
+                raise
         if session.scoring is not None:
             session.scoring.follow(session)
         freshness = session.freshness
+        if freshness.hears:
+            hear(session.pgconn)
         if freshness.due or perf_counter() >= freshness.check_at:
             refresh: PQGen[None] = conn._guard_refresh_gen(query if query is not None else "")
             return refresh
-        return _NOTHING_TO_WAIT_FOR
+        return steps.NOTHING_TO_WAIT_FOR
 
     def _convert_query(self, query: Query, params: Params | None = None) -> PostgresQuery:
         results = self._results
@@ -185,7 +216,7 @@ class CursorMixin(_Cursor):
             return ready
         cls = self._query_cls
         pgq = (COMPOSED.get(cls) or guarded_query(cls))(self._tx)
-        pgq.judged = None
+        pgq.judged = pgq.sent_with = None
         try:
             pgq.convert(query, params)
             # A query class is free to end its convert() without dump(), as template strings do.
@@ -203,14 +234,36 @@ class CursorMixin(_Cursor):
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> PQGen[None]:
+        if self._execmany_returning is not None:
+            return many.row_gen(self, pgq, prepare=prepare, binary=binary)
         judged = getattr(pgq, "judged", None)
-        if judged is not None and judged.surrounded and not self._guard.in_many:
-            return steps.carried_gen(
+        if judged is not None and judged.surrounded:
+            return taking_back.carried_gen(
                 self, pgq, partial(self._psycopgs_maybe_prepare_gen, pgq, prepare=prepare, binary=binary)
             )
         before = steps.before(self, pgq)
-        gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-        return gen if before is None else _one_after_the_other(before, gen)
+        if before is not None:
+            gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+            return steps.one_after_the_other_gen(before, gen)
+        if self._guard_sends_by_name and prepare is not False:
+            conn: Any = self._conn
+            names = conn._prepared._names
+            key = (pgq.query, pgq.types)
+            if key in names and conn._pipeline is None and conn._prepared.prepare_threshold is not None:
+                # Where psycopg's way would end as well; it takes as long as all that guarddb does before.
+                names.move_to_end(key)
+                return self._guard_by_name_gen(names[key], pgq, binary)
+        return self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+
+    def _guard_by_name_gen(self, name: bytes, pgq: PostgresQuery, binary: bool | None) -> PQGen[None]:
+        """Send a statement that the server has prepared already, and take its results."""
+        steps.approve(self, pgq)
+        shown_format = self.format if binary is None else BINARY if binary else TEXT
+        pgconn = self._pgconn
+        pgconn.send_query_prepared(name, pgq.params, param_formats=pgq.formats, result_format=shown_format)
+        results = yield from execute(pgconn)
+        self._check_results(results)
+        self._set_results(results)
 
     def _execute_send(
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None
@@ -233,11 +286,13 @@ class CursorMixin(_Cursor):
         try:
             super()._raise_for_result(result)
         except _psycopg.Error as ex:
-            span.end(error=ex)
-            raise
+            refused = steps.refused_by_the_server(self, ex, span)
+            if refused is None:
+                span.end(error=ex)
+                raise
+        raise refused
 
-    def _set_results(self, results: list[PGresult]) -> None:
-        steps.after(self, results)
+    _set_results = steps.after
 
     def _select_current_result(self, i: int, format: pq.Format | None = None) -> None:
         tx: Any = self._tx
@@ -271,31 +326,34 @@ class CursorMixin(_Cursor):
     def _executemany_gen_pipeline(
         self, query: Query, params_seq: Iterable[Params], returning: bool
     ) -> PQGen[None]:
-        return steps.many(self, super()._executemany_gen_pipeline, query, params_seq, returning)
+        return many.many_gen(self, super()._executemany_gen_pipeline, query, params_seq, returning)
 
     def _executemany_gen_no_pipeline(
         self, query: Query, params_seq: Iterable[Params], returning: bool
     ) -> PQGen[None]:
-        return steps.many(self, super()._executemany_gen_no_pipeline, query, params_seq, returning)
+        return many.many_gen(self, super()._executemany_gen_no_pipeline, query, params_seq, returning)
 
     # stream() and copy() convert and send in one go, so the steps before come before psycopg's generator
 
     def _stream_send_gen(
         self, query: Query, params: Params | None = None, *, binary: bool | None = None, size: int
     ) -> PQGen[None]:
-        yield from steps.ahead_gen(self, query, params)
+        if (yield from ahead.stream_ahead_gen(self, query, params, binary=binary, size=size)):
+            return
         yield from super()._stream_send_gen(query, params, binary=binary, size=size)
         steps.streams(self)
 
     def _stream_fetchone_gen(self, first: bool) -> PQGen[PGresult | None]:
         results = self._results
+        if type(results) is Results and results.whole:
+            return self.pgresult if first and self.pgresult is not None and self.pgresult.ntuples else None
         try:
             result = yield from super()._stream_fetchone_gen(first)
         except BaseException as ex:
             if isinstance(ex, _psycopg.ProgrammingError):
                 steps.done_all_the_same(self, ex)
             if type(results) is Results and results.undo is not None:
-                yield from steps.stream_failed_gen(self, results, ex)
+                yield from ahead.stream_failed_gen(self, results, ex)
             raise
         if type(results) is not Results:
             return result
@@ -305,7 +363,7 @@ class CursorMixin(_Cursor):
                 self.pgresult = cast("PGresult", CommandView(result))
             raise _psycopg.ProgrammingError("the operation in stream() didn't produce a result")
         if results.undo is not None:
-            yield from steps.stream_checked_gen(self, results, result)
+            yield from ahead.stream_checked_gen(self, results, result)
         if result is not None and results.inspect:
             shown = steps.inspect_chunk(self, results, result, first=first)
             if results.truncated:
@@ -328,19 +386,19 @@ class CursorMixin(_Cursor):
 
     def _start_copy_gen(self, statement: Query, params: Params | None = None) -> PQGen[None]:
         if not self._conn._pipeline:
-            yield from steps.copy_ahead_gen(self, statement, params)
+            yield from ahead.copy_ahead_gen(self, statement, params)
+        results = self._guard_results()
         try:
             yield from super()._start_copy_gen(statement, params)
-        except _psycopg.ProgrammingError as ex:
-            steps.done_all_the_same(self, ex)
+        except GeneratorExit:
+            raise
+        except BaseException as ex:
+            if isinstance(ex, _psycopg.ProgrammingError):
+                steps.done_all_the_same(self, ex)
+            yield from ahead.copy_not_begun_gen(self, results, ex)
             raise
 
 
 def closed_error() -> _psycopg.Error:
     """As psycopg words it."""
     return _psycopg.InterfaceError("the cursor is closed")
-
-
-def _one_after_the_other(first: PQGen[None], second: PQGen[None]) -> PQGen[None]:
-    yield from first
-    yield from second

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import psycopg as _psycopg
 from psycopg import sql
@@ -16,9 +16,11 @@ from guarddb.policy.errors import PolicyError
 from guarddb.runtime.chain import GENESIS, canonical, digest, head_text
 from guarddb.runtime.decision_log import DecisionLogError
 from guarddb.runtime.jsonl import read_key
+from guarddb.runtime.queued_log import QUEUE
 
 if TYPE_CHECKING:
     from guarddb.runtime.decision_log import DecisionRecord
+    from guarddb.runtime.queued_log import QueuedSink
 
 logger = logging.getLogger("guarddb.decisions")
 
@@ -49,7 +51,11 @@ class PostgresSink:
         on_full: what becomes of statements while records cannot be written: `refuse` or `pass`.
         literals: with the text as it was written and sent. It holds values.
         timeout: seconds that a connection may take to be made, and a statement on it.
+        queue: async connections hand their records to a thread, so that the event loop goes on; so many wait at the most.
     """
+
+    #: It waits for a server, see `queued_log.py`.
+    remote: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -61,13 +67,23 @@ class PostgresSink:
         on_full: Literal["refuse", "pass"] = "refuse",
         literals: bool = False,
         timeout: int = 5,
+        queue: int = QUEUE,
     ) -> None:
         if on_full not in ("refuse", "pass"):
             raise PolicyError('on_full is "refuse" or "pass"')
+        if not isinstance(conninfo, str):
+            raise PolicyError(f"the database of the decision log is a conninfo, not {conninfo!r:.80}")
+        if not isinstance(table, str) or not all(table.split(".")) or "\0" in table:
+            raise PolicyError(f"the decision log's table is a name, or schema.name, not {table!r:.80}")
+        if isinstance(queue, bool) or not isinstance(queue, int) or queue < 1:
+            raise PolicyError(f"queue is a whole number from 1 on, not {queue!r:.80}")
         self.conninfo = conninfo
         self.on_full = on_full
         self.literals = literals
         self.timeout = timeout
+        self.queue = queue
+        #: in front of it, for async connections
+        self.queued: QueuedSink | None = None
         names = table.split(".")
         self._table = sql.Identifier(*names)
         self._head = sql.Identifier(*names[:-1], f"{names[-1]}_head")
@@ -124,8 +140,20 @@ class PostgresSink:
                 f"the decision log in table {self._name} cannot be written ({type(ex).__name__})"
             ) from None
 
+    @property
+    def failing(self) -> bool:
+        """Whether the last record could not be written."""
+        return self._failure is not None
+
+    def lose(self, records: int) -> None:
+        """So many records did not come here; the next one says so."""
+        with self._lock:
+            self._lost += records
+
     def close(self) -> None:
-        """Close the connection; the next record makes another one."""
+        """Write what waits and close the connection; the next record makes another one."""
+        if self.queued is not None:
+            self.queued.flush()
         with self._lock:
             if self._conn is not None:
                 self._conn.close()
@@ -183,10 +211,19 @@ class PostgresSink:
         self._lost = 0
 
     def lines(self) -> tuple[list[bytes], bytes | None]:
-        """What is in the table, oldest first, and its head: for `guarddb audit verify --dsn`."""
-        with self._lock:
-            conn = self._connection()
+        """What is in the table, oldest first, and its head: for `guarddb audit verify --dsn`.
+
+        Both as of one moment, whatever is written meanwhile. Makes nothing: a log that is not there is no empty one.
+
+        Raises:
+            psycopg.Error: the table is not there, or cannot be read.
+        """
+        with plain_connect(self.conninfo, connect_timeout=self.timeout) as conn:
+            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             select = sql.SQL("SELECT line FROM {} ORDER BY seq").format(self._table)
             found = [f"{line}\n".encode() for (line,) in conn.execute(select)]
-            head = conn.execute(sql.SQL("SELECT sealed FROM {}").format(self._head)).fetchone()
+            there = "SELECT pg_catalog.to_regclass(%s) IS NOT NULL"
+            head = None
+            if (row := conn.execute(there, [self._head.as_string(conn)]).fetchone()) and row[0]:
+                head = conn.execute(sql.SQL("SELECT sealed FROM {}").format(self._head)).fetchone()
         return found, head[0].encode() if head else None

@@ -18,7 +18,7 @@ from guarddb.decision.advice.errors import did_you_mean
 from guarddb.decision.plan import Decision
 from guarddb.driver.positions import fields_of, placed
 from guarddb.driver.withholding import WITHHELD, scans, without_hidden
-from guarddb.errors import PolicyViolation, refusal_message
+from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
     from guarddb.driver.session import Session
@@ -28,7 +28,10 @@ logger = logging.getLogger("guarddb")
 #: Raised on purpose by the check that the engine adds to RETURNING; the table's name follows.
 _ROW_FILTER_MARKER = re.compile(r"guarddb:row_filter_violation(?::([^\"\s]+(?: [^\"\s]+)*))?")
 
-_QUOTED = re.compile(r'"[^"]*"|\'[^\']*\'|«[^»]*»|“[^”]*”')
+#: As PostgreSQL's translations quote: English, French, German, Polish, Portuguese, Japanese.
+_QUOTED = re.compile(
+    r'"[^"]*"|\'[^\']*\'|«[^»]*»|»[^«]*«|„[^“”]*[“”]|“[^”]*”|”[^”]*”|‘[^’]*’|「[^」]*」|『[^』]*』'
+)
 _BYTES = re.compile(r"(?:0x[0-9a-fA-F]{2}\s*)+")
 _PARENTHESISED = re.compile(r"\s*\([^()]*\)")
 _NAMES = (
@@ -47,14 +50,16 @@ _DROPPED = (
 )
 _RAISED = "an error was raised by a function or trigger; its text was cut, for it may hold row data"
 
+#: Where PostgreSQL makes a tree of a text.
+_PARSER = frozenset(("scan.l", "gram.y", "parser.c", "parse_type.c"))
+
 Fields = dict[int, bytes | None]
 
 
 def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
     """The fields of a server message without row data, or None when there is nothing to cut."""
-    if diagnostic.statement_position and not diagnostic.internal_query:
-        # A position in the statement's own text: parse analysis said this, before it saw a row.
-        return None
+    if _of_the_statement(diagnostic) and not diagnostic.internal_query:
+        return None  # parse analysis said this, before it saw a row
     encoding = diagnostic._encoding
     fields = fields_of(diagnostic)
     for field in _DROPPED:
@@ -75,6 +80,19 @@ def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
     return fields
 
 
+def _of_the_statement(diagnostic: e.Diagnostic) -> bool:
+    """Whether an error is about the very text that was sent: by its position in it, or as one of parse analysis that has none
+    (a column of USING).
+
+    Names of types are parsed and looked up at run time as well, of a row's value that is cast to regtype, by the same code: its
+    positions are in the value then.
+    """
+    file = diagnostic.source_file or ""
+    if diagnostic.statement_position:
+        return not (diagnostic.context and file in _PARSER)
+    return file.startswith("parse_") and file != "parse_type.c" and not diagnostic.context
+
+
 def _without_values(message: str, names: set[str]) -> str:
     """
     >>> _without_values('invalid input syntax for type integer: "4111 1111"', set())
@@ -83,6 +101,8 @@ def _without_values(message: str, names: set[str]) -> str:
     'duplicate key value violates unique constraint "u_key"'
     >>> _without_values('value "300" is out of range for type smallint', set())
     'value "…" is out of range for type smallint'
+    >>> _without_values('Wert »300« ist außerhalb des gültigen Bereichs für Typ smallint', set())
+    'Wert "…" ist außerhalb des gültigen Bereichs für Typ smallint'
     """
     message = message.partition(":")[0]
     message = _QUOTED.sub(lambda found: found[0] if found[0][1:-1] in names else '"…"', message)
@@ -137,8 +157,12 @@ def _advised(session: Session, error: e.Error) -> None:
     last = session.last
     relations = tuple(r for s in last.plan.statements for r in s.facts.relations) if last is not None else ()
     primary = error.diag.message_primary or ""
+    said = error.diag.message_hint or ""
+    sql = last.text if last is not None else ""
     try:
-        hint = did_you_mean(error.diag.sqlstate, primary, policy.compiled.policy, catalog, relations)
+        hint = did_you_mean(
+            error.diag.sqlstate, primary, policy.compiled.policy, catalog, relations, sql, said
+        )
     except Exception:
         logger.exception("no hint could be made for an error of the server")
         return
@@ -166,9 +190,11 @@ def _row_filter_violation(session: Session, table: str | None) -> PolicyViolatio
     where = f' of table "{table}"' if table else ""
     reason = f"a row that the statement writes would be outside the row filter{where}; nothing of it was kept"
     hint = "write only rows that the filter lets you see"
+    deciding = None
     last = session.last
     if last is not None and (predicate := last.plan.decision.row_filter_predicate):
         hint = f"write only rows for which this is true: {predicate}"
-    decision = Decision("block", "row_filter_violation", reason, hint)
-    name = session.profile.name if session.profile is not None else None
-    return PolicyViolation(refusal_message(name, reason), decision)
+        entry = last.plan.decision.deciding
+        deciding = entry if entry is not None and entry.startswith("row_filters") else None
+    decision = Decision("block", "row_filter_violation", reason, hint, deciding=deciding)
+    return session.violation(session.under_its_policy(decision))

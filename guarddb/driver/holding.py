@@ -9,9 +9,12 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from psycopg._queries import PostgresClientQuery
+
 from guarddb.decision.migrations import findings_about
 from guarddb.decision.plan import Decision
 from guarddb.driver.messages import notice
+from guarddb.driver.sampling import NOTHING, Sample, prepared_texts
 from guarddb.driver.waits import Question, ask_somebody_gen
 from guarddb.errors import ApprovalExpired, ApprovalRejected, PolicyViolation, violation
 from guarddb.runtime import approvals
@@ -64,12 +67,23 @@ class Hold:
         self.allowed: int | None = (policy.profile.approval_auto_max_rows or -1) if judged.countable else -1
 
     @property
+    def lifted(self) -> bool:
+        """Whether the approver sees what the profile masks: its own setting, `unmasked`."""
+        return getattr(self._approver, "unmasked", False) is True
+
+    @property
     def approved(self) -> bool:
         """Whether a person has said yes to what would run now."""
         return self._request is not None and self._holds_for == self._what_it_holds_for()
 
-    def ask_gen(self, conn: Any, rows: int | None) -> PQGen[None]:
+    def ask_gen(
+        self, conn: Any, rows: int | None, sample: Sample = NOTHING, estimated: int | None = None
+    ) -> PQGen[None]:
         """Ask the person; afterwards it may run, and touch no more rows than were shown.
+
+        Args:
+            rows: that a trial run has touched; None where nobody has counted, and `estimated` is the planner's guess.
+            sample: what it changes.
 
         Raises:
             ApprovalRejected: the person said no.
@@ -81,7 +95,8 @@ class Hold:
         if self._request is not None:
             # The one before was about something else: fewer rows, or another policy or catalog.
             yield from self.report_gen("failed")
-        request = self._made(rows)
+        self._holds_for = None
+        request = self._made(rows, sample, estimated)
         holds_for = self._what_it_holds_for()
 
         def filed(held: ApprovalRequest) -> None:
@@ -141,16 +156,21 @@ class Hold:
 
     def _what_it_holds_for(self) -> object:
         """The text that is sent, and everything it was judged by. (The parameters are this object's own.)"""
-        return (self.judged.sent, self._session.context)
+        return (self._text(), self._session.context)
 
-    def _made(self, rows: int | None) -> ApprovalRequest:
+    def _text(self) -> str:
+        """What would run; of an EXECUTE also what it executes."""
+        text = self.judged.sent.decode(self._session.encoding)
+        return ";\n".join([*prepared_texts(self._session, self.judged), text])
+
+    def _made(self, rows: int | None, sample: Sample, estimated: int | None) -> ApprovalRequest:
         session, judged = self._session, self.judged
         policy, attachment = session.in_force, session.attachment
         assert policy is not None
         assert attachment is not None
         facts = [statement.facts for statement in judged.statements]
         catalog = session.catalog
-        text = judged.sent.decode(session.encoding)
+        text = self._text()
         defines = any(each.kinds & {"ddl", "other"} for each in facts)
         return ApprovalRequest.make(
             text,
@@ -159,6 +179,8 @@ class Hold:
             timeout_seconds=policy.profile.approval_timeout_seconds,
             tables=tuple(dict.fromkeys(relation for each in facts for relation in each.relations)),
             counted_rows=rows,
+            estimated_rows=estimated,
+            sample=sample.rows,
             parameters=self._parameters,
             agent=attachment.agent,
             policy=policy.name,
@@ -170,7 +192,7 @@ class Hold:
 def parameters_of(pgq: Any, encoding: str) -> tuple[str, ...] | None:
     """The bound values of a converted statement, as text; binary ones as bytea is written."""
     params: Sequence[Any] | None = pgq.params
-    if not params:
+    if not params or isinstance(pgq, PostgresClientQuery):  # whose values stand in the text
         return None
     formats = pgq.formats or [0] * len(params)
     shown = []
@@ -193,8 +215,28 @@ def parameters_of_many(sets: Sequence[Any]) -> tuple[str, ...]:
     return tuple(str(dict(each)) if isinstance(each, Mapping) else str(tuple(each)) for each in sets)
 
 
+def copied_sets(sets: Sequence[Any]) -> Sequence[Any]:
+    """The sets of executemany() with copies of all that could be changed in place."""
+    return [
+        {name: _copied(value) for name, value in each.items()}
+        if isinstance(each, Mapping)
+        else [_copied(value) for value in each]
+        for each in sets
+    ]
+
+
+def _copied(value: Any) -> Any:
+    if type(value) is list or type(value) is tuple:
+        return type(value)(_copied(each) for each in value)
+    if type(value) is dict:
+        return {key: _copied(each) for key, each in value.items()}
+    return bytes(value) if isinstance(value, bytearray | memoryview) else value
+
+
 def refusal(
     session: Session, kind: type[PolicyViolation], rule: Rule, reason: str, hint: str
 ) -> PolicyViolation:
     """The error for a statement that passed the policy and does not run all the same, or does not stay."""
-    return violation(kind, session.policy_name, Decision("block", rule, reason, hint))
+    deciding = "max_affected_rows" if rule == "max_affected_rows" else "approval_mode"
+    decision = session.under_its_policy(Decision("block", rule, reason, hint, deciding=deciding))
+    return violation(kind, session.policy_name, decision)

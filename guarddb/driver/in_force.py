@@ -36,6 +36,7 @@ class PolicyInForce:
         rolls_back: every transaction is rolled back where it would commit.
         counted_elsewhere: an event loop must not be held up by the budget store, so it is asked as `waits.py` asks.
         asks: a statement may have to wait for somebody else than the server, see `waits.py`.
+        scans: texts are scanned as they are handed out.
         hash_key: the key of its hashes, or None.
         held: the PostgreSQL settings that the session must have under it.
     """
@@ -53,6 +54,7 @@ class PolicyInForce:
     surrounds: bool
     counted_elsewhere: bool
     asks: bool
+    scans: bool
     hash_key: bytes | None
     held: Mapping[str, str | None]
 
@@ -101,7 +103,10 @@ def policy_in_force(attachment: Attachment, profile: PolicyProfile, version: str
             or profile.row_filters
         ),
         counted_elsewhere=counted_elsewhere,
-        asks=(profile.approval_mode != "off" and not observe) or counted_elsewhere,
+        asks=(profile.approval_mode != "off" and not observe)
+        or counted_elsewhere
+        or (attachment.asynchronous and getattr(attachment.on_decision, "remote", False)),
+        scans=profile.content_scan_mode != "off",
         hash_key=_hash_key(profile),
         held={} if observe or profile.forbids_nothing else session_settings.held_by(profile, settings),
     )

@@ -11,10 +11,14 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from guarddb.decision.plan import Decision, Plan
 from guarddb.driver import operator_log, plans
 from guarddb.driver.plans import SHARED, JudgedText
+from guarddb.driver.resetting import of_a_pool
 from guarddb.driver.withholding import scans
+from guarddb.errors import PolicyUnavailable
 
 if TYPE_CHECKING:
     from guarddb.decision.plan import StatementPlan
@@ -55,12 +59,36 @@ def report(session: Session, judged: JudgedText) -> None:
         raise error
 
 
+def follow(session: Session, query: object) -> None:
+    """Put the policy of now in force, before a statement of the agent's: `query`, as the agent gave it.
+
+    Raises:
+        PolicyUnavailable: there is none. The statement is refused without being read; who watches is told, as of any refusal.
+    """
+    try:
+        session.follow()
+    except PolicyUnavailable as error:
+        error.decision = session.under_its_policy(
+            error.decision or Decision("block", "policy_unavailable", str(error))
+        )
+        text = query if isinstance(query, str) else ""
+        if isinstance(query, bytes):
+            text = plans.decode(query, session.encoding) or ""
+        session.last = JudgedText(Plan(error.decision), b"", b"", text, blocked=True)
+        error._guard_told = True  # type: ignore[attr-defined]
+        session.tell(error.decision, text)
+        agent = session.attachment.agent if session.attachment is not None else None
+        operator_log.refused(error.decision, session.policy_name, agent)
+        session.begin_span(session.last).end(error=error)
+        raise
+
+
 def _look_up(session: Session, query: bytes) -> JudgedText:
     if not isinstance(query, bytes):
         # What psycopg's conversion let through; it would fail a moment later, when it is sent.
         raise TypeError(f"expected bytes, {type(query).__name__} found")
     if session.in_force is None:
-        session.follow()
+        follow(session, query)
     context = session.context
     if context is None:
         refused = plans.refusal("internal_error", "the catalog could not be read")
@@ -94,6 +122,10 @@ def _decide(session: Session, query: bytes) -> JudgedText:
         reason = f"the text is not valid in the connection's encoding, {session.encoding}"
         return _judged(session, query, plans.refusal("parse_error", reason), "")
     plan = _ask(session, text)
+    if plan.decision.blocked and (cleaning := of_a_pool(session, text, plan.decision)) is not None:
+        session.wall_due = session.wall_due or session.wall is not None
+        # It is not the agent's, so it is neither counted against its budgets nor told as something it did.
+        return replace(_judged(session, query, cleaning, text), empty=True)
     if plan.uses_session and not plan.decision.blocked:
         plan = _by_names_of_today(session, text, plan)
     return _judged(session, query, plan, text)
@@ -149,9 +181,9 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
             reason = "a COMMIT beside other statements is refused where every transaction is rolled back"
             refused = plans.refusal("statement_not_allowed", reason, "send the COMMIT by itself")
             return JudgedText(refused, query, b"", text, blocked=True)
-        facts = replace(statements[0].facts, transaction="rollback")
+        facts = structs.replace(statements[0].facts, transaction="rollback")
         sent = b"ROLLBACK AND CHAIN" if facts.chains else b"ROLLBACK"
-        plan = replace(plan, statements=(replace(statements[0], facts=facts),))
+        plan = structs.replace(plan, statements=(structs.replace(statements[0], facts=facts),))
     now = plans.carried_out(statements)
     caps = [s.handling.affected_cap for s in now if s.handling.affected_cap is not None]
     affected_cap = min(caps, default=None)

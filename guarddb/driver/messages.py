@@ -11,6 +11,7 @@ from psycopg import ConnectionInfo, errors as e
 from psycopg._connection_base import BaseConnection
 from psycopg.pq import DiagnosticField as Field
 
+from guarddb.driver.announced import CHANNEL
 from guarddb.driver.faults import cleaned, message_of_the_connection
 from guarddb.driver.withholding import raw_notification, scans, without_hidden
 
@@ -46,6 +47,8 @@ def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
     if conn is None or not conn._notice_handlers:
         return
     session: Session = conn._guard
+    if _of_the_server_itself(session, result) or _counts_rows(session):
+        return
     if session.sensitive and not session.observe:
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
         if (fields := cleaned(diagnostic)) is not None:
@@ -57,9 +60,38 @@ def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
     BaseConnection._notice_handler(wself, result)
 
 
+def _of_the_server_itself(session: Session, result: PGresult) -> bool:
+    """What the server says for its developers and its log, while a policy hides rows or values: how many rows ANALYZE has met,
+    how much memory a sort took (trace_sort). `client_min_messages` lets whoever sets it read along."""
+    policy = session.in_force
+    if policy is None or session.observe or policy.compiled.policy.hides.isdisjoint(("filter", "mask")):
+        return False
+    severity = result.error_field(Field.SEVERITY_NONLOCALIZED) or b""
+    return severity == b"LOG" or severity.startswith(b"DEBUG")
+
+
+def _counts_rows(session: Session) -> bool:
+    """Whether a notice may say how often something ran while a filtered relation was read.
+
+    A condition that takes no column of a row may run before its filter, and `to_tsquery('the')` or a function of the user's then
+    says something for each hidden row.
+    """
+    policy = session.in_force
+    return (
+        session.sensitive
+        and session.sensitive_now
+        and policy is not None
+        and not session.observe
+        and "filter" in policy.compiled.policy.hides
+    )
+
+
 def _on_notify(wself: ReferenceType[Any], notify: Any) -> None:
     conn = wself()
     if conn is not None:
+        if notify.relname == CHANNEL and conn._guard.freshness.hears:
+            conn._guard.freshness.told()
+            return
         notify = raw_notification(conn._guard, notify, conn.pgconn._encoding)
     BaseConnection._notify_handler(wself, notify)
 

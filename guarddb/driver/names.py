@@ -58,6 +58,7 @@ class Names:
         "_under_way",
         "portals",
         "prepared",
+        "savepoint_open",
         "snapshot",
     )
 
@@ -76,6 +77,8 @@ class Names:
         self._pipeline = 0
         #: some name is not confirmed
         self._under_way = False
+        #: guarddb's own savepoint around a write stands, see `undo.py`
+        self.savepoint_open = False
 
     def note_sent(self, judged: JudgedText, context: object, *, failed: bool = False) -> None:
         """A statement goes to the server: learn or forget names. `failed`: in a transaction that has failed."""
@@ -98,6 +101,8 @@ class Names:
                 held = self.prepared if verb == "deallocate" else self.portals
                 if name is None:
                     held.clear()
+                    if facts.operation == "DISCARD":
+                        self.portals.clear()
                 else:
                     held.pop(name, None)
                 changed = True
@@ -185,6 +190,7 @@ class Names:
             del self.portals[name]
         self._began = self._clock
         self._savepoints.clear()
+        self.savepoint_open = False
         if gone:
             self._publish()
 

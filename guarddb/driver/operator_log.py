@@ -14,11 +14,14 @@ from weakref import WeakKeyDictionary
 
 from cachetools import LRUCache
 
-from guarddb.runtime.visible import visible
+from guarddb.content.visible import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from guarddb.decision.on_catalog import CompiledPolicy
     from guarddb.decision.plan import Decision, Plan
+    from guarddb.lint.unknown import UnknownRule
     from guarddb.sql.catalog import Catalog
 
 decisions = logging.getLogger("guarddb.decision")
@@ -66,6 +69,19 @@ def unknown_rules(policy: CompiledPolicy, catalog: Catalog) -> None:
             unknown.path,
             visible(unknown.message, lines=False),
             what,
+        )
+
+
+def unreadable_filters(policy: CompiledPolicy, faults: Iterable[UnknownRule]) -> None:
+    """Say which filters PostgreSQL cannot read."""
+    refuses = policy.profile.guarddb.on_unknown == "refuse"
+    for fault in faults:
+        policies.warning(
+            "policy %s: %s: %s: %s",
+            visible(policy.profile.name, lines=False),
+            fault.path,
+            visible(fault.message, lines=False),
+            "statements on tables are refused" if refuses else "every statement on the table will fail",
         )
 
 

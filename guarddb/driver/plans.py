@@ -87,6 +87,7 @@ def has_effects(statement: StatementPlan) -> bool:
     """Whether the session must take note of a statement that was sent."""
     return (
         statement.handling.changes_catalog
+        or statement.handling.changes_settings
         or statement.facts.transaction is not None
         or statement.facts.session_verb is not None
         or not statement.facts.kinds.isdisjoint(UNSETTLING)

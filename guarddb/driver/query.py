@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, cast
 from psycopg import RawCursor
 from psycopg._queries import PostgresClientQuery, PostgresQuery
 
-from guarddb.driver.judging import judge
+from guarddb.driver.judging import follow, judge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,11 +32,29 @@ class QueryMixin(PostgresQuery):
     judged: JudgedText | None
     #: it has been through all that comes before sending; each sending takes that away again
     passed: bool
+    #: the types of the parameters it was sent with last, by its name (see `many.py`); None: it was not
+    sent_with: tuple[int, ...] | None
     _psycopgs_dump: Callable[[Params | None], None]
 
     def dump(self, vars: Params | None) -> None:
         self._psycopgs_dump(vars)
-        self.judge()
+        judged = getattr(self, "judged", None)
+        session: Session = self._tx.connection._guard  # type: ignore[union-attr]
+        query = self.query
+        if judged is not None:
+            if query is judged.sent:
+                query = judged.original
+            if not session.fixed:
+                self.judge()
+                return
+        # As `judge` would find it, without a call for each statement.
+        judged = session.plans.get(query)
+        if judged is None or session.on_decision is not None:
+            self.judge()
+            return
+        session.last = self.judged = judged
+        self.query = judged.sent
+        self.passed = False
 
     def judge(self) -> None:
         """Judge what is in `query` now. Raises PolicyViolation when it is refused."""
@@ -48,7 +66,7 @@ class QueryMixin(PostgresQuery):
             query = judged.original
         session: Session = self._tx.connection._guard  # type: ignore[union-attr]
         if judged is not None and not session.fixed:
-            session.follow()  # between two sets of parameters of executemany()
+            follow(session, query)  # between two sets of parameters of executemany()
         judged = session.plans.get(query)
         if judged is None or session.on_decision is not None:
             judged = judge(session, query)
@@ -70,7 +88,7 @@ def guarded_query(cls: type[PostgresQuery]) -> type[QueryMixin]:
             found = cls
         else:
             slots = {
-                "__slots__": ("judged", "passed"),
+                "__slots__": ("judged", "passed", "sent_with"),
                 "__module__": cls.__module__,
                 "_psycopgs_dump": cls.dump,
             }

@@ -5,6 +5,7 @@ It rides on the statement's span, which begins and ends where a record must.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from uuid import uuid4
 
 from psycopg import postgres, pq
 
+from guarddb.driver.result_size import LARGE, data_size
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.runtime.decision_log import DecisionLogError, DecisionRecord, DecisionSink
 from guarddb.telemetry import StatementSpan
@@ -33,7 +35,7 @@ logger = logging.getLogger("guarddb")
 
 IDLE = pq.TransactionStatus.IDLE
 
-#: Values of one result whose sizes are added up; of a larger one the size is not known.
+#: Values of one result whose sizes are added up where its memory does not tell; of a larger one the size is not known.
 MAX_MEASURED: Final = 100_000
 
 
@@ -67,6 +69,8 @@ class Recorder:
         self._agent = agent
         #: of the transaction under way
         self.transaction: str | None = None
+        #: a refusal was handed to a queue, and its error must not be raised before it is written
+        self._refused = False
 
     def check(self) -> None:
         """Asked before a statement is sent.
@@ -85,6 +89,17 @@ class Recorder:
             logger.exception("the decision log does not answer")
             reason = f"the decision log does not answer ({type(ex).__name__})"
             raise PolicyUnavailable(refusal_message(self._session.policy_name, reason)) from None
+
+    @property
+    def waits(self) -> bool:
+        """Whether `check` has to be asked in a thread."""
+        return getattr(self._sink, "waits", False)
+
+    async def written(self) -> None:
+        """Wait, on an event loop, until the refusal that is about to be raised is written."""
+        if self._refused:
+            self._refused = False
+            await asyncio.to_thread(self._sink.flush)  # type: ignore[attr-defined]
 
     def begins(self) -> None:
         """A transaction begins."""
@@ -126,11 +141,12 @@ class Recorder:
                 rows=rows if rows is not None else span.written,
                 size=span.size,
                 statement_id=_identifier("stmt"),
-                transaction_id=span.transaction,
+                transaction_id=span.transaction or self.transaction_of(judged),
                 sqlstate=getattr(error, "sqlstate", None),
                 risk=span.risk,
             )
             self._sink(record)
+            self._refused = outcome == "refused" and hasattr(self._sink, "flush")
         except Exception:
             # The log watches; what goes wrong in it must change nothing about this statement.
             logger.exception("the decision log failed")
@@ -167,7 +183,7 @@ class RecordedSpan(StatementSpan):
         self.size: int | None = None
         self.written: int | None = None
         self.sent = False
-        self.transaction = recorder.transaction_of(judged)
+        self.transaction: str | None = recorder.transaction_of(judged)
         self.started = perf_counter()
 
     @property
@@ -185,12 +201,18 @@ class RecordedSpan(StatementSpan):
     def measure(self, results: Sequence[PGresult]) -> None:
         """How much has come."""
         self.sent = True
+        if self.transaction is None:
+            self.transaction = self._recorder.transaction_of(self.judged)
         sizes = 0
         written: int | None = None
         for result in results:
             columns, rows = result.nfields, result.ntuples
-            if columns * rows > MAX_MEASURED:
-                return
+            if columns * rows >= LARGE:
+                if (size := data_size(result, columns)) is not None:
+                    sizes += size
+                    continue
+                if columns * rows > MAX_MEASURED:
+                    return
             length = result.get_length if hasattr(result, "get_length") else None
             for row in range(rows):
                 for column in range(columns):
@@ -201,6 +223,10 @@ class RecordedSpan(StatementSpan):
             if not columns and (count := result.command_tuples) is not None:
                 written = (written or 0) + count
         self.size, self.written = sizes, written
+
+    def taken_back(self) -> None:
+        """What it did is undone, and its transaction may be over."""
+        self.size = self.written = self.transaction = None
 
     def end(
         self, rows: int | None = None, truncated: bool = False, error: BaseException | None = None

@@ -7,7 +7,8 @@ import weakref
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from psycopg.conninfo import make_conninfo
+import psycopg as _psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from guarddb.driver.branches import DatabaseBranches
 from guarddb.errors import PolicyUnavailable, refusal_message
@@ -50,6 +51,11 @@ def branched(
     provider = attachment.branches or DatabaseBranches()
     try:
         branch = made_by(provider, make_conninfo(conninfo, **libpqs))
+        try:
+            conninfo_to_dict(branch.conninfo)
+        except _psycopg.ProgrammingError:
+            thrown_away(provider, branch)
+            raise BranchError("what the branch provider gave is no conninfo") from None
     except BranchError as ex:
         name = attachment.source.current()[0].name
         raise PolicyUnavailable(

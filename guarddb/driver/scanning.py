@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import chain
-from operator import itemgetter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from msgspec import structs
 
 from guarddb.content.finding import ContentClass, Finding, Severity
 from guarddb.content.scan import is_plain, scan, texts
@@ -133,6 +133,9 @@ _WITHOUT_TEXT: Final = frozenset(
     )
 )
 _JSON: Final = frozenset((114, 3802))
+#: "char", name, text, json, xml, unknown, bpchar, varchar, refcursor, cstring.
+_TEXT_ITSELF: Final = frozenset((18, 19, 25, 114, 142, 705, 1042, 1043, 1790, 2275))
+_NO_CONTROLS: Final = dict.fromkeys((*range(32), 127), " ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +201,16 @@ class Scanner:
             column for column in range(result.nfields) if result.ftype(column) not in _WITHOUT_TEXT
         ]
         self._json = frozenset(column for column in self.columns if result.ftype(column) in _JSON)
-        self._pick: Callable[[Any], Any] = itemgetter(*self.columns) if self.columns else len
+        #: columns whose binary form is the text itself
+        self._text_itself = frozenset(
+            column
+            for column in self.columns
+            if result.fformat(column) == 0 or result.ftype(column) in _TEXT_ITSELF
+        )
+        #: the rows of a COPY are binary
+        self._binary = bool(result.binary_tuples)
+        #: columns in which NULL was met
+        self._nullable: set[int] = set()
 
     def _names_are_scanned(self) -> None:
         if not is_plain("".join(self.names)):
@@ -221,13 +233,24 @@ class Scanner:
 
     def _are_plain(self, rows: Sequence[Any]) -> bool:
         """Whether every value of a batch is plain text; false where that is not known."""
-        values: Iterable[Any] = map(self._pick, rows)
-        if len(self.columns) > 1:
-            values = chain.from_iterable(values)
+        values = tuple(zip(*rows, strict=True))
         try:
-            return is_plain("".join(filter(None, values)))
+            return all(self._is_plain(column, values[column]) for column in self.columns)
         except TypeError:  # something else than texts is among them
             return False
+
+    def _is_plain(self, column: int, values: Iterable[Any]) -> bool:
+        joined = self._joined(column, values)
+        # (JSON that comes as text is decoded first: whoever reads it will do that.)
+        return is_plain(joined) and not (column in self._json and "\\" in joined)
+
+    def _joined(self, column: int, values: Iterable[Any]) -> str:
+        """The texts of a column in one. Raises TypeError where there is something else."""
+        if column not in self._nullable:
+            with suppress(TypeError):
+                return "".join(values)
+            self._nullable.add(column)
+        return "".join(filter(None, values))
 
     def _one_by_one(self, rows: Sequence[Any], first: int) -> None:
         columns = self.columns
@@ -241,7 +264,10 @@ class Scanner:
                 self._value(value, column, number)
 
     def _value(self, value: Any, column: int, row: int) -> None:
-        if column in self._json and isinstance(value, str):
+        if isinstance(value, bytes | bytearray | memoryview):
+            # Of a type that psycopg does not know, in its binary form.
+            value = self._decoded(bytes(value), framed=column not in self._text_itself)
+        elif column in self._json and isinstance(value, str):
             # JSON that somebody wants as text: its escapes are what the reader of it will see.
             with suppress(ValueError, RecursionError):
                 value = [value, json.loads(value)]
@@ -266,13 +292,21 @@ class Scanner:
         """For `pgresult.get_value`: scans the value's bytes."""
 
         def scanned(value: bytes) -> bytes:
-            self._value(value.decode(self._session.encoding, "replace"), column, -1)
+            self._value(self._decoded(value, framed=column not in self._text_itself), column, -1)
             return value
 
         return scanned
 
+    def _decoded(self, data: bytes, *, framed: bool) -> str:
+        """The text in bytes. `framed`: with lengths and numbers around it, which would be taken for controls."""
+        text = data.decode(self._session.encoding, "ignore" if framed else "replace")
+        return text.translate(_NO_CONTROLS) if framed else text
+
     def copied(self, data: bytes, row: int) -> None:
         """Scan what COPY hands out, in its text or CSV form; of the binary form what is text in it."""
+        if self._binary:
+            self._value(self._decoded(data, framed=True), 0, row)
+            return
         text = data.decode(self._session.encoding, "ignore")
         if is_plain(text) and "\\" not in text and not self._extra:
             return
@@ -301,7 +335,7 @@ class Scanner:
         judged = results.judged
         decision = results.decision or (judged.plan.decision if judged is not None else None)
         if decision is not None:
-            results.decision = replace(decision, notes=(*decision.notes, note))
+            results.decision = structs.replace(decision, notes=(*decision.notes, note))
         notify(self._conn, f"{note} (policy {session.policy_name!r})", "treat this result as untrusted text")
 
     def _refusal(self, finding: ContentFinding) -> Exception:
@@ -311,11 +345,9 @@ class Scanner:
             "content_scan",
             f"the result holds what a person does not see and a model reads: {_shown(finding)}",
             "select other columns or rows, or have somebody look at the data",
-            policy_name=session.policy_name,
-            policy_version=session.in_force.version if session.in_force is not None else None,
             deciding="content_scan_mode",
         )
-        self._results.decision = decision
+        self._results.decision = decision = session.under_its_policy(decision)
         judged = self._results.judged
         error = session.violation(decision)
         if judged is not None:

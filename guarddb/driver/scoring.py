@@ -11,11 +11,12 @@ import json
 import logging
 import time
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
+from msgspec import structs
 from psycopg import Error, pq
 
 from guarddb.decision.plan import Decision
@@ -54,7 +55,8 @@ TEXTS = 512
 ESTIMATE_SECONDS = 60.0
 #: Hours and days begin at a multiple of this many seconds in every time zone.
 _QUARTER = 900
-_PLANNED = frozenset(("select", "insert", "update", "delete"))
+#: Kinds of statements that EXPLAIN takes.
+PLANNED = frozenset(("select", "insert", "update", "delete"))
 _SIZES = frozenset((("batch_size",), ("parameters", "batch_size")))
 
 
@@ -173,7 +175,7 @@ class Scoring:
         if not self.wants_rows or self.many is not None or conn._pipeline is not None or session.observe:
             return None
         statements = judged.plan.statements
-        if len(statements) != 1 or statements[0].facts.kind not in _PLANNED:
+        if len(statements) != 1 or statements[0].facts.kind not in PLANNED:
             return None
         known = self._known_of(session, judged)
         if time.monotonic() - known.asked < ESTIMATE_SECONDS or all(
@@ -238,7 +240,7 @@ class Scoring:
             raise session.refuse(judged, decision)
         logger.warning("%s", result.reasoning)
         note = f"flagged by the action policy: {result.reasoning}"
-        results.decision = replace(
+        results.decision = structs.replace(
             judged.plan.decision, notes=(*judged.plan.decision.notes, note, *result.notes)
         )
         notify(conn, note, "somebody should look at it; the statement runs")
@@ -342,6 +344,7 @@ class Scoring:
             notes=result.notes,
             policy_name=before.policy_name,
             policy_version=before.policy_version,
+            policy_id=before.policy_id,
             deciding=f"action_policy.{result.deciding}" if result.deciding else None,
         )
 

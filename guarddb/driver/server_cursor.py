@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
 
-from guarddb.driver import steps
+from guarddb.driver import ahead, steps
+from guarddb.driver.announced import hear
 from guarddb.driver.cursor import CursorMixin, closed_error
-from guarddb.driver.judging import rejudge
+from guarddb.driver.judging import follow, rejudge
 from guarddb.driver.names import server_name
+from guarddb.telemetry import listens
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen, Query
@@ -29,7 +31,7 @@ class ServerCursorGuard(CursorMixin):
     def _declare_gen(
         self, query: Query, params: Params | None = None, binary: bool | None = None
     ) -> PQGen[None]:
-        yield from steps.ahead_gen(self, cast("Any", self)._make_declare_statement(query), params)
+        yield from ahead.ahead_gen(self, cast("Any", self)._make_declare_statement(query), params)
         yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
 
     def _guard_begin_gen(self) -> PQGen[None]:
@@ -67,8 +69,10 @@ class ServerCursorGuard(CursorMixin):
             raise closed_error()
         conn = self._conn
         session: Session = conn._guard
-        session.follow()
+        follow(session, "")
         freshness = session.freshness
+        if freshness.hears:
+            hear(session.pgconn)
         if freshness.due or perf_counter() >= freshness.check_at:
             yield from conn._guard_refresh_gen("")
         name = self._guard_name
@@ -97,7 +101,7 @@ class ServerCursorGuard(CursorMixin):
             # The name is another portal's by now, of other columns perhaps.
             cast("Any", self)._described = False
         if portal.judged.sensitive:
-            session.sensitive = session.met_sensitive = True
+            session.sensitive = session.sensitive_now = session.met_sensitive = True
         return portal
 
     def _fetch_gen(self, num: int | None) -> PQGen[list[Any]]:
@@ -107,6 +111,18 @@ class ServerCursorGuard(CursorMixin):
             yield from self._conn._guard_begin_gen()
             yield from self._start_query()
             yield from self._describe_gen()
+        if portal is None or not listens():
+            return (yield from self._guard_fetch_gen(portal, num))
+        span = self._guard.begin_fetch_span(portal, self._guard_name)
+        try:
+            rows: list[Any] = yield from self._guard_fetch_gen(portal, num)
+        except BaseException as ex:
+            span.end(error=ex)
+            raise
+        span.end(rows=len(rows), truncated=self.truncated)
+        return rows
+
+    def _guard_fetch_gen(self, portal: Remembered | None, num: int | None) -> PQGen[list[Any]]:
         if self._guard.observe:
             rows: list[Any] = yield from super()._fetch_gen(num)  # type: ignore[misc]
             return rows

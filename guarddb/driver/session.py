@@ -12,18 +12,23 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from msgspec import structs
+
 from guarddb import telemetry
 from guarddb.decision.plan import Decision
 from guarddb.driver import operator_log, plans
+from guarddb.driver.filter_trials import known as filters_known
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
 from guarddb.driver.recording import RecordedSpan, Recorder, takes_records
 from guarddb.driver.scoring import Scoring
 from guarddb.driver.watch import Freshness
-from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message, violation
+from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.policy.settings import callers_settings
 from guarddb.runtime.keyed_hash import KeyedHash
 from guarddb.runtime.policies import PolicySourceError, StaticPolicy
+from guarddb.runtime.queued_log import queued
+from guarddb.sql.names import quote
 
 if TYPE_CHECKING:
     from weakref import finalize
@@ -31,10 +36,12 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn
 
     from guarddb.decision.behind_wall import Wall
+    from guarddb.decision.plan import Plan
     from guarddb.driver.arguments import Attachment, OnDecision
     from guarddb.driver.in_force import PolicyInForce
+    from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
-    from guarddb.driver.steps import RowLimit
+    from guarddb.driver.taking_back import RowLimit
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
     from guarddb.vocabulary import Rule
@@ -48,6 +55,7 @@ class Session:
     __slots__ = (
         "allowance",
         "attachment",
+        "between_users",
         "catalog",
         "connection_facts",
         "context",
@@ -55,9 +63,12 @@ class Session:
         "database",
         "discard_branch",
         "encoding",
+        "filters_due",
         "fixed",
         "freshness",
+        "guarded_gen",
         "held",
+        "held_span",
         "in_force",
         "in_many",
         "keyed_hash",
@@ -72,18 +83,23 @@ class Session:
         "owed",
         "pgconn",
         "plans",
+        "pool",
+        "ran_short",
         "recorder",
-        "savepoint_open",
         "scoring",
         "sensitive",
+        "sensitive_now",
         "span",
         "wall",
         "wall_due",
+        "wall_roles",
     )
 
     def __init__(self, pgconn: PGconn) -> None:
         self.pgconn = pgconn
         self.attachment: Attachment | None = None
+        #: what a guarded cursor is about to hand to the connection's wait(), see `adoption.py`
+        self.guarded_gen: object = None
         #: None denies
         self.in_force: PolicyInForce | None = None
         #: the policy cannot change under this connection, so it need not be asked for
@@ -95,6 +111,10 @@ class Session:
         self.held: dict[str, str | None] = {}
         #: made for the first policy with a key, and kept: columns that were hashed then may still arrive
         self.keyed_hash: KeyedHash | None = None
+
+        #: psycopg_pool's pool that the connection is of, and what other pools say, see `resetting.py`
+        self.pool: tuple[object] | None = None
+        self.between_users = False
 
         #: writes the decision log, or None
         self.recorder: Recorder | None = None
@@ -111,29 +131,36 @@ class Session:
         #: where the store is told later: bytes handed out that it does not know of yet, and what it had left
         self.owed = 0
         self.allowance: int | None = None
+        #: something did not fit, so it is asked again with the next statement (a day may have begun anew)
+        self.ran_short = False
 
         self.freshness = Freshness()
         self.catalog: Catalog | None = None
         #: the views of the wall that the profile speaks of, when it is up; and it has to be looked at (again)
         self.wall: Wall | None = None
         self.wall_due = False
+        self.wall_roles = ""
+        #: the row filters have to be tried on this catalog
+        self.filters_due = False
         self.database: tuple[object, ...] = ()
         #: the second net: (table OID, attribute number) of every masked column, and the tables alone
         self.origins: Mapping[tuple[int, int], str] = {}
         self.masked_tables: frozenset[int] = frozenset()
 
-        #: guarddb's savepoint around a write stands, see `undo.py`
-        self.savepoint_open = False
         #: how many rows the statement that runs now may touch, where that is counted
         self.limit: RowLimit | None = None
         #: within an executemany() that is taken back as a whole
         self.in_many: Literal["", "first", "again"] = ""
         #: a COPY is about to begin whose end will be told
         self.copy_ends = False
+        #: the one span of a statement that waits for a person, however often it runs
+        self.held_span: telemetry.HeldSpan | None = None
 
         #: from a statement over masked or filtered rows to its transaction's end: row data is cut out of the server's
         #: messages
         self.sensitive = False
+        #: the statement that was sent last is one of them
+        self.sensitive_now = False
         #: that was so for some statement of this connection, and what the last exception said
         self.met_sensitive = False
         self.last_message = ""
@@ -173,7 +200,10 @@ class Session:
         """From here on statements are judged."""
         self.attachment = attachment
         if attachment.on_decision is not None and takes_records(attachment.on_decision):
-            self.recorder = Recorder(self, cast("Any", attachment.on_decision), attachment.agent)
+            sink: Any = attachment.on_decision
+            self.recorder = Recorder(
+                self, queued(sink) if attachment.asynchronous else sink, attachment.agent
+            )
         else:
             self.on_decision = attachment.on_decision
         if attachment.scored is not None:
@@ -194,11 +224,11 @@ class Session:
         try:
             profile, version = attachment.source.current()
         except PolicySourceError as ex:  # it says itself what is wrong, and has said so in the log
-            raise PolicyUnavailable(refusal_message(self.policy_name, str(ex))) from None
+            raise self.deny("policy_unavailable", str(ex)) from None
         except Exception as ex:
             logger.exception("the policy cannot be read; statements are refused")
             reason = f"the policy cannot be read ({type(ex).__name__})"
-            raise PolicyUnavailable(refusal_message(self.policy_name, reason)) from None
+            raise self.deny("policy_unavailable", reason) from None
         before = self.in_force
         if before is None or profile is not before.profile or version != before.version:
             self._take(policy_in_force(attachment, profile, version))
@@ -255,6 +285,7 @@ class Session:
                 self.origins = {o: k for o, k in self.origins.items() if not self._of_the_wall(catalog, o[0])}
             self.masked_tables = frozenset(table for table, _ in self.origins)
             operator_log.unknown_rules(policy.compiled.policy, catalog)
+            self.filters_due = not filters_known(self)
         except Exception:
             logger.exception("the masked columns could not be listed; statements are refused")
             return
@@ -281,9 +312,18 @@ class Session:
         kind = PolicyUnavailable if decision.rule == "policy_unavailable" else PolicyViolation
         return violation(kind, self.policy_name, decision)
 
+    def under_its_policy(self, decision: Decision) -> Decision:
+        """A decision made after judging, with the policy that it stands on."""
+        policy = self.in_force
+        if policy is None or decision.policy_version is not None:
+            return decision
+        return structs.replace(
+            decision, policy_name=policy.name, policy_version=policy.version, policy_id=policy.profile.id
+        )
+
     def deny(self, rule: Rule, reason: str, hint: str | None = None) -> PolicyViolation:
         """The error for something that is refused outside of a statement."""
-        return self.violation(Decision("block", rule, reason, hint))
+        return self.violation(self.under_its_policy(Decision("block", rule, reason, hint)))
 
     def refuse(self, judged: JudgedText, decision: Decision) -> PolicyViolation:
         """The error for a statement that the profile allows and something after it refuses; told to whoever watches."""
@@ -291,14 +331,27 @@ class Session:
         self.tell_refusal(judged, error)
         return error
 
-    def tell_refusal(self, judged: JudgedText, error: PolicyViolation) -> None:
-        """A statement that was let pass is refused all the same: end its span, and tell who watches, once."""
+    def tell_refusal(
+        self,
+        judged: JudgedText,
+        error: PolicyViolation | BudgetExceeded,
+        span: telemetry.StatementSpan | None = None,
+    ) -> None:
+        """A statement that was let pass is refused all the same: log it, tell who watches, and end its span, once.
+
+        `span`: the statement's own, where it is not the one that is open.
+        """
         if getattr(error, "_guard_told", False):
             return
-        error._guard_told = True  # type: ignore[attr-defined]
+        error._guard_told = True  # type: ignore[union-attr]
         if error.decision is not None:
             self.tell(error.decision, judged.text)
-        span = self.span if self.span.open else self.begin_span(judged)
+            agent = self.attachment.agent if self.attachment is not None else None
+            operator_log.refused(
+                error.decision, self.policy_name, agent, operator_log.operation_of(judged.plan)
+            )
+        if span is None:
+            span = self.span if self.span.open else self.begin_span(judged)
         span.end(error=error)
 
     def tell(self, decision: Decision, text: str) -> None:
@@ -318,19 +371,32 @@ class Session:
 
     def begin_span(self, judged: JudgedText, types: Sequence[int] = ()) -> telemetry.StatementSpan:
         """The span of a statement, for whoever listens. `types`: OIDs of its parameters."""
+        span = self.begin_unrecorded_span(judged.plan, judged.text)
+        if self.recorder is None or judged.empty:
+            return span
+        return RecordedSpan(self.recorder, judged, span, types)
+
+    def begin_unrecorded_span(self, plan: Plan, text: str) -> telemetry.StatementSpan:
+        """The same without a record in the decision log."""
         policy = self.in_force
         try:
-            span = telemetry.start(
+            return telemetry.start(
                 self.connection_facts,
-                judged.plan,
+                plan,
                 policy.name if policy is not None else None,
                 policy.version if policy is not None else None,
-                judged.text,
+                text,
+                stale=self.attachment is not None and getattr(self.attachment.source, "stale", False),
             )
         except Exception as ex:
             # A span processor or exporter of the application's: what it does wrong must change nothing.
             operator_log.once_a_minute("a span could not be begun", ex)
-            span = telemetry.NO_SPAN
-        if self.recorder is None or judged.empty:
-            return span
-        return RecordedSpan(self.recorder, judged, span, types)
+            return telemetry.NO_SPAN
+
+    def begin_fetch_span(self, portal: Remembered, name: str) -> telemetry.StatementSpan:
+        """The span of a named cursor's FETCH, whose text psycopg makes; its decision is that of what it reads."""
+        facts = structs.replace(portal.statement.facts, operation="FETCH", returns_rows=True)
+        plan = structs.replace(
+            portal.judged.plan, statements=(structs.replace(portal.statement, facts=facts),), warnings=()
+        )
+        return self.begin_unrecorded_span(plan, f"FETCH FROM {quote(name)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from guarddb.driver.asking import ask_gen
+from guarddb.driver.asking import ask_gen, ask_within_gen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,15 +47,18 @@ def fell(held: Mapping[str, str | None], conn: BaseConnection[Any]) -> bool:
     )
 
 
-def hold_gen(held: Mapping[str, str | None], conn: BaseConnection[Any]) -> PQGen[None]:
-    """Set those that are not known to be set."""
+def hold_gen(
+    held: Mapping[str, str | None], conn: BaseConnection[Any], *, within: bool = False
+) -> PQGen[None]:
+    """Set those that are not known to be set; `within` the implicit transaction of a pipeline."""
     calls = [
         f"pg_catalog.set_config({_literal(name)}, {'NULL' if value is None else _literal(value)}, false)"
         for name, value in held.items()
         if not (name in _REPORTED and conn.pgconn.parameter_status(name.encode()) == (value or "").encode())
     ]
     if calls:
-        yield from ask_gen(conn, f"SELECT {', '.join(calls)}".encode(conn.pgconn._encoding))
+        ask = ask_within_gen if within else ask_gen
+        yield from ask(conn, f"SELECT {', '.join(calls)}".encode(conn.pgconn._encoding))
 
 
 def _literal(value: str) -> str:

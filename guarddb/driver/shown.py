@@ -7,12 +7,12 @@ what it says in each of the three places where psycopg hands out rows.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from msgspec import Struct, structs
 from psycopg import pq
 
 from guarddb.driver.loaders import HASH_OID, NULL_OID, has_loaders, register_loaders
@@ -27,7 +27,6 @@ from guarddb.driver.views import (
     Results,
     ResultView,
 )
-from guarddb.driver.withholding import scans
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -40,12 +39,11 @@ logger = logging.getLogger("guarddb")
 TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
-#: `steps.count_bytes`: (session, bytes that are about to be handed out)
-CountBytes: TypeAlias = "Callable[[Session, int], None]"
+#: `steps.count_bytes`: (session, the results they are of, bytes that are about to be handed out)
+CountBytes: TypeAlias = "Callable[[Session, Results | None, int], None]"
 
 
-@dataclass(slots=True)
-class Shown:
+class Shown(Struct):
     """How one result is shown.
 
     Attributes:
@@ -78,13 +76,18 @@ def how_shown(
 ) -> Shown:
     """The one description. `left`: rows that may be shown where it is less than the cap; `report`: log what the net caught."""
     policy = session.in_force
-    metered = policy is None or policy.egress
+    if policy is None:
+        metered, scanned = True, False
+    else:
+        metered, scanned = policy.egress, policy.scans
     if handling is None:
         hidden, cap = False, None
     else:
         hidden, cap = handling.hidden_returning, handling.row_cap
-    masked = _masked_columns(session, result, handling, report=report)
-    return Shown(hidden, masked, metered, scans(session), cap, cap if left is None else left)
+    masked = None
+    if session.keyed_hash is not None or _touches_masks(session, result):
+        masked = _masked_columns(session, result, handling, report=report)
+    return Shown(hidden, masked, metered, scanned, cap, cap if left is None else left)
 
 
 # execute(), executemany(), COPY, and the description of a portal
@@ -109,20 +112,22 @@ def show_result(
     session: Session = cursor._conn._guard
     left = results.caps.get(i) if results.caps is not None else None
     shown = how_shown(session, result, handling, left=left)
-    masks = _mask(cursor, cursor._tx, session, result, shown.masked, format)
+    masks = None
+    if shown.masked is not None:
+        masks = _mask(cursor, cursor._tx, session, result, shown.masked, format)
     if status != TUPLES_OK:
         # The description of a portal: it has columns and no rows.
         if masks:
             cursor.pgresult = ResultView(result, 0, masks)
         return
     there = result.ntuples
-    rows = shown.rows(there)
+    rows = there if shown.left is None else min(there, shown.left)
     scanner = None
     if shown.scanned:
         scanner = Scanner(session, cursor._conn, results, result)
         masks = _scanned(scanner, masks)
     if shown.metered or scanner is not None:
-        charge = partial(count_bytes, session) if shown.metered else None
+        charge = partial(count_bytes, session, results) if shown.metered else None
         cursor._tx = MeteredTransformer(cursor._tx, charge, result, columns, scanner)
     if rows < there:
         cut(cursor, results, result, rows, shown.cap, masks)
@@ -136,13 +141,13 @@ def _hide(cursor: Any, result: PGresult) -> None:
     cursor._rowcount = rows if rows is not None else -1
 
 
-def _handling_of_any(statements: tuple[StatementPlan, ...]) -> Handling | None:
+def _handling_of_any(statements: Sequence[StatementPlan]) -> Handling | None:
     """The handling of each result where a rule of a table (DO ALSO SELECT) gave one more, and nobody can say which."""
     if not statements:
         return None
     handlings = [each.handling for each in statements]
     caps = [each.row_cap for each in handlings if each.row_cap is not None]
-    return replace(
+    return structs.replace(
         handlings[0],
         row_cap=min(caps, default=None),
         hidden_returning=any(each.hidden_returning for each in handlings),
@@ -172,7 +177,7 @@ def show_chunk(
     masks = _mask(cursor, cursor._tx, session, result, shown.masked, None, loaders=first)
     if first and (shown.metered or shown.scanned):
         scanner = Scanner(session, cursor._conn, results, result) if shown.scanned else None
-        charge = partial(count_bytes, session) if shown.metered else None
+        charge = partial(count_bytes, session, results) if shown.metered else None
         cursor._tx = MeteredTransformer(cursor._tx, charge, result, result.nfields, scanner)
     there = result.ntuples
     rows = shown.rows(there, results.streamed)
@@ -221,10 +226,11 @@ class FetchedRows:
         if self.masks is not None:
             cursor.pgresult = ResultView(result, result.ntuples, self.masks)
         if shown.metered or shown.scanned:
-            charge = partial(self._count_bytes, session) if shown.metered else None
+            results = cursor._guard_results()
+            charge = partial(self._count_bytes, session, results) if shown.metered else None
             scanner = None
             if shown.scanned:
-                scanner = Scanner(session, cursor._conn, cursor._guard_results(), result)
+                scanner = Scanner(session, cursor._conn, results, result)
             self._tx = MeteredTransformer(self.real, charge, result, result.nfields, scanner)
 
     def load_rows(self, row0: int, row1: int, make_row: Any) -> Any:
@@ -278,9 +284,12 @@ def _scanned(scanner: Scanner, masks: Masks | None) -> Masks | None:
     return {**{column: scanner.raw(column) for column in scanner.columns}, **(masks or {})}
 
 
-def _touches_masks(session: Session, result: PGresult, columns: int) -> bool:
+def _touches_masks(session: Session, result: PGresult) -> bool:
     """Whether a column comes straight from a masked column of a table, by the server's word."""
-    if not session.origins or session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
+    if not session.origins:
+        return False
+    columns = result.nfields
+    if session.masked_tables.isdisjoint(map(result.ftable, range(columns))):
         return False
     origins = zip(map(result.ftable, range(columns)), map(result.ftablecol, range(columns)), strict=True)
     return not session.origins.keys().isdisjoint(origins)
@@ -305,7 +314,7 @@ def _masked_columns(
             if marked or column in keyed:
                 oids = oids or {}
                 oids[column] = HASH_OID if marked and column in keyed else NULL_OID
-    if not _touches_masks(session, result, columns):
+    if not _touches_masks(session, result):
         return oids
     origins = session.origins
     kinds = handling.output_kinds if handling is not None else {}

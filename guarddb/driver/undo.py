@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from guarddb.driver.session import Session
 
+ACTIVE = pq.TransactionStatus.ACTIVE
 IDLE = pq.TransactionStatus.IDLE
 INTRANS = pq.TransactionStatus.INTRANS
 OK = pq.ConnStatus.OK
@@ -54,11 +55,11 @@ def open_gen(session: Session, conn: Any, *, first: bool) -> PQGen[Undo | None]:
         return None
     if first:
         return FIRST
-    if session.savepoint_open:
+    if session.names.savepoint_open:
         yield from ask_gen(conn, _RELEASE)
-        session.savepoint_open = False
+        session.names.savepoint_open = False
     yield from ask_gen(conn, _SAVEPOINT)
-    session.savepoint_open = True
+    session.names.savepoint_open = True
     return SAVEPOINT
 
 
@@ -70,12 +71,13 @@ def keep_gen(session: Session, conn: Any, undo: Undo) -> PQGen[None]:
 
 def back_gen(session: Session, conn: Any, undo: Undo) -> PQGen[None]:
     """Take the statement back."""
-    if conn.pgconn.status != OK or conn.pgconn.transaction_status == IDLE:
-        return
+    if conn.pgconn.status != OK or conn.pgconn.transaction_status in (IDLE, ACTIVE):
+        return  # (a COPY that was begun with execute() keeps the connection busy for good)
     if undo is SAVEPOINT:
         yield from ask_gen(conn, _BACK)
         yield from ask_gen(conn, _RELEASE)
-        session.savepoint_open = False
+        session.names.savepoint_open = False
+        session.freshness.verified.clear()  # its locks are gone
     else:
         yield from ask_gen(conn, b"ROLLBACK")
         session.names.note_transaction("rollback")
@@ -107,8 +109,8 @@ def check_gen(session: Session, conn: Any) -> PQGen[None]:
 
 def settled_gen(session: Session, conn: Any) -> PQGen[None]:
     """Before a savepoint of the agent's own: guarddb's, which is done with, is out of the way."""
-    if session.savepoint_open:
-        session.savepoint_open = False
+    if session.names.savepoint_open:
+        session.names.savepoint_open = False
         if conn.pgconn.transaction_status == INTRANS:
             yield from ask_gen(conn, _RELEASE)
 

@@ -7,7 +7,8 @@ PGresult is a C type and cannot be cut. psycopg's C transformer needs the real o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -16,6 +17,7 @@ from psycopg.adapt import Transformer
 
 from guarddb.decision.masks.writing import TO_BE_HASHED
 from guarddb.driver.result_size import LARGE, data_size
+from guarddb.driver.scanning import BATCH
 from guarddb.telemetry import NO_SPAN
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from psycopg.rows import RowMaker
 
     from guarddb.decision.plan import Decision, StatementPlan
+    from guarddb.driver.holding import Hold
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.query import QueryMixin
@@ -45,6 +48,7 @@ class Results(list["PGresult"]):
         "content",
         "decision",
         "due",
+        "hold",
         "inspect",
         "judged",
         "pending",
@@ -57,6 +61,7 @@ class Results(list["PGresult"]):
         "streamed",
         "truncated",
         "undo",
+        "whole",
     )
 
     def __init__(self, results: Iterable[PGresult] = ()) -> None:
@@ -64,7 +69,7 @@ class Results(list["PGresult"]):
             self.extend(results)
         #: the statement of the current results, and how each result is handled
         self.judged: JudgedText | None = None
-        self.statements: tuple[StatementPlan, ...] = ()
+        self.statements: Sequence[StatementPlan] = ()
         #: what the action policy makes of it, and the decision with what came of that
         self.risk: RiskResult | None = None
         self.decision: Decision | None = None
@@ -90,6 +95,10 @@ class Results(list["PGresult"]):
         self.span: StatementSpan = NO_SPAN
         #: how a stream() or COPY that is under way can be taken back
         self.undo: Undo | None = None
+        #: a COPY under way that a person has approved
+        self.hold: Hold | None = None
+        #: a stream() whose rows have all come already: they are handed out as one chunk
+        self.whole = False
 
 
 #: Commands whose status counts the rows of the result itself.
@@ -205,9 +214,9 @@ class MeteredTransformer:
 
     def load_row(self, row: int, make_row: RowMaker[Any]) -> Any:
         if self._charge is not None:
-            get_value, size = self._get_value, 0
-            for column in self._columns:
-                if value := get_value(row, column):
+            size = 0
+            for value in map(self._get_value, repeat(row), self._columns):
+                if value:
                     size += len(value)
             if size:
                 self._charge(size)
@@ -225,8 +234,12 @@ class MeteredTransformer:
                 self._charge(size)
         if self.scanner is None:
             return self.real.load_rows(row0, row1, make_row)
-        rows = self.real.load_rows(row0, row1, tuple)
-        self.scanner.rows(rows, row0)
+        rows: list[Any] = []
+        for first in range(row0, row1, BATCH):
+            # Scanned while they are still in the processor's caches.
+            batch = self.real.load_rows(first, min(first + BATCH, row1), tuple)
+            self.scanner.rows(batch, first)
+            rows += batch
         return rows if make_row is tuple else [make_row(row) for row in rows]
 
     def _size(self, row0: int, row1: int) -> int:

@@ -43,6 +43,21 @@ _SETTINGS = (
     b"SELECT pg_catalog.set_config('search_path', 'pg_catalog', true), pg_catalog.set_config('jit', 'off', true),"
     b" pg_catalog.set_config('client_encoding', 'UTF8', true)"
 )
+#: What changes when roles do: memberships, who passes by row security, rights on parameters and on objects to come; and the
+#: comments on schemas, in which a wall is signed. None of it is in the catalog's fingerprint, and every name is qualified, for it
+#: runs under the session's own search path as well.
+_ROLES = b"""SELECT pg_catalog.md5(pg_catalog.concat(
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(roleid, ' ', member), ',' ORDER BY roleid, member)
+    FROM pg_catalog.pg_auth_members),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(oid, ' ', rolsuper, ' ', rolinherit, ' ', rolcreaterole, ' ', rolbypassrls), ','
+    ORDER BY oid) FROM pg_catalog.pg_roles),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(parname, ' ', paracl), ',' ORDER BY parname COLLATE pg_catalog."C")
+    FROM pg_catalog.pg_parameter_acl),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(oid, ' ', defaclacl), ',' ORDER BY oid) FROM pg_catalog.pg_default_acl),
+  (SELECT pg_catalog.string_agg(pg_catalog.concat(d.objoid, ' ', d.description), ',' ORDER BY d.objoid)
+    FROM pg_catalog.pg_description AS d
+    WHERE d.objoid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+      AND d.classoid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass::pg_catalog.oid)))"""
 #: Nobody has statistics on what the WITH queries of a large catalog return.
 _NO_NESTED_LOOPS = b"SELECT pg_catalog.set_config('enable_nestloop', 'off', true)"
 _HINT = "guarddb wall --check shows what is not as it should be, guarddb wall --apply mends it"
@@ -87,6 +102,28 @@ def wall_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
     _take(session, wall)
 
 
+def look_at_roles_gen(session: Session, conn: BaseConnection[Any], *, catalog_is_same: bool) -> PQGen[None]:
+    """The wall is due again when roles are others than they were, or what the wall says of settings for this login.
+
+    Args:
+        catalog_is_same: the functions by which it says it are there; else the wall is due anyway.
+    """
+    wall = session.wall
+    if wall is None:
+        return
+    if session.wall_roles != (yield from _text_gen(conn, _ROLES.decode())):
+        session.wall_due = True
+        return
+    for name, value in wall.late.items() if catalog_is_same else ():
+        if value != (yield from _text_gen(conn, _late(wall.schema, name))):
+            session.wall_due = True
+
+
+def _late(schema: str, name: str) -> str:
+    """Asks what a wall has for a setting of this login."""
+    return f"SELECT coalesce({quote(schema)}.setting({literal(name)}), '')"
+
+
 def _take(session: Session, wall: Wall | None) -> None:
     before = session.wall
     if (wall and wall.checksum) != (before and before.checksum):
@@ -101,6 +138,8 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
     yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_wall")
     try:
         yield from ask_gen(conn, _SETTINGS)
+        # (Before what it is about: a change in between is then found by the next look.)
+        session.wall_roles = yield from _text_gen(conn, _ROLES.decode())
         role = yield from _text_gen(conn, "SELECT current_user")
         rights = Rights.from_document(
             (yield from _text_gen(conn, rights_query(role, names.schema, names.policy)))
@@ -119,8 +158,7 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
         constants = {name: given[name] for name in signed.get("settings", ()) if name in given}
         late: dict[str, str] = {}
         for name in signed.get("settings_of_logins", ()):
-            asked = f"SELECT coalesce({quote(names.schema)}.setting({literal(name)}), '')"
-            late[name] = yield from _text_gen(conn, asked)
+            late[name] = yield from _text_gen(conn, _late(names.schema, name))
     finally:
         if conn.pgconn.status == pq.ConnStatus.OK:
             if idle:
@@ -138,7 +176,8 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
             raise _Fault(f'it holds another value of "{name}" for this login than the connection was given')
     absent = set(signed.get("absent", ()))
     views = {relation: view for relation, view in found.view_names.items() if view not in absent}
-    return Wall(names.schema, views, found.checksum)
+    only = {relation: view for relation, view in found.only_names.items() if view not in absent}
+    return Wall(names.schema, views, found.checksum, only, late)
 
 
 def _given(session: Session) -> dict[str, str]:

@@ -46,7 +46,7 @@ class _Payload(NamedTuple):
 def scans(session: Session) -> bool:
     """Whether the profile in force wants texts scanned."""
     policy = session.in_force
-    return policy is not None and policy.profile.content_scan_mode != "off"
+    return policy is not None and policy.scans
 
 
 def is_withheld(session: Session, texts: Iterable[str]) -> bool:

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+#: The same for operators.
+FOREIGN_OPERATORS: dict[str, str] = {
+    "==": "x = y",
+    "===": "x = y",
+    "<=>": "x IS NOT DISTINCT FROM y",
+    "&&": "x AND y",
+    "!==": "x <> y",
+    "+": "x || y for texts, or a cast such as x::numeric",
+}
+
 #: Name, in lower case -> how PostgreSQL says it.
 FOREIGN_FUNCTIONS: dict[str, str] = {
     "top": "SELECT … LIMIT n",

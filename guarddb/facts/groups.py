@@ -17,8 +17,8 @@ from functools import cache
 from typing import Literal, TypeAlias
 
 #: What a policy may hide that a function could tell of: rows behind a filter, values behind a mask, relations that a
-#: list closes.
-Hidden: TypeAlias = Literal["filter", "mask", "list"]
+#: list closes; `written`: values behind a mask that may be overwritten, so that a guess can be tried on them.
+Hidden: TypeAlias = Literal["filter", "mask", "list", "written"]
 #: passes: always; unless_hidden: unless the policy hides what `tells` names; refused.
 Standing: TypeAlias = Literal["passes", "unless_hidden", "refused"]
 
@@ -81,23 +81,22 @@ GROUPS: tuple[Group, ...] = (
     ),
     _passes(
         "replication_state",
-        """pg_is_in_recovery pg_is_wal_replay_paused pg_get_wal_replay_pause_state pg_current_wal_lsn
-        pg_current_wal_insert_lsn pg_current_wal_flush_lsn pg_last_wal_receive_lsn pg_last_wal_replay_lsn
-        pg_last_xact_replay_timestamp pg_control_checkpoint pg_control_init pg_control_recovery pg_control_system
+        """pg_is_in_recovery pg_is_wal_replay_paused pg_get_wal_replay_pause_state
+        pg_last_xact_replay_timestamp pg_control_init pg_control_system
         pg_replication_origin_progress pg_replication_origin_session_is_setup pg_replication_origin_session_progress
-        pg_show_replication_origin_status pg_get_wal_summarizer_state pg_available_wal_summaries
-        pg_stat_get_wal_receiver pg_stat_get_wal_senders pg_stat_get_replication_slot pg_stat_get_recovery_prefetch
-        pg_stat_get_subscription pg_stat_get_subscription_stats pg_stat_get_archiver""",
-        "shows how far recovery and replication are: positions and times, no data",
+        pg_show_replication_origin_status pg_available_wal_summaries
+        pg_stat_get_recovery_prefetch pg_stat_get_subscription pg_stat_get_subscription_stats pg_stat_get_archiver""",
+        "shows how far recovery and replication are, no data",
     ),
     _passes(
         "server_state",
         """pg_notification_queue_usage pg_blocking_pids pg_safe_snapshot_blocking_pids pg_collation_actual_version
         pg_database_collation_actual_version pg_get_wait_events pg_get_wal_resource_managers pg_get_loaded_modules
         pg_current_logfile pg_jit_available pg_get_shmem_allocations pg_get_shmem_allocations_numa
-        pg_get_backend_memory_contexts pg_stat_have_stats pg_get_aios pg_prepared_xact amvalidate
-        pg_stat_get_bgwriter_* pg_stat_get_checkpoint_* pg_stat_get_checkpointer_* pg_stat_get_buf_* pg_stat_get_slru
-        pg_stat_get_snapshot_timestamp pg_isolation_test_session_is_blocked""",
+        pg_stat_have_stats pg_get_aios pg_prepared_xact amvalidate
+        pg_stat_get_bgwriter_stat_reset_time pg_stat_get_checkpointer_stat_reset_time pg_stat_get_checkpointer_num_*
+        pg_stat_get_checkpointer_restartpoints_* pg_stat_get_bgwriter_timed_checkpoints
+        pg_stat_get_bgwriter_requested_checkpoints pg_stat_get_snapshot_timestamp pg_isolation_test_session_is_blocked""",
         "shows the state of the server process: memory, waits, versions, no data",
     ),
     _passes(
@@ -148,9 +147,12 @@ GROUPS: tuple[Group, ...] = (
         "statistics",
         """pg_stat_get_xact_* pg_stat_get_tuples_* pg_stat_get_live_tuples pg_stat_get_dead_tuples
         pg_stat_get_mod_since_analyze pg_stat_get_ins_since_vacuum pg_stat_get_numscans pg_stat_get_blocks_*
-        pg_stat_get_db_* pg_stat_get_io pg_stat_get_backend_io pg_stat_get_backend_wal pg_stat_get_wal
+        pg_stat_get_db_* pg_stat_get_io pg_stat_get_backend_io
         pg_stat_get_function_* pg_stat_get_*_count pg_stat_get_last_*_time pg_stat_get_total_*_time
-        pg_stat_get_lastscan""",
+        pg_stat_get_lastscan pg_stat_get_slru pg_stat_get_buf_* pg_stat_get_bgwriter_buf_* pg_stat_get_checkpoint_*
+        pg_stat_get_bgwriter_maxwritten_clean pg_stat_get_checkpointer_buffers_written
+        pg_stat_get_checkpointer_slru_written pg_stat_get_checkpointer_write_time
+        pg_stat_get_checkpointer_sync_time""",
         "counts rows and pages that were read or written, whatever a filter hides",
         "filter",
     ),
@@ -161,6 +163,41 @@ GROUPS: tuple[Group, ...] = (
         "counts updates that left every indexed value as it was, which tells whether a guess equals a value",
         "filter",
         "mask",
+    ),
+    # An UPDATE writes what differs from the old row (log_heap_update): a guess that begins as the value does is shorter.
+    _unless(
+        "wal_positions",
+        """pg_current_wal_lsn pg_current_wal_insert_lsn pg_current_wal_flush_lsn pg_last_wal_receive_lsn
+        pg_last_wal_replay_lsn pg_stat_get_wal_senders pg_stat_get_wal_receiver pg_get_wal_summarizer_state
+        pg_get_replication_slots pg_control_checkpoint pg_control_recovery""",
+        "shows how much an UPDATE wrote to the log, which tells how far a guess equals the value that was there",
+        "written",
+    ),
+    _unless(
+        "wal_statistics",
+        "pg_stat_get_backend_wal pg_stat_get_wal pg_stat_get_replication_slot",
+        "counts what was written to the log, which tells of hidden rows, and how far a guess equals the value that was there",
+        "filter",
+        "written",
+    ),
+    # Names and sizes; each file is as long as any other, so that the list says no more than a position in the log does.
+    _unless(
+        "wal_files",
+        """pg_ls_waldir pg_ls_archive_statusdir pg_ls_replslotdir pg_ls_logicalmapdir pg_ls_logicalsnapdir
+        pg_ls_summariesdir""",
+        "lists the files of the log and of replication with their sizes, and with them how much was written",
+        "filter",
+        "mask",
+        "list",
+        "written",
+    ),
+    _unless(
+        "directories",
+        "pg_ls_logdir pg_ls_tmpdir",
+        "lists the files in a directory of the server with their sizes, and with them how much was logged or sorted",
+        "filter",
+        "mask",
+        "list",
     ),
     _unless(
         "progress",
@@ -192,7 +229,7 @@ GROUPS: tuple[Group, ...] = (
     ),
     _refused(
         "session_objects",
-        "pg_prepared_statement pg_cursor",
+        "pg_prepared_statement pg_cursor pg_get_backend_memory_contexts",
         "shows the text of statements prepared in this session, perhaps by another that shares it through a pool",
         openable=True,
     ),
@@ -200,13 +237,6 @@ GROUPS: tuple[Group, ...] = (
         "waits",
         "pg_sleep pg_sleep_for pg_sleep_until",
         "only holds a connection and its locks",
-        openable=True,
-    ),
-    _refused(
-        "directories",
-        """pg_ls_waldir pg_ls_logdir pg_ls_tmpdir pg_ls_archive_statusdir pg_ls_replslotdir pg_ls_logicalmapdir
-        pg_ls_logicalsnapdir pg_ls_summariesdir""",
-        "lists the files in a directory of the server",
         openable=True,
     ),
     _refused(

@@ -80,20 +80,27 @@ def of_function(name: str) -> frozenset[str]:
     return found
 
 
+#: By which a constant in a view's definition is read otherwise than it was printed; a view over a filtered table is written out.
+OF_DEFINITIONS: frozenset[str] = frozenset(("array_nulls", "lc_monetary"))
 #: Of current_date and its kin.
 CLOCK = _TIME
 
 #: They say which code is loaded and which program is run, or what of it all is written to a log. No profile opens them.
 CLOSED: frozenset[str] = frozenset(
     (
+        "allow_in_place_tablespaces",
         "allow_system_table_mods",
         "archive_cleanup_command",
         "archive_command",
         "archive_library",
         "dynamic_library_path",
         "event_triggers",
+        # (These two make the server go on with pages that are broken, and zero them.)
+        "ignore_checksum_failure",
+        "zero_damaged_pages",
         "extension_control_path",
         "jit_provider",
+        "lo_compat_privileges",
         "local_preload_libraries",
         "oauth_validator_libraries",
         "plperl.on_init",
@@ -111,7 +118,7 @@ CLOSED: frozenset[str] = frozenset(
     )
 )
 _CLOSED_PREFIXES = ("log_", "logging_", "syslog_", "debug_")
-_CLOSED_EXTENSIONS = ("pgaudit.", "auto_explain.")
+_CLOSED_EXTENSIONS = ("pgaudit.", "auto_explain.", "pg_stat_statements.", "supautils.")
 
 
 def is_closed(name: str) -> bool:
@@ -150,3 +157,5 @@ SHOWN_TO_SUPERUSERS: frozenset[str] = frozenset(
         "unix_socket_directories",
     )
 )
+#: Of these, what may hold a password. No policy shows it.
+SECRET: frozenset[str] = frozenset(("primary_conninfo", "ssl_passphrase_command"))

@@ -16,10 +16,10 @@ RESTRICTED = frozenset(
         "pg_catalog.pg_stat_statements",
         "pg_catalog.pg_prepared_statements",
         "pg_catalog.pg_cursors",
+        # The text of every cached plan is in it.
+        "pg_catalog.pg_backend_memory_contexts",
         "pg_catalog.pg_authid",
         "pg_catalog.pg_shadow",
-        "pg_catalog.pg_user_mapping",
-        "pg_catalog.pg_user_mappings",
         "pg_catalog.pg_largeobject",
         "pg_catalog.pg_statistic_ext_data",
         "information_schema.user_mapping_options",
@@ -90,6 +90,7 @@ OF_PAGES = frozenset(
 _OF_PAGES = ClosedColumns(OF_PAGES, _COUNTS, _ROWS)
 
 
+_LOG = "shows how much was written to the log, which tells how far a guess equals the value that was there"
 _PROGRESS = "counts the rows and pages that a running command has gone through"
 
 #: What of a relation of pg_catalog is closed, by its name.
@@ -113,6 +114,10 @@ CLOSED: dict[str, tuple[ClosedColumns, ...]] = {
         for name in ("pg_statistic", "pg_stats", "pg_stats_ext", "pg_stats_ext_exprs")
     },
     "pg_subscription": _columns("subconninfo", "shows how to connect to another server, password and all"),
+    **{
+        name: _columns("umoptions", "shows how to connect to another server, password and all")
+        for name in ("pg_user_mapping", "pg_user_mappings")
+    },
     "pg_attribute": _columns(
         "attmissingval", "keeps a value of the column's old rows", "filter", "mask", "list"
     ),
@@ -148,6 +153,32 @@ CLOSED: dict[str, tuple[ClosedColumns, ...]] = {
         _COUNTS,
         "filter",
     ),
+    # Of a row without hint bits the server looks up what became of the transaction that wrote it.
+    "pg_stat_slru": _columns(
+        "blks_zeroed blks_hit blks_read blks_written blks_exists flushes truncates", _COUNTS, "filter"
+    ),
+    "pg_stat_bgwriter": _columns(
+        """buffers_clean maxwritten_clean buffers_alloc buffers_checkpoint buffers_backend buffers_backend_fsync
+        checkpoint_write_time checkpoint_sync_time""",
+        _COUNTS,
+        "filter",
+    ),
+    "pg_stat_checkpointer": _columns("buffers_written slru_written write_time sync_time", _COUNTS, "filter"),
+    "pg_stat_wal": _columns(
+        "wal_records wal_fpi wal_bytes wal_buffers_full wal_write wal_sync wal_write_time wal_sync_time",
+        _LOG,
+        "filter",
+        "written",
+    ),
+    "pg_stat_replication_slots": _columns(
+        "spill_txns spill_count spill_bytes stream_txns stream_count stream_bytes total_txns total_bytes",
+        _LOG,
+        "filter",
+        "written",
+    ),
+    "pg_stat_replication": _columns("sent_lsn write_lsn flush_lsn replay_lsn", _LOG, "written"),
+    "pg_stat_wal_receiver": _columns("written_lsn flushed_lsn latest_end_lsn", _LOG, "written"),
+    "pg_replication_slots": _columns("safe_wal_size restart_lsn confirmed_flush_lsn", _LOG, "written"),
     "pg_stat_progress_analyze": _columns(
         "sample_blks_total sample_blks_scanned ext_stats_total ext_stats_computed", _PROGRESS, "filter"
     ),

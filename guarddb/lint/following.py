@@ -10,6 +10,9 @@ from guarddb.lint.text import StatementText, label
 from guarddb.sql.names import string_list
 from guarddb.tree import Node
 
+_UTC = frozenset(
+    {"utc", "gmt", "uct", "zulu", "universal", "etc/utc", "etc/gmt", "etc/uct", "etc/zulu", "etc/universal"}
+)
 _OFF = frozenset({"0", "0s", "0ms", "default"})
 
 
@@ -200,6 +203,8 @@ def _set(fields: Node, script: Script) -> None:
     if name == "search_path" and values:
         path = tuple(v["sval"].get("sval", "") for v in values if "sval" in v)
         script.now.search_path = path or None
+    elif name.lower() == "timezone":
+        script.set_utc(_is_utc(fields, values), local=bool(fields.get("is_local")))
     elif name in ("lock_timeout", "statement_timeout"):
         if fields.get("kind", "VAR_SET_VALUE") != "VAR_SET_VALUE" or not values:
             script.set_lock_timeout(
@@ -210,3 +215,12 @@ def _set(fields: Node, script: Script) -> None:
         on = text.strip().lower() not in _OFF
         if name == "lock_timeout" or on:
             script.set_lock_timeout(on, local=bool(fields.get("is_local")))
+
+
+def _is_utc(fields: Node, values: list[Node]) -> bool:
+    if fields.get("kind", "VAR_SET_VALUE") != "VAR_SET_VALUE" or len(values) != 1 or "isnull" in values[0]:
+        return False
+    value = values[0]
+    if "sval" in value:
+        return value["sval"].get("sval", "").lower() in _UTC
+    return "ival" in value and not value["ival"].get("ival")

@@ -13,11 +13,12 @@ from guarddb.lint.following import follow
 from guarddb.lint.judging import findings_of, is_strong
 from guarddb.lint.rules import indexes, objects, rows, storage, tables
 from guarddb.lint.rules.altering import alter_table, rename, set_schema
+from guarddb.lint.rules.blocks import refused_in_a_transaction
 from guarddb.lint.rules.hints import script_of
 from guarddb.lint.script import NEWEST, Check, ForeignKey, Script
 from guarddb.lint.sizes import size_of
 from guarddb.lint.text import StatementText
-from guarddb.sql.catalog import Catalog
+from guarddb.sql.catalog import Catalog, check_catalog
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 
 #: How long a statement should wait for a lock, at the most, while others wait behind it.
@@ -105,9 +106,15 @@ def lint(
     Returns:
         Findings in the order of the script.
 
+    Raises:
+        TypeError: the script is no text, or the catalog none of guarddb's.
+
     >>> [finding.rule for finding in lint("CREATE INDEX ON orders (total)")]
     ['missing_concurrently', 'missing_lock_timeout']
     """
+    if not isinstance(sql, str):
+        raise TypeError(f"the script to judge is a text (str), not {type(sql).__name__}")
+    check_catalog(catalog)
     try:
         steps = list(walk(sql, catalog, in_transaction=in_transaction, server_version=server_version))
     except SQLSyntaxError as ex:
@@ -160,12 +167,13 @@ def walk_parsed(
     for raw in raws:
         statement = StatementText(raw, encoded)
         within = script.in_transaction
+        refused = tuple(refused_in_a_transaction(statement, script))
         if statement.kind == "TransactionStmt":
             _control(statement, script)
-            yield Step(statement, (), (), within)
+            yield Step(statement, refused, tuple(findings_of(refused, statement, script)), within)
             continue
         rule = RULES.get(statement.kind)
-        said = tuple(rule(statement, script)) if rule is not None else ()
+        said = (*rule(statement, script), *refused) if rule is not None else refused
         found = [*findings_of(said, statement, script), *_with_held(said, statement, script)]
         found += _too_new(statement, script)
         waits = [

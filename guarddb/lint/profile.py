@@ -15,6 +15,7 @@ from guarddb.lint.unknown import named, unknown_rules
 from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
+from guarddb.sql.bodies import settings_of
 from guarddb.sql.catalog import Catalog, Relation
 from guarddb.tree import Node, SQLSyntaxError, nodes, parse
 from guarddb.vocabulary import CLOSED_UNDER_READ_ONLY
@@ -97,7 +98,7 @@ def relation_lists(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[
 def unknown(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
     """Entries that match nothing of the database. Only an allowlist may name what is yet to come."""
     for each in unknown_rules(profile, catalog) if catalog is not None else ():
-        level = _warning if each.path.startswith("table_allowlist") else _error
+        level = _warning if each.path.startswith(("table_allowlist", "guarddb.")) else _error
         yield level(each.path, each.message + (": it protects nothing" if each.protects else ""))
 
 
@@ -170,6 +171,72 @@ def writing(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding
         )
 
 
+def cascades(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Foreign keys by which a write of an allowed table writes another one: no cap counts these rows, no list closes them."""
+    if profile.access_mode != "read_write" or catalog is None:
+        return
+    rules = profile.statement_rules
+    kinds = {kind for kind in ("update", "delete") if (not rules.allow or kind in rules.allow)} - set(
+        rules.deny or ()
+    )
+    capped = profile.max_affected_rows or profile.approval_auto_max_rows
+    for table in catalog.relations.values():
+        for key in table.constraints:
+            written = catalog.by_oid(key.references) if key.kind == "f" else None
+            if written is None or not _allows(profile, written):
+                continue
+            actions = {"delete": key.on_delete, "update": key.on_update}
+            acts = [kind for kind in sorted(kinds) if actions[kind] in _ACTIONS]
+            closed = not _allows(profile, table)
+            if not acts or not (capped or closed):
+                continue
+            said = " and ".join(f"ON {kind.upper()} {_ACTIONS[actions[kind]]}" for kind in acts)
+            why = "the agent may not touch that table" if closed else "these rows are in no count"
+            yield _warning(
+                "max_affected_rows" if capped else "table_allowlist",
+                f'"{written.schema}.{written.name}" may be written, and the foreign key "{key.name}" of '
+                f'"{table.schema}.{table.name}" ({said}) then writes rows there: {why}',
+            )
+
+
+#: Referential actions that write rows, by pg_constraint's letter.
+_ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
+
+
+def functions(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
+    """Functions that change settings of the session, which the rules of the profile may follow."""
+    for index, pattern in enumerate(profile.function_patterns):
+        for function in catalog.functions if catalog is not None else ():
+            if not pattern.matches(function.schema, function.name):
+                continue
+            path, shown = f"guarddb.function_allowlist[{index}]", function.qualified_name
+            settings = settings_of(function, catalog) if catalog is not None else None
+            if settings is None or not settings.any:
+                continue
+            if settings.names:
+                named_there = ", ".join(sorted(settings.names))
+                yield _warning(
+                    path,
+                    f"{shown} changes settings of the session ({named_there}); a call is refused where the profile holds one",
+                )
+            elif settings.computed:
+                yield _warning(path, f"{shown} changes settings by computed names; its calls are refused")
+            else:
+                yield _advice(
+                    path,
+                    f"what {shown} runs does not stand in its text: if it changes a setting that a filter or a hash "
+                    "follows, the rest of the same statement sees that",
+                )
+
+
+def _allows(profile: PolicyProfile, relation: Relation) -> bool:
+    name = (relation.schema, relation.name)
+    if any(entry.matches(*name, bare="any", strict=False) for entry in profile.deny_patterns):
+        return False
+    allowed = profile.allow_patterns
+    return not allowed or any(entry.matches(*name, bare="public", strict=True) for entry in allowed)
+
+
 def gaps(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Finding]:
     """What the profile leaves open, and what a profile cannot do."""
     if profile.access_mode == "read_only" and not profile.table_allowlist:
@@ -201,6 +268,8 @@ CHECKS: tuple[Callable[[PolicyProfile, Catalog | None], Iterable[Finding]], ...]
     masks,
     row_filters,
     writing,
+    cascades,
+    functions,
     gaps,
 )
 

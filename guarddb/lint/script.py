@@ -94,6 +94,7 @@ class _State:
     index_tables: dict[tuple[str, str], Target] = field(default_factory=dict)
     search_path: tuple[str, ...] | None = None
     lock_timeout: bool = False
+    utc: bool = False
 
     def copy(self) -> _State:
         return _State(
@@ -105,6 +106,7 @@ class _State:
             dict(self.index_tables),
             self.search_path,
             self.lock_timeout,
+            self.utc,
         )
 
 
@@ -129,6 +131,7 @@ class Script:
         self._before: _State | None = self.now.copy() if in_transaction else None
         self._savepoints: list[tuple[str, _State, dict[tuple[str, str], Act]]] = []
         self._local_timeout = False
+        self._local_utc: bool | None = None
 
     def at_least(self, major: int) -> bool:
         """Whether the server is known to be of this version or a later one."""
@@ -317,6 +320,7 @@ class Script:
         self._savepoints.clear()
         self.held.clear()
         self._local_timeout = False
+        self._local_utc = None
         self.transaction += 1
         self.now.made_values.clear()
 
@@ -352,6 +356,17 @@ class Script:
             self._local_timeout = value
         elif not local:
             self.now.lock_timeout = value
+
+    @property
+    def is_utc(self) -> bool:
+        """Whether the script has set a time zone without an offset: then timestamp and timestamptz are stored alike."""
+        return self.now.utc if self._local_utc is None else self._local_utc
+
+    def set_utc(self, value: bool, *, local: bool) -> None:
+        if not local:
+            self.now.utc, self._local_utc = value, None
+        elif self.in_transaction:
+            self._local_utc = value
 
     def exclusively_held(self) -> Iterator[Act]:
         """The ACCESS EXCLUSIVE locks of the open transaction on what the script did not make."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import TYPE_CHECKING, Literal
 
+from guarddb.facts.functions import builtin
 from guarddb.policy.patterns import NamePart, RelationPattern
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class UnknownRule:
     path: str
     message: str
     protects: bool
+    #: what of it an agent is told, where that is less
+    shown: str = ""
 
 
 def unknown_rules(profile: PolicyProfile, catalog: Catalog) -> Iterator[UnknownRule]:
@@ -48,16 +51,39 @@ def unknown_rules(profile: PolicyProfile, catalog: Catalog) -> Iterator[UnknownR
                 pattern
             ):
                 yield UnknownRule(f"{name}[{index}]", f"{_no_relation(pattern, catalog)}", protects=False)
+    for index, use in enumerate(profile.guarddb.mask_uses):
+        path = f"guarddb.mask_uses[{index}]"
+        yield from _target(use.pattern, use.column_name, path, catalog, protects=False)
+    for index, pattern in enumerate(profile.may_change_patterns):
+        if not named(pattern, catalog, "public", strict=True) and not _elsewhere(pattern):
+            yield UnknownRule(f"guarddb.may_change[{index}]", _no_relation(pattern, catalog), protects=False)
+    yield from _functions(profile, catalog)
+
+
+def _functions(profile: PolicyProfile, catalog: Catalog) -> Iterator[UnknownRule]:
+    """Entries of `function_allowlist` that name no function. (Of the server's own the facts know.)"""
+    for index, pattern in enumerate(profile.function_patterns):
+        name = pattern.name.text if pattern.name is not None else None
+        if name is None or any(pattern.matches(each.schema, each.name) for each in catalog.functions):
+            continue
+        if builtin(name.lower()) and pattern.matches("pg_catalog", name.lower()):
+            continue
+        near = nearest(name, {each.name for each in catalog.functions})
+        yield UnknownRule(
+            f"guarddb.function_allowlist[{index}]",
+            f"{pattern} names no function of this database" + (f"; nearest is {near}" if near else ""),
+            protects=False,
+        )
 
 
 def _target(
-    pattern: RelationPattern, column: NamePart | None, path: str, catalog: Catalog
+    pattern: RelationPattern, column: NamePart | None, path: str, catalog: Catalog, *, protects: bool = True
 ) -> Iterator[UnknownRule]:
     if _elsewhere(pattern):
         return
     found = named(pattern, catalog, "public", strict=False)
     if not found:
-        yield UnknownRule(f"{path}.table", _no_relation(pattern, catalog), protects=True)
+        yield UnknownRule(f"{path}.table", _no_relation(pattern, catalog), protects)
     elif column is not None and not any(
         column.matches(a.name, strict=False) for r in found for a in r.attributes
     ):
@@ -66,7 +92,7 @@ def _target(
         shown = f'"{found[0].schema}.{found[0].name}"' if len(found) == 1 else f"no table of {pattern}"
         has = f"{shown} has no column" if len(found) == 1 else f"{shown} has a column"
         yield UnknownRule(
-            f"{path}.column", f'{has} "{column}"' + (f'; nearest is "{near}"' if near else ""), protects=True
+            f"{path}.column", f'{has} "{column}"' + (f'; nearest is "{near}"' if near else ""), protects
         )
 
 
@@ -82,7 +108,11 @@ def _no_relation(pattern: RelationPattern, catalog: Catalog) -> str:
     if wanted is None:
         near = nearest(str(pattern).partition(".")[0], {r.partition(".")[0] for r in names})
         return f"{pattern} names no relation of this database" + (f"; nearest is {near}.*" if near else "")
-    scored = sorted(names, key=lambda full: (-likeness(names[full], wanted), full))
+    # (Of two that are equally near, the one in the schema that was meant.)
+    schema = pattern.schema.text.lower() if pattern.schema is not None else "public"
+    scored = sorted(
+        names, key=lambda full: (-likeness(names[full], wanted), not full.startswith(f"{schema}."), full)
+    )
     near = scored[0] if scored and likeness(names[scored[0]], wanted) >= ALIKE else None
     bare = ' (a bare name means schema "public")' if pattern.schema is None else ""
     return f"{pattern} names no relation of this database{bare}" + (f"; nearest is {near}" if near else "")

@@ -155,6 +155,7 @@ _MESSAGES = {
     "string_unicode": "must be valid Unicode text",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",
+    "bool_type": "must be true or false",
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "int_parsing_size": "must be a whole number of at most 64 bits",

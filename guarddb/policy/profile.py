@@ -172,7 +172,14 @@ class GuarddbExtension(Model):
     )
     redact_nulls: bool = Field(
         False,
+        strict=True,
         description="A redact mask shows [redacted] for NULL too, so that it does not tell whether there is a value.",
+    )
+    cancel_running: bool = Field(
+        False,
+        strict=True,
+        description="When the control plane disables the agent or withdraws its key, the statement that runs is cancelled too; "
+        "otherwise only the next one is refused.",
     )
     content_scan_extra: tuple[ContentClass, ...] = Field(
         (),
@@ -186,6 +193,10 @@ class GuarddbExtension(Model):
     without_wall: Literal["refuse", "warn"] = Field(
         "refuse",
         description="When that wall is gone, out of date or has gaps: refuse, or warn and let guarddb mask and filter.",
+    )
+    without_budget_store: Literal["refuse", "pass"] = Field(
+        "refuse",
+        description="When the store of the budgets does not answer: refuse, or let statements pass uncounted and say so.",
     )
     settings: Annotated[
         dict[str, str],
@@ -346,6 +357,10 @@ class PolicyProfile(Model):
             document = {**document, "name": "draft"}
         return cls.model_validate(document)
 
+    def __hash__(self) -> int:
+        # (pydantic's own hashes every part each time it is asked.)
+        return hash(self.version)
+
     @cached_property
     def allow_patterns(self) -> tuple[RelationPattern, ...]:
         """The parsed `table_allowlist`; match with bare="public", strict=True."""
@@ -396,8 +411,9 @@ class PolicyProfile(Model):
             and set(self.statement_rules.allow) == set(KINDS)
             and set(self.guarddb.floor_exceptions) == set(FLOOR_RULES)
             and all(
-                getattr(self, name) == field.default
-                for name, field in type(self).model_fields.items()
+                getattr(part, name) == field.get_default(call_default_factory=True)
+                for part in (self, self.statement_rules, self.guarddb)
+                for name, field in type(part).model_fields.items()
                 if name not in _FORBIDS_BY_ITSELF_NOTHING
             )
         )
@@ -411,7 +427,8 @@ class PolicyProfile(Model):
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-#: Labels, the fields that `forbids_nothing` looks at one by one, and those that only say how another one works.
+#: Labels, the fields that `forbids_nothing` looks at one by one, those that only say how another one works, and those that
+#: open something. A field that is not here forbids something as soon as it is set.
 _FORBIDS_BY_ITSELF_NOTHING = frozenset(
     {
         "name",
@@ -425,6 +442,23 @@ _FORBIDS_BY_ITSELF_NOTHING = frozenset(
         "approval_auto_max_rows",
         "approval_timeout_seconds",
         "content_scan_max_bytes",
+        # statement_rules
+        "allow",
+        "deny",
+        # guarddb
+        "cancel_running",
+        "content_scan_extra",
+        "floor_exceptions",
+        "function_allowlist",
+        "function_groups",
+        "hash_key_env",
+        "mask_uses",
+        "may_change",
+        "on_unknown",
+        "redact_nulls",
+        "settings",
+        "without_budget_store",
+        "without_wall",
     }
 )
 

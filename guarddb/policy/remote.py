@@ -12,10 +12,12 @@ import json
 import os
 import random
 import re
+import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -34,13 +36,21 @@ SIGNATURE_HEADER: Final = "Guarddb-Signature"
 MAX_BYTES: Final = 1 << 20
 #: Seconds for a connection, and between two pieces of an answer.
 TIMEOUT: Final = 5.0
+#: Seconds for a whole answer: a server that sends it in drops is one that does not answer.
+WHOLE_TIMEOUT: Final = 10.0
 #: Statuses after which the same request may succeed.
 TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 #: Seconds that a single wait between two attempts lasts at the most, unless the server asks for more.
 LONGEST_BACKOFF: Final = 10.0
 
+#: Not the module's own generator: forked processes would all wait for the same time, and an application may have seeded it.
+_random = random.SystemRandom()
 _PROJECT = re.compile(r".*/projects/[^/]+\Z")
 _POLICY = re.compile(r".*/projects/[^/]+/policies/[^/]+\Z")
+
+
+TOO_LARGE: Final = f"the answer has more than {MAX_BYTES} bytes"
+TOO_SLOW: Final = f"the answer is not there after {WHOLE_TIMEOUT:.0f} s"
 
 
 class FetchError(RuntimeError):
@@ -143,7 +153,8 @@ def read_key(key: str | None = None) -> str | None:
 
 def headers(key: str | None, etag: str | None = None) -> dict[str, str]:
     """The headers of a request."""
-    told = {"Accept": "application/json", "User-Agent": "guarddb"}
+    # (Uncompressed: how large an answer is is then known before it is unpacked.)
+    told = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "guarddb"}
     if key is not None:
         told["Authorization"] = f"Bearer {key}"
     if etag is not None:
@@ -209,7 +220,7 @@ def retry_after(header: str | None) -> float | None:
 
 def backoff(attempt: int, asked: float | None = None) -> float:
     """Seconds to wait before attempt `attempt` + 1: doubling, with jitter, never less than the server asks for."""
-    own = random.uniform(0.5, 1.0) * min(LONGEST_BACKOFF, 0.2 * 2.0 ** min(attempt, 10))  # noqa: S311
+    own = _random.uniform(0.5, 1.0) * min(LONGEST_BACKOFF, 0.2 * 2.0 ** min(attempt, 10))
     return own if asked is None else asked + own
 
 
@@ -247,6 +258,22 @@ def require_httpx() -> Any:
     return httpx
 
 
+def trust(loopback: bool) -> dict[str, Any]:
+    """Whom a client of httpx trusts: proxies and certificates of the environment, and of this machine itself no proxy.
+
+    The certificates are read once: httpx would read all of them for each client, which takes longer than most requests do,
+    and on an event loop everybody waits for it.
+    """
+    of_environment = tuple(os.environ.get(name, "") for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"))
+    return {"trust_env": not loopback, "verify": _certificates(not loopback, of_environment)}
+
+
+@lru_cache(maxsize=4)
+def _certificates(trust_env: bool, of_environment: tuple[str, ...]) -> ssl.SSLContext:
+    context: ssl.SSLContext = require_httpx().create_ssl_context(trust_env=trust_env)
+    return context
+
+
 def fetch_once(url: str) -> PolicyProfile:
     """The profile at a URL, as it is now, with a few attempts.
 
@@ -256,11 +283,12 @@ def fetch_once(url: str) -> PolicyProfile:
     httpx = require_httpx()
     remote = Remote.parse(url)
     key = read_key()
-    with httpx.Client(timeout=TIMEOUT, trust_env=not remote.loopback) as client:
+    with httpx.Client(timeout=TIMEOUT, **trust(remote.loopback)) as client:
         for attempt in range(4):
             try:
-                answer = client.get(remote.profile_url, headers=headers(key))
-                fetched = read_answer(answer.status_code, answer.headers, answer.content[: MAX_BYTES + 1])
+                with client.stream("GET", remote.profile_url, headers=headers(key)) as answer:
+                    body = _read_body(answer.iter_bytes())
+                fetched = read_answer(answer.status_code, answer.headers, body)
                 assert fetched.profile is not None  # no If-None-Match was sent
                 return fetched.profile
             except PolicyError as ex:
@@ -273,6 +301,19 @@ def fetch_once(url: str) -> PolicyProfile:
                 break
             time.sleep(backoff(attempt, asked))
     raise PolicyError(f"the policy at {url} cannot be fetched: {error}")
+
+
+def _read_body(pieces: Iterable[bytes]) -> bytes:
+    """All of an answer. Raises FetchError when it is too large, or takes too long."""
+    body = bytearray()
+    ends = time.monotonic() + WHOLE_TIMEOUT
+    for piece in pieces:
+        body += piece
+        if len(body) > MAX_BYTES:
+            raise FetchError(TOO_LARGE)
+        if time.monotonic() > ends:
+            raise FetchError(TOO_SLOW, transient=True)
+    return bytes(body)
 
 
 def describe(error: Exception) -> str:

@@ -135,10 +135,17 @@ class History:
         agents: how many agents are remembered; the one unseen for longest is forgotten first.
 
     Raises:
-        PolicyError: there is no such rule, or its points are no whole number.
+        PolicyError: there is no such rule, or its points or the number of agents are no whole number.
     """
 
     def __init__(self, rules: Mapping[str, int], *, agents: int = 10_000) -> None:
+        if not isinstance(rules, Mapping):
+            raise PolicyError(
+                f"the rules of a history are a mapping of names to points; this is {quoted(rules)}. "
+                f"There are {one_of(HISTORY_RULES)}"
+            )
+        if isinstance(agents, bool) or not isinstance(agents, int) or agents < 1:
+            raise PolicyError(f"must be a whole number from 1 on; it is {quoted(agents)}", "agents")
         self.rules: dict[HistoryRule, int] = {}
         for name, points in rules.items():
             known: HistoryRule | None = next((rule for rule in HISTORY_RULES if rule == name), None)

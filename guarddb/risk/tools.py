@@ -12,6 +12,7 @@ from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 from guarddb.decision.plan import Decision
 from guarddb.errors import PolicyViolation
+from guarddb.policy.errors import quoted
 from guarddb.risk.event import EventError, now
 from guarddb.risk.history import History
 from guarddb.risk.policy import ActionPolicyLike, load_action_policy
@@ -78,7 +79,12 @@ class guard_tool:
         self.tool_name = tool_name
         self.agent = {"agent_id": agent} if isinstance(agent, str) else agent
         self.target = target
+        listed = isinstance(fields, Iterable) and not isinstance(fields, str | bytes)
+        if not (fields is None or callable(fields) or listed):
+            raise EventError(f"fields: must be a list of fields or a function; it is {quoted(fields)}")
         self.fields = fields if fields is None or callable(fields) else list(fields)
+        if parameters is not None and not isinstance(parameters, Mapping):
+            raise EventError(f"parameters: must be a mapping; it is {quoted(parameters)}")
         self.parameters = dict(parameters or {})
         self.session = session
         self.metadata = metadata

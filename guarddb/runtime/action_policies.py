@@ -17,16 +17,16 @@ from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.load import is_url, policy_path
 from guarddb.policy.remote import (
-    MAX_BYTES,
     TIMEOUT,
     FetchError,
     Remote,
-    describe,
+    headers,
     read_key,
     require_httpx,
+    trust,
 )
 from guarddb.risk.policy import ActionPolicy, load_action_policy
-from guarddb.runtime import background
+from guarddb.runtime import answers, background
 from guarddb.runtime.policies import PolicySourceError
 
 logger = logging.getLogger("guarddb.policy")
@@ -99,7 +99,7 @@ class ActionPolicyFile:
     def _stamp(self) -> object:
         try:
             stat = os.stat(self.path)
-        except OSError:
+        except (OSError, ValueError):  # (it is said when the file is read)
             return None
         return stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino
 
@@ -182,35 +182,21 @@ class ActionPolicyUrl:
 
     async def _fetch(self) -> None:
         httpx = require_httpx()
-        request = {"Accept": "application/json", "User-Agent": "guarddb"}
+        request = headers(None, self._etag if self._policy is not None else None)
         if self._key is not None:
             request["X-API-Key"] = self._key
-        if self._etag is not None and self._policy is not None:
-            request["If-None-Match"] = self._etag
-        try:
-            async with (
-                httpx.AsyncClient(timeout=TIMEOUT, trust_env=not self.remote.loopback) as client,
-                client.stream("GET", self.remote.url, headers=request) as answer,
-            ):
-                body = bytearray()
-                async for piece in answer.aiter_bytes():
-                    body += piece
-                    if len(body) > MAX_BYTES:
-                        raise FetchError(f"the answer has more than {MAX_BYTES} bytes")
-        except httpx.HTTPError as ex:
-            raise FetchError(describe(ex), transient=True) from None
-        if answer.status_code != 304:
-            if answer.status_code != 200:
-                raise FetchError(
-                    f"the server answers {answer.status_code}", denied=answer.status_code in (401, 403, 404)
-                )
+        async with httpx.AsyncClient(timeout=TIMEOUT, **trust(self.remote.loopback)) as client:
+            status, answered, body = await answers.get(client, self.remote.url, request)
+        if status != 304:
+            if status != 200:
+                raise FetchError(f"the server answers {status}", denied=status in (401, 403, 404))
             try:
                 document = json.loads(body)
             except (ValueError, RecursionError):
                 raise PolicyError("the answer is not JSON") from None
             if not isinstance(document, dict):
                 raise PolicyError("the answer is no action policy")
-            self._policy, self._etag = load_action_policy(document), answer.headers.get("etag")
+            self._policy, self._etag = load_action_policy(document), answered.get("etag")
         self._complaint, self._denied = "", False
         now = time.monotonic()
         self._until, self._ask_at = now + self.max_stale, now + self.refresh

@@ -26,6 +26,8 @@ No lock is held on the database while somebody is asked, and an approver is call
 take its time.
 One approver may serve many connections at once, from several threads.
 
+An approver with an attribute `unmasked` that is True is shown the rows of the sample without the masks of the profile.
+
 `connect(approver=…)` takes an approver of either form, a callable `request -> Answer | bool` (sync or async), or the URL of a
 project on a control plane: `as_approver`
 and
@@ -451,6 +453,8 @@ def _from_function(value: object, request: ApprovalRequest) -> Answer:
         return Answer("rejected", request_id=request.id)
     if isinstance(value, Answer):
         return value
+    if request.expired():
+        return Answer("expired", request_id=request.id)
     raise ApproverLost(f"the approver's answer is not clear: {value!r:.80}")
 
 

@@ -18,11 +18,20 @@ _T = TypeVar("_T")
 _lock = threading.Lock()
 _loop: asyncio.AbstractEventLoop | None = None
 _thread: threading.Thread | None = None
+#: The loop itself holds its tasks weakly.
+_spawned: set[asyncio.Task[None]] = set()
 
 
 def submit(work: Coroutine[Any, Any, _T]) -> Future[_T]:
     """Run a coroutine in the background. Cancelling the future cancels it."""
     return asyncio.run_coroutine_threadsafe(work, _running())
+
+
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Run a coroutine beside the one that calls this, which runs in the background itself."""
+    task = asyncio.get_running_loop().create_task(work)
+    _spawned.add(task)
+    task.add_done_callback(_spawned.discard)
 
 
 def call_soon(function: Callable[[], object]) -> None:

@@ -16,9 +16,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, cast, runtime_checkable
 
 from limits import RateLimitItemPerHour
+from limits.errors import ConfigurationError
 from limits.storage import MovingWindowSupport, Storage, storage_from_string
 from limits.strategies import MovingWindowRateLimiter
 
@@ -34,9 +35,17 @@ RULES: dict[Counter, Rule] = {
     "egress": "egress_budget",
 }
 
+#: The field of a profile that sets each.
+FIELDS: dict[Counter, str] = {
+    "hour": "budget_queries_per_hour",
+    "day": "budget_queries_per_day",
+    "egress": "egress_bytes_per_day",
+}
+
 _HOUR_SECONDS = 3_600
 _PATIENCE_SECONDS = 1.0
 _DAY_SECONDS = 86_400
+_UNNAMED = "(unnamed)"
 #: A limit that nothing reaches.
 _WHATEVER = 1 << 62
 #: Up to this many statements an hour each is remembered by itself; above, those of one slot are remembered together.
@@ -48,6 +57,7 @@ class BudgetError(RuntimeError):
     """The budget store cannot be opened or does not answer."""
 
 
+@runtime_checkable
 class BudgetStore(Protocol):
     """Where budgets are counted. A method may raise anything when it is down: then the driver refuses."""
 
@@ -138,9 +148,8 @@ class MemoryBudgetStore:
             account = self._accounts.get(key)
             if account is None or not account.today <= now < account.tomorrow:
                 account = self._account(key, now)  # only then: a call less for each statement
-            if per_hour and (window := account.window):
-                if window[0][0] <= now - _HOUR_SECONDS:
-                    account.forget(now - _HOUR_SECONDS)
+            if per_hour and account.hour >= per_hour:
+                account.forget(now - _HOUR_SECONDS)  # only where it matters, and with each new entry
                 if account.hour >= per_hour:
                     return "hour"
             if per_day:
@@ -151,7 +160,9 @@ class MemoryBudgetStore:
                 account.hour += 1
                 if now < account.slot_ends:
                     account.window[-1][1] += 1
-                elif per_hour > _EXACT_UP_TO:
+                    return None
+                account.forget(now - _HOUR_SECONDS)
+                if per_hour > _EXACT_UP_TO:
                     account.slot_ends = slot_ends = now + _SLOT_SECONDS
                     account.window.append([slot_ends, 1])
                 else:
@@ -274,6 +285,10 @@ def open_store(uri: str | None = None) -> BudgetStore:
                 storage = storage_from_string(uri, **_options(uri))
             except Exception as ex:
                 why = str(ex).replace(uri, shown)
+                if shown == _UNNAMED or "scheme" in why:
+                    why = "it is memory://, redis://…, rediss://…, redis+unix://… or postgresql://…"
+                if isinstance(ex, ConfigurationError) and uri.startswith("redis"):
+                    why = "what it needs is not installed: pip install 'guarddb[redis]'"
                 if (
                     password := uri.partition("://")[2].rpartition("@")[0].rpartition(":")[2]
                 ) and password in why:
@@ -305,7 +320,7 @@ def _options(uri: str) -> dict[str, Any]:
 
 def _without_password(uri: str) -> str:
     scheme, found, rest = uri.partition("://")
-    return f"{scheme}{found}{rest.rpartition('@')[2]}" if found else "(unnamed)"
+    return f"{scheme}{found}{rest.rpartition('@')[2]}" if found else _UNNAMED
 
 
 @dataclass(frozen=True, slots=True)
@@ -398,6 +413,10 @@ class Budget:
         limit = self._per_day
         if limit and not self._spend_bytes(amount, limit):
             raise self._overrun("egress")
+
+    def no_egress_left(self) -> Overrun:
+        """That bytes do not fit, without asking the store."""
+        return Overrun("egress", self._per_day, midnight_after(time.time()))
 
     def _overrun(self, counter: Counter) -> Overrun:
         limit = self.limits.of(counter)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -20,6 +22,9 @@ from typing import Any, Final, Literal, TypeAlias
 GENESIS: Final = "0" * 64
 #: A longer line is none of ours.
 MAX_LINE: Final = 16 << 20
+
+#: `<file>.<first record>-<last record>`, by which a file is called when a new one is begun.
+_CLOSED: Final = re.compile(r"\.([0-9]+)-([0-9]+)$")
 
 Fault: TypeAlias = Literal["changed", "removed", "reordered", "truncated"]
 
@@ -106,7 +111,8 @@ def verify(paths: Iterable[str | Path], key: bytes | None = None) -> Verificatio
     files.sort(key=lambda each: next((line.record["seq"] for line in each[1] if line.record), 0))
     last: _Line | None = None
     for name, lines in files:
-        last = _verify_file(name, lines, last, outcome)
+        begins = _first_of(name) if last is None else None
+        last = _verify_file(name, lines, last, outcome, begins=begins)
         try:
             head = head_path(name).read_bytes()
         except OSError:
@@ -121,9 +127,26 @@ def verify_lines(
     """Verify a log that is in no file; `name` stands for it in what is found."""
     outcome = Verification()
     read = [_line(name, number, data, key) for number, data in enumerate(lines, 1)]
-    _verify_file(name, read, None, outcome)
+    _verify_file(name, read, None, outcome, begins=1)
     _verify_end(name, read, head, key, outcome)
     return outcome
+
+
+def _first_of(name: str) -> int | None:
+    """The record that a file has to begin with, when it is the first one that is given; None where that cannot be told.
+
+    A closed file says it by its name: what came before may have been thrown away (`keep`). The current one continues the
+    newest closed one, which is always kept.
+    """
+    if (closed := _CLOSED.search(name)) is not None:
+        return int(closed[1])
+    path = Path(name)
+    lasts = [
+        int(found[2])
+        for other in path.parent.glob(f"{escape(path.name)}.*")
+        if (found := _CLOSED.fullmatch(other.name[len(path.name) :])) is not None
+    ]
+    return max(lasts, default=0) + 1
 
 
 def _lines(path: Path, key: bytes | None) -> Iterator[_Line]:
@@ -146,8 +169,11 @@ def _line(name: str, number: int, data: bytes, key: bytes | None) -> _Line:
     return _Line(name, number, record, complete, right)
 
 
-def _verify_file(name: str, lines: list[_Line], last: _Line | None, outcome: Verification) -> _Line | None:
-    """`last`: the line with the highest number so far, which the next one continues."""
+def _verify_file(
+    name: str, lines: list[_Line], last: _Line | None, outcome: Verification, *, begins: int | None = None
+) -> _Line | None:
+    """`last`: the line with the highest number so far, which the next one continues; `begins`: where there is none, the record
+    that comes first."""
     there = {line.record["seq"] for line in lines if line.record is not None}
     unreadable = 0
 
@@ -171,6 +197,9 @@ def _verify_file(name: str, lines: list[_Line], last: _Line | None, outcome: Ver
         if last is None or last.record is None:
             if seq == 1 and record.get("prev") != GENESIS:
                 fault(line, "changed", "the first record does not begin a chain")
+            elif begins is not None and seq - begins > unreadable:
+                missing = f"record {begins} is" if seq == begins + 1 else f"records {begins} to {seq - 1} are"
+                fault(line, "removed", f"{missing} missing before this line")
             elif seq != 1 and not unreadable:
                 outcome.notes.append(f"{name} begins with record {seq}; what is before it was not given")
         elif seq <= last.record["seq"]:

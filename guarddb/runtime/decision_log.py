@@ -39,7 +39,7 @@ class DecisionRecord:
         agent, policy, policy_version, database: who, under what, where.
         parameter_types: PostgreSQL's names of the parameters' types; `unknown` where the server decides.
         rows: rows of the result, or rows that were written; None where there are none.
-        size: bytes of the result as it came from the server; None where nobody counted them (over 100,000 values, streams).
+        size: bytes of the result as it came from the server; None where nobody counted them (streams).
         statement_id: its own; transaction_id: the same for all statements of one transaction of this connection.
         sqlstate: of a refusal or failure.
         risk: what the action policy made of it.

@@ -28,6 +28,7 @@ from guarddb.policy.errors import PolicyError
 from guarddb.policy.remote import (
     TIMEOUT,
     TRANSIENT,
+    WHOLE_TIMEOUT,
     Remote,
     backoff,
     describe,
@@ -35,6 +36,7 @@ from guarddb.policy.remote import (
     read_key,
     require_httpx,
     retry_after,
+    trust,
 )
 from guarddb.runtime import background
 
@@ -143,7 +145,7 @@ class DecisionUpload:
                 pass
 
     def _client(self) -> Any:
-        return require_httpx().AsyncClient(timeout=TIMEOUT, trust_env=not self._loopback)
+        return require_httpx().AsyncClient(timeout=TIMEOUT, **trust(self._loopback))
 
     async def send(self, client: Any) -> float | None:
         """Send one batch. Seconds to wait before the next attempt, or None when there is none to make."""
@@ -162,10 +164,11 @@ class DecisionUpload:
         httpx = require_httpx()
         try:
             body = {"entries": batch, "dropped": dropped}
-            answer = await client.post(self._url, headers=headers(self._key), json=body)
-        except (httpx.HTTPError, asyncio.CancelledError) as ex:
+            async with asyncio.timeout(WHOLE_TIMEOUT):
+                answer = await client.post(self._url, headers=headers(self._key), json=body)
+        except BaseException as ex:
             self._put_back(batch, dropped)
-            if isinstance(ex, asyncio.CancelledError):
+            if not isinstance(ex, httpx.HTTPError | TimeoutError):
                 raise
             logger.warning("decisions cannot be sent: %s", describe(ex))
             return 0.0

@@ -15,6 +15,7 @@ from guarddb.policy.errors import PolicyError
 from guarddb.policy.remote import (
     TIMEOUT,
     TRANSIENT,
+    WHOLE_TIMEOUT,
     Remote,
     backoff,
     describe,
@@ -22,7 +23,9 @@ from guarddb.policy.remote import (
     read_key,
     require_httpx,
     retry_after,
+    trust,
 )
+from guarddb.runtime import answers
 from guarddb.runtime.approvals import Answer, ApprovalRequest, ApproverLost, Outcome
 
 #: Seconds between two questions where there is no event stream.
@@ -39,12 +42,14 @@ class ControlPlaneApprover:
     Args:
         url: the project's URL, `https://host/v1/projects/prj_…`, or that of a profile in it.
         key: the agent's API key; None: GUARDDB_API_KEY.
+        unmasked: what the profile masks goes there as it is, in the sample of the rows, and is kept there.
 
     Raises:
         PolicyError: the URL may not be used, or httpx is missing.
     """
 
-    def __init__(self, url: str, key: str | None = None) -> None:
+    def __init__(self, url: str, key: str | None = None, *, unmasked: bool = False) -> None:
+        self.unmasked = unmasked
         require_httpx()
         remote = Remote.parse(url)
         path = urlsplit(url).path.rstrip("/").split("/")
@@ -138,8 +143,8 @@ class ControlPlaneApprover:
                     ):
                         return
                     news.set()
-                    async for line in answer.aiter_lines():
-                        if line.startswith("data:"):
+                    async for field, _ in answers.events(answer):
+                        if field == "data":
                             news.set()
             except (httpx.HTTPError, OSError):
                 pass
@@ -147,7 +152,7 @@ class ControlPlaneApprover:
             await asyncio.sleep(backoff(min(attempt, 4)))
 
     def _client(self) -> Any:
-        return require_httpx().AsyncClient(timeout=TIMEOUT, trust_env=not self._loopback)
+        return require_httpx().AsyncClient(timeout=TIMEOUT, **trust(self._loopback))
 
     async def _send(
         self, client: Any, method: str, url: str, body: Any, *, until: float
@@ -158,7 +163,8 @@ class ControlPlaneApprover:
         while True:
             asked = None
             try:
-                answer = await client.request(method, url, headers=headers(self._key), json=body)
+                async with asyncio.timeout(WHOLE_TIMEOUT):
+                    answer = await client.request(method, url, headers=headers(self._key), json=body)
                 if answer.is_success:
                     found = answer.json()
                     if isinstance(found, dict):
@@ -168,7 +174,7 @@ class ControlPlaneApprover:
                 if answer.status_code not in TRANSIENT:
                     raise ApproverLost(problem)
                 asked = retry_after(answer.headers.get("retry-after"))
-            except httpx.HTTPError as ex:
+            except (httpx.HTTPError, TimeoutError) as ex:
                 problem = f"the control plane cannot be reached: {describe(ex)}"
             except ValueError:
                 raise ApproverLost("the control plane's answer is not JSON") from None

@@ -15,6 +15,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -22,18 +23,17 @@ from typing import Any, Final, NamedTuple
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.profile import PolicyProfile
 from guarddb.policy.remote import (
-    MAX_BYTES,
     TIMEOUT,
     FetchError,
     Remote,
     backoff,
-    describe,
     headers,
     read_answer,
     read_key,
     require_httpx,
+    trust,
 )
-from guarddb.runtime import background
+from guarddb.runtime import answers, background
 from guarddb.runtime.policies import PolicySourceError
 
 logger = logging.getLogger("guarddb.policy")
@@ -99,6 +99,7 @@ class HttpPolicy:
         self._in_force = _InForce(None, 0.0)
         self._starting = threading.Lock()
         self._follower: _Follower | None = None
+        self._listeners: list[weakref.WeakMethod[Callable[[], Coroutine[Any, Any, None]]]] = []
         try:
             background.submit(self._first_fetch()).result()
         except FetchError as ex:
@@ -126,6 +127,17 @@ class HttpPolicy:
                 f"{self._complaint or 'the server does not answer'}"
             )
         return state.current
+
+    @property
+    def stale(self) -> bool:
+        """Whether the server does not confirm what is in force: it cannot be reached, or what it says is no valid profile."""
+        return bool(self._complaint)
+
+    def on_denial(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Call a method, which is held weakly, in the background when the server denies the profile."""
+        with self._starting:
+            self._listeners = [each for each in self._listeners if each() is not None]
+            self._listeners.append(weakref.WeakMethod(told))
 
     def __repr__(self) -> str:
         state = self._in_force.current
@@ -155,8 +167,7 @@ class HttpPolicy:
     def _client(self, read_timeout: float = TIMEOUT) -> Any:
         httpx = require_httpx()
         timeout = httpx.Timeout(TIMEOUT, read=read_timeout)
-        # A proxy of the environment is none for this machine itself.
-        return httpx.AsyncClient(timeout=timeout, trust_env=not self.remote.loopback)
+        return httpx.AsyncClient(timeout=timeout, **trust(self.remote.loopback))
 
     async def _first_fetch(self) -> None:
         deadline = time.monotonic() + FIRST_FETCH_SECONDS
@@ -182,18 +193,9 @@ class HttpPolicy:
             FetchError: nothing came.
             PolicyError: no valid profile came, and none was there before.
         """
-        httpx = require_httpx()
+        answer = await answers.get(client, self.remote.profile_url, headers(self._key, self._etag))
         try:
-            request = headers(self._key, self._etag)
-            async with client.stream("GET", self.remote.profile_url, headers=request) as answer:
-                body = bytearray()
-                async for piece in answer.aiter_bytes():
-                    body += piece
-                    if len(body) > MAX_BYTES:
-                        raise FetchError(f"the answer has more than {MAX_BYTES} bytes")
-            fetched = read_answer(answer.status_code, answer.headers, bytes(body))
-        except httpx.HTTPError as ex:
-            raise FetchError(describe(ex), transient=True) from None
+            fetched = read_answer(*answer)
         except PolicyError as ex:
             if self._in_force.current is None or self._in_force.denied is not None:
                 raise
@@ -205,6 +207,9 @@ class HttpPolicy:
 
     def _take(self, profile: PolicyProfile | None, etag: str | None) -> None:
         before = self._in_force
+        if self._complaint:
+            logger.warning("policy %s: the server answers again", self.remote.url)
+            self._complaint = ""
         if profile is None:
             if before.denied is not None and before.current is not None:
                 logger.warning("policy %s: this key is let in again", self.remote.url)
@@ -216,7 +221,6 @@ class HttpPolicy:
             logger.warning("policy %s: this key is let in again", self.remote.url)
         elif before.current is not None and before.current[1] != current[1]:
             logger.info("policy %s: version %s of %r is in force", self.remote.url, current[1], profile.name)
-        self._complaint = ""
         self._in_force = _InForce(current, time.monotonic() + self.max_stale)
 
     def _confirm(self) -> None:
@@ -226,7 +230,11 @@ class HttpPolicy:
         """Nothing is in force until the server lets this key in again."""
         if self._in_force.denied is None:
             logger.error("policy %s: %s; statements are refused", self.remote.url, reason)
+        told = [] if self._in_force.denied else [method() for method in self._listeners]
         self._in_force = self._in_force._replace(denied=f"the policy at {self.remote.url}: {reason}")
+        for method in told:
+            if method is not None:
+                background.spawn(method())
 
     def failed(self, reason: str) -> None:
         """A question was not answered; the last profile stays for a while."""
@@ -322,10 +330,9 @@ class _Follower:
                         self._streaming = True
                         # What changed between the last question and the beginning of the stream.
                         self._news.set()
-                        async for line in answer.aiter_lines():
-                            field, _, value = line.partition(":")
+                        async for field, value in answers.events(answer):
                             if field == "id":
-                                last = value.strip()
+                                last = value
                             elif field == "data":
                                 self._news.set()
                     elif answer.status_code in (404, 405, 406, 501) or answer.status_code == 200:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -10,9 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from guarddb.policy.errors import PolicyError
+from guarddb.runtime import background
 from guarddb.runtime.chain import GENESIS, canonical, digest, head_path, head_text
 from guarddb.runtime.decision_log import DecisionLogError, DecisionRecord
 
@@ -54,6 +56,9 @@ class JsonlSink:
         OSError: the file cannot be opened.
     """
 
+    #: A disk is waited for like a server, see `queued_log.py`.
+    remote: ClassVar[bool] = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -68,6 +73,13 @@ class JsonlSink:
     ) -> None:
         if fsync not in ("always", "refusals", "never") and not isinstance(fsync, int | float):
             raise PolicyError('fsync is "always", "refusals", "never" or a number of seconds')
+        if isinstance(fsync, bool) or (isinstance(fsync, int | float) and not 0 <= fsync < float("inf")):
+            raise PolicyError(f"fsync is a number of seconds from 0 on, not {fsync}")
+        for name, number in (("max_bytes", max_bytes), ("keep", keep)):
+            if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+                raise PolicyError(f"{name} is a whole number from 0 on (0: no limit), not {number!r:.80}")
+        if not isinstance(path, str | os.PathLike) or not os.fspath(path) or "\0" in str(path):
+            raise PolicyError(f"the decision log's path is that of a file, not {path!r:.80}")
         if on_full not in ("refuse", "pass"):
             raise PolicyError('on_full is "refuse" or "pass"')
         self.path = Path(path).absolute()
@@ -76,6 +88,7 @@ class JsonlSink:
         self.literals = literals
         self._key = read_key(key, key_env)
         self._lock = threading.Lock()
+        self._disk = threading.Lock()
         self._file = -1
         self._pid = 0
         self._seq, self._last, self._end = 0, GENESIS, 0
@@ -83,19 +96,58 @@ class JsonlSink:
         self._synced = time.monotonic()
         self._lost = 0
         self._failure: str | None = None
+        #: files whose lines are to be forced to the disk, each open for that
+        self._behind: list[int] = []
+        self._on_event_loop: _OnEventLoop | None = None
         with self._lock, self._locked():
             self._make_reserve()
 
     def __call__(self, record: DecisionRecord) -> None:
         """Write a record. A failure is logged, and remembered for `ready`; it is never raised."""
+        if self.write(record):
+            self.force(record)
+
+    def write(self, record: DecisionRecord) -> bool:
+        """Write a record, as a call does; whether it is due to be forced to the disk, which waits for the disk."""
         try:
             entry = record.to_dict(literals=self.literals)
             with self._lock, self._locked():
                 self._append(entry, refused=record.outcome == "refused")
+                return bool(self._behind)
         except OSError as ex:
             self._failed(f"{ex.strerror or ex}", record)
         except Exception as ex:
             self._failed(type(ex).__name__, record)
+        return False
+
+    def force(self, record: DecisionRecord | None = None) -> bool:
+        """Force what is due to the disk, while others may write; whether it is there. Fails as a call does."""
+        # Whoever finds nothing due waits for the one who is forcing it.
+        with self._disk:
+            with self._lock:
+                due, self._behind = self._behind, []
+            try:
+                for file in due:
+                    os.fsync(file)
+            except OSError as ex:
+                self._failed(f"{ex.strerror or ex}", record)
+                return False
+            finally:
+                for file in due:
+                    os.close(file)
+        return True
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last record could not be written."""
+        return self._failure is not None
+
+    def on_event_loop(self) -> _OnEventLoop:
+        """The same log for an event loop: it writes at once, and the disk is waited for in a thread."""
+        with self._lock:
+            if self._on_event_loop is None:
+                self._on_event_loop = _OnEventLoop(self)
+            return self._on_event_loop
 
     def ready(self) -> None:
         """Whether the log can be written now; a log that failed is tried again.
@@ -114,9 +166,12 @@ class JsonlSink:
             raise DecisionLogError(
                 f"the decision log {self.path} cannot be written: {ex.strerror or ex}"
             ) from None
+        if not self.force():
+            raise DecisionLogError(f"the decision log {self.path} cannot be written")
 
     def close(self) -> None:
         """Force what was written to the disk and close the file; the next record opens it again."""
+        self.force()
         with self._lock:
             if self._file >= 0:
                 os.fsync(self._file)
@@ -263,11 +318,15 @@ class JsonlSink:
         else:
             due = now - self._synced >= self.fsync
         if due:
-            os.fsync(self._file)
             self._synced = now
+            self._is_behind()
+
+    def _is_behind(self) -> None:
+        """The file is to be forced once the locks are free, so that nobody waits for the disk who need not."""
+        self._behind.append(os.dup(self._file))
 
     def _rotate(self) -> None:
-        os.fsync(self._file)
+        self._is_behind()
         closed = self.path.with_name(f"{self.path.name}.{self._first}-{self._seq}")
         os.rename(self.path, closed)
         if head_path(self.path).exists():
@@ -299,23 +358,55 @@ class JsonlSink:
             return False
         return True
 
-    def _failed(self, why: str, record: DecisionRecord) -> None:
+    def _failed(self, why: str, record: DecisionRecord | None) -> None:
         self._failure = why
-        self._lost += 1
+        self._lost += record is not None
         what = (
             "statements are refused until it can be"
             if self.on_full == "refuse"
             else "statements go on unlogged"
         )
         logger.critical(
-            "the decision log %s cannot be written (%s); %s. Lost: statement %s, %s %s",
+            "the decision log %s cannot be written (%s); %s. Lost: %s",
             self.path,
             why,
             what,
-            record.statement_id,
-            record.outcome,
-            record.decision.rule,
+            f"statement {record.statement_id}, {record.outcome} {record.decision.rule}"
+            if record is not None
+            else "what is not on the disk yet, if the machine goes down",
         )
+
+
+class _OnEventLoop:
+    """A log whose disk an event loop does not wait for.
+
+    Lines are written at once. A refusal's is forced to the disk in a thread, which `flush` waits for before the error is raised;
+    what else is due is forced in the background.
+    """
+
+    def __init__(self, log: JsonlSink) -> None:
+        self._log = log
+        self._under_way = False
+        self.ready = log.ready
+
+    def __call__(self, record: DecisionRecord) -> None:
+        due = self._log.write(record)
+        if due and record.outcome != "refused" and not self._under_way:
+            self._under_way = True
+            background.submit(self._force())
+
+    async def _force(self) -> None:
+        self._under_way = False  # what is due from here on may come too late for this one
+        await asyncio.to_thread(self._log.force)
+
+    @property
+    def waits(self) -> bool:
+        """Whether `ready()` may wait, so that an event loop must ask it in a thread."""
+        return self._log.failing
+
+    def flush(self) -> None:
+        """Wait until what was due is on the disk."""
+        self._log.force()
 
 
 def _record(line: bytes) -> dict[str, Any] | None:
@@ -328,7 +419,13 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def read_key(key: bytes | str | None, key_env: str | None) -> bytes | None:
-    """The key of a chain: given, or in an environment variable. Raises PolicyError: the variable is not set."""
+    """The key of a chain: given, or in an environment variable. Raises PolicyError: the variable is not set, or it is no key."""
+    if key is not None and (not isinstance(key, str | bytes) or not key):
+        raise PolicyError("the key of the decision log is a text or bytes, and not empty")
+    if key_env is not None and not isinstance(key_env, str):
+        raise PolicyError(
+            f"key_env is the name of the environment variable that holds the key, not {key_env!r:.80}"
+        )
     if key is not None:
         return key.encode() if isinstance(key, str) else key
     if key_env is None:

@@ -40,7 +40,7 @@ class NeonBranches:
         try:
             import httpx
         except ImportError:
-            raise BranchError("branches by Neon's API need httpx: pip install 'guarddb[server]'") from None
+            raise BranchError("branches by Neon's API need httpx: pip install 'guarddb[http]'") from None
         key = api_key or os.environ.get("NEON_API_KEY")
         if not key:
             raise BranchError("branches by Neon's API need a key: set NEON_API_KEY")
@@ -109,7 +109,7 @@ class NeonBranches:
         while operation.get("status") != "finished":
             if operation.get("status") in _FAILED:
                 raise BranchError(
-                    f"Neon could not make the branch: {operation.get('error') or operation.get('action')}"
+                    f"Neon could not make the branch: {operation.get('error') or operation.get('action') or operation['status']}"
                 )
             if time.monotonic() > until:
                 raise BranchError(f"Neon's branch was not ready within {_PATIENCE:.0f} seconds")

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from guarddb.policy.errors import PolicyError
@@ -40,6 +40,20 @@ class PolicySource(Protocol):
         Raises:
             PolicySourceError: there is none.
         """
+        ...
+
+
+@runtime_checkable
+class FollowedPolicy(PolicySource, Protocol):
+    """A source that hears of somebody else whether its profile still holds."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether the profile in force is the last one that was heard of, and nobody confirms it."""
+        ...
+
+    def on_denial(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Call a method, which is held weakly, when there is no profile any more because its owner said so."""
         ...
 
 

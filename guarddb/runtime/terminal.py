@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TextIO
 
+from guarddb.content.visible import visible
 from guarddb.runtime.approvals import Answer, ApprovalRequest, ApproverLost, ChangedRow, Outcome
-from guarddb.runtime.visible import visible
 
 #: The shown part of a statement, of a list of parameters, of a value; what is cut is said.
 _SQL_CHARS, _PARAMETERS, _VALUE_CHARS = 20_000, 50, 200
@@ -23,9 +23,13 @@ class TerminalApprover:
 
     Args:
         input, output: other streams to read the answer from and to write to.
+        unmasked: show what the profile masks, in the sample of the rows.
     """
 
-    def __init__(self, input: TextIO | None = None, output: TextIO | None = None) -> None:
+    def __init__(
+        self, input: TextIO | None = None, output: TextIO | None = None, *, unmasked: bool = False
+    ) -> None:
+        self.unmasked = unmasked
         self._input = input
         self._output = output
         self._one_at_a_time = threading.Lock()

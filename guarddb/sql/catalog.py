@@ -11,6 +11,7 @@ apart: sessions share a snapshot.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -32,6 +33,10 @@ CATALOG_SETTINGS_QUERY = (_queries / "catalog_settings.sql").read_text()
 
 #: One row, one text: the snapshot document.
 CATALOG_QUERY = (_queries / "catalog.sql").read_text().replace("/* fingerprint.sql */", FINGERPRINT_QUERY)
+
+#: What makes a database announce changes of its catalog, and what takes that away again.
+INSTALL_TRIGGER = (_queries / "catalog_trigger.sql").read_text()
+DROP_TRIGGER = "".join(line for line in INSTALL_TRIGGER.splitlines(True) if line.startswith("DROP "))
 
 #: One row, one text: what names mean to this session. Run it under the session's own search_path.
 SESSION_QUERY = (_queries / "session.sql").read_text()
@@ -236,6 +241,8 @@ class _Document(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     types: tuple[UserType, ...] = ()
     search_path: tuple[str, ...] | None = None
     temp_schema: str | None = None
+    unread: tuple[str, ...] = ()
+    partial: bool = False
 
 
 class _Session(msgspec.Struct, forbid_unknown_fields=True):
@@ -253,6 +260,8 @@ _T = TypeVar("_T")
 def _decode(text: str | bytes, type: type[_DocumentT]) -> _DocumentT:
     try:
         return msgspec.json.decode(text, type=type)
+    except UnicodeEncodeError:
+        raise ValueError("this is not a guarddb catalog snapshot: it is not valid Unicode text") from None
     except (msgspec.DecodeError, RecursionError, UnicodeError) as ex:
         raise ValueError(f"this is not a guarddb catalog snapshot: {ex}") from None
 
@@ -281,6 +290,10 @@ class Catalog:
     casts: tuple[Cast, ...] = ()
     types: tuple[UserType, ...] = ()
     encoding: str = "UTF8"
+    #: names of views whose definition could not be read without waiting for somebody's lock; it is empty then
+    unread: tuple[str, ...] = ()
+    #: something was left out because of such a lock; `version` then says so
+    partial: bool = False
     #: the snapshot by name, where another session has built it already
     names: _Index | None = field(default=None, repr=False, compare=False)
 
@@ -298,8 +311,15 @@ class Catalog:
             raise ValueError(
                 f"this catalog snapshot has format {found.format}; this version of guarddb reads {_FORMAT}"
             )
+        version = found.version
+        if found.partial and " " not in version:
+            # It decides other things than the whole one does: they must not share plans.
+            text = document.encode() if isinstance(document, str) else document
+            version = f"{version} {hashlib.sha256(text).hexdigest()}"
         catalog = cls(
-            version=found.version,
+            version=version,
+            unread=found.unread,
+            partial=found.partial,
             server_version=found.server_version,
             encoding=found.encoding,
             temp_schema=found.temp_schema,
@@ -321,11 +341,16 @@ class Catalog:
 
         Raises:
             psycopg.Error: the server refused, as it does in a failed transaction.
+            TypeError: it is no such connection, or an async one of psycopg's.
         """
         guarded = getattr(conn, "_guard_catalog", None)
         if guarded is not None:
             catalog: Catalog = guarded()
             return catalog
+        if not (hasattr(conn, "transaction") and hasattr(conn, "execute")) or hasattr(conn, "__aenter__"):
+            raise TypeError(
+                f"a catalog is read by a connection of psycopg's or guarddb's, not by {type(conn).__name__}"
+            )
 
         def text(query: str) -> bytes:
             # From the result itself: the connection's row factory and loaders may be anybody's.
@@ -345,7 +370,10 @@ class Catalog:
 
         Raises:
             ValueError: the text is not such a document, or of a format this version does not read.
+            TypeError: it is no text.
         """
+        if not isinstance(text, str | bytes | bytearray | memoryview):
+            raise TypeError(f"a catalog snapshot is JSON text (str or bytes), not {type(text).__name__}")
         return cls.from_document(text)
 
     def to_json(self) -> str:
@@ -363,6 +391,8 @@ class Catalog:
             types=self.types,
             search_path=self.search_path,
             temp_schema=self.temp_schema,
+            unread=self.unread,
+            partial=self.partial,
         )
         return msgspec.json.encode(document).decode()
 
@@ -378,6 +408,11 @@ class Catalog:
     def for_definitions(self) -> Catalog:
         """The catalog that the definition of a view resolves by, see `Relation.definition`."""
         return self.with_session(("pg_catalog",), self.temp_schema)
+
+    @property
+    def fingerprint(self) -> str:
+        """What FINGERPRINT_QUERY returned when the catalog was read."""
+        return self.version.partition(" ")[0]
 
     @property
     def cache_key(self) -> tuple[object, ...]:
@@ -541,3 +576,16 @@ def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, tuple[_T, ...]]:
     for key, value in pairs:
         groups.setdefault(key, []).append(value)
     return {key: tuple(values) for key, values in groups.items()}
+
+
+def check_catalog(catalog: object) -> None:
+    """What is given as a catalog is one, or None.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if catalog is not None and not isinstance(catalog, Catalog):
+        raise TypeError(
+            "the catalog is a guarddb.Catalog (Catalog.from_connection, Catalog.from_json) or None, "
+            f"not {type(catalog).__name__}"
+        )

@@ -3,6 +3,26 @@
 -- The settings are not what makes it safe: relations and types are qualified here all the same, since a temporary table
 -- "pg_class" is easily made and would come first.
 WITH RECURSIVE
+  -- Relations that somebody else has locked, or is about to: what deparses an expression over one of them would wait
+  -- (pg_get_expr, pg_get_viewdef and their like open the relation). Whoever wants to wait sets nothing.
+  busy AS MATERIALIZED (
+    SELECT unnest(nullif(current_setting('guarddb.busy', true), '')::pg_catalog.oid[]) AS oid
+  ),
+  -- What the definition of a view, or the body of a function, is made of.
+  stands_on AS MATERIALIZED (
+    SELECT coalesce(w.ev_class, d.objid) AS oid, d.refobjid, w.oid IS NULL AS function
+    FROM pg_catalog.pg_depend AS d
+    LEFT JOIN pg_catalog.pg_rewrite AS w ON d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND w.oid = d.objid
+    WHERE EXISTS (SELECT FROM busy)
+      AND (w.rulename = '_RETURN' OR d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass)
+      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass
+  ),
+  -- The views over them too, at any depth: they could be read, but not understood.
+  unread (oid, function) AS (
+    SELECT oid, false FROM busy
+    UNION
+    SELECT s.oid, s.function FROM unread AS u JOIN stands_on AS s ON s.refobjid = u.oid AND NOT u.function
+  ),
   extension_member AS MATERIALIZED (
     SELECT d.classid, d.objid, e.extname
     FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_extension AS e ON e.oid = d.refobjid
@@ -43,6 +63,8 @@ WITH RECURSIVE
     FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.oid >= 16384 AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c')
       AND n.nspname <> 'information_schema'
+      -- (One that this snapshot still sees and others have dropped cannot be opened; this asks the newest catalogs.)
+      AND has_table_privilege(c.oid, 'SELECT') IS NOT NULL
   ),
   -- What an operator says a column holds: a security label, or in the comment `classification: pii` (a word before the colon,
   -- one behind it).
@@ -155,7 +177,8 @@ WITH RECURSIVE
         SELECT json_agg(a.attname ORDER BY k.n)
         FROM unnest(c.conkey) WITH ORDINALITY AS k (number, n)
         JOIN pg_catalog.pg_attribute AS a ON a.attrelid = c.conrelid AND a.attnum = k.number), '[]'),
-      'expression', CASE WHEN c.contype = 'c' THEN pg_get_expr(c.conbin, c.conrelid) END,
+      'expression', CASE WHEN c.contype = 'c' AND c.conrelid NOT IN (SELECT oid FROM busy)
+        THEN pg_get_expr(c.conbin, c.conrelid) END,
       'references', c.confrelid::bigint,
       'referenced_columns', coalesce((
         SELECT json_agg(a.attname ORDER BY k.n)
@@ -217,7 +240,8 @@ WITH RECURSIVE
       'attributes', coalesce(a.attributes, '[]'),
       'ancestors', coalesce(up.oids, '[]'),
       'descendants', coalesce(down.oids, '[]'),
-      'definition', CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+      'definition', CASE WHEN c.relkind IN ('v', 'm') THEN
+        CASE WHEN c.oid IN (SELECT oid FROM unread) THEN '' ELSE pg_get_viewdef(c.oid) END END,
       'primary_key', coalesce(pk.columns, '[]'),
       'partitioned_by', coalesce(part.columns, '[]'),
       'has_row_triggers', g.tgrelid IS NOT NULL,
@@ -225,13 +249,18 @@ WITH RECURSIVE
       'estimated_rows', c.reltuples,
       'extension', e.extname,
       -- A table that nobody has analyzed yet: only its file tells whether there is anything in it.
-      'pages', CASE WHEN c.reltuples < 0 AND c.relkind IN ('r', 'm') THEN
+      'pages', CASE WHEN c.reltuples < 0 AND c.relkind IN ('r', 'm') AND c.oid NOT IN (SELECT oid FROM busy) THEN
         coalesce(pg_relation_size(c.oid) / current_setting('block_size')::int, 0) ELSE c.relpages END,
       'persistence', c.relpersistence,
       'constraints', coalesce(k.constraints, '[]'),
       'indexes', coalesce(i.indexes, '[]'),
-      'partition_key', CASE WHEN c.relkind = 'p' THEN pg_get_partkeydef(c.oid) END,
-      'partition_bound', pg_get_expr(c.relpartbound, c.oid)
+      -- (Of what cannot be read, the columns that it is made of; and which partition is the default one stands elsewhere.)
+      'partition_key', CASE WHEN c.relkind = 'p' THEN
+        CASE WHEN c.oid IN (SELECT oid FROM busy) THEN part.columns::pg_catalog.text ELSE pg_get_partkeydef(c.oid) END END,
+      'partition_bound', CASE WHEN c.relpartbound IS NULL THEN NULL
+        WHEN c.oid NOT IN (SELECT oid FROM busy) THEN pg_get_expr(c.relpartbound, c.oid)
+        WHEN EXISTS (SELECT FROM pg_catalog.pg_partitioned_table AS p WHERE p.partdefid = c.oid) THEN 'DEFAULT'
+        ELSE 'FOR VALUES' END
     ) ORDER BY c.oid) AS document
     FROM user_relation AS c
     LEFT JOIN relation_constraint AS k ON k.conrelid = c.oid
@@ -290,7 +319,12 @@ WITH RECURSIVE
                       FROM unnest(p.proargmodes) WITH ORDINALITY AS m (mode, n)
                       WHERE m.mode IN ('o', 'b', 't')) END,
       'body', CASE WHEN e.extname IS NULL AND l.lanname NOT IN ('c', 'internal') AND p.prokind <> 'a'
-                   THEN coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) END
+                   THEN CASE
+                     WHEN p.prosqlbody IS NOT NULL AND EXISTS (SELECT FROM unread AS u WHERE u.function AND u.oid = p.oid)
+                     -- No text, but every name in it.
+                     THEN (SELECT string_agg(quote_ident(b.relname), ' ') FROM stands_on AS s
+                           JOIN pg_catalog.pg_class AS b ON b.oid = s.refobjid WHERE s.function AND s.oid = p.oid)
+                     ELSE coalesce(pg_get_function_sqlbody(p.oid), p.prosrc) END END
     ) ORDER BY p.oid) AS document
     FROM named_function AS f
     JOIN pg_catalog.pg_proc AS p ON p.oid = f.oid
@@ -384,5 +418,10 @@ SELECT json_build_object(
   'functions', coalesce((SELECT document FROM functions), '[]'),
   'operators', coalesce((SELECT document FROM operators), '[]'),
   'casts', coalesce((SELECT document FROM casts), '[]'),
-  'types', coalesce((SELECT document FROM types), '[]')
+  'types', coalesce((SELECT document FROM types), '[]'),
+  -- Views that somebody's lock keeps from being read.
+  'unread', coalesce((
+    SELECT json_agg(c.relname ORDER BY c.oid) FROM pg_catalog.pg_class AS c
+    WHERE c.relkind IN ('v', 'm') AND c.oid IN (SELECT oid FROM unread WHERE NOT function)), '[]'),
+  'partial', EXISTS (SELECT FROM busy)
 )::pg_catalog.text

@@ -78,6 +78,12 @@ SELECT pg_catalog.md5(pg_catalog.string_agg(parts.part, ' ' ORDER BY parts.part 
     FROM pg_catalog.pg_collation
     WHERE oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
   UNION ALL
+  -- The snapshot holds no policies of row security, but a wall is made of them.
+  SELECT pg_catalog.concat('y', pg_catalog.count(*), ':',
+    pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))
+    FROM pg_catalog.pg_policy
+    WHERE oid OPERATOR(pg_catalog.>=) '16384'::pg_catalog.oid
+  UNION ALL
   -- What generated columns are computed from, and what operators say of columns.
   SELECT pg_catalog.concat('d', pg_catalog.count(*), ':',
     pg_catalog.bit_xor(pg_catalog.hashtidextended(ctid, xmin::pg_catalog.text::pg_catalog.int8)))

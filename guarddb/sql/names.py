@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from guarddb.tree import Node
+from guarddb.tree import Node, below
 
 
 def string_list(nodes: Iterable[Node]) -> list[str]:
@@ -15,33 +15,12 @@ def string_list(nodes: Iterable[Node]) -> list[str]:
 
 def columns_in(node: Any) -> set[int]:
     """The ids of the ColumnRef fields below a node, sub-selects included."""
-    found: set[int] = set()
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if type(value) is dict:
-            column = value.get("ColumnRef")
-            if column is not None:
-                found.add(id(column))
-            else:
-                stack.extend(value.values())
-        elif type(value) is list:
-            stack.extend(value)
-    return found
+    return {id(column) for column in below(node, ("ColumnRef",))}
 
 
 def holds_sublink(node: Any) -> bool:
     """Whether a sub-select stands below a node."""
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if "SubLink" in value:
-                return True
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return False
+    return bool(below(node, ("SubLink",)))
 
 
 def sub_selects(node: Any) -> list[Node]:
@@ -61,22 +40,17 @@ def sub_selects(node: Any) -> list[Node]:
 
 def calls_in(node: Any) -> list[str]:
     """The names of the functions called below a node, without their schemas."""
-    found: list[str] = []
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if "FuncCall" in value:
-                found.append(string_list(value["FuncCall"]["funcname"])[-1])
-            stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return found
+    return [string_list(call["funcname"])[-1] for call in below(node, ("FuncCall",))]
 
 
 def quote(identifier: str) -> str:
     """An identifier in double quotes."""
     return '"' + identifier.replace('"', '""') + '"'
+
+
+def quote_qualified(schema: str, name: str) -> str:
+    """A name with its schema, both in double quotes (quote_qualified_identifier)."""
+    return f"{quote(schema)}.{quote(name)}"
 
 
 def literal(value: str) -> str:

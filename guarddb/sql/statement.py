@@ -159,7 +159,8 @@ class Output:
     nothing else under it, so that `alias.*` means the same.
     `guessed`: its name is our reading of a rule of PostgreSQL's (an unnamed expression, a function's column), so that a name
     found here may still mean a column further out.
-    `call`: for the only column of a function in FROM, the call.
+    `call`: for a column of a function in FROM, the call, and `place`, which column of its result it is. `type_name`: the type
+    that stands beside one in a column definition list.
     `open`: not one column but all the unknown columns of this reference (no catalog), or of a function.
 
     >>> from guarddb.sql.analysis.classify import read_statement
@@ -177,12 +178,14 @@ class Output:
         "name",
         "opaque",
         "open",
+        "place",
         "qualifier",
         "query",
         "root",
         "spelled",
         "star",
         "target",
+        "type_name",
         "whole_item",
     )
 
@@ -200,6 +203,8 @@ class Output:
         self.whole_item = False
         self.guessed = False
         self.call: Node | None = None
+        self.place = 0
+        self.type_name: Node | None = None
         self.qualifier: str | None = None
         self.open: Open | None = None
 
@@ -224,6 +229,8 @@ class Open:
 class Root:
     """One expression in one clause of one query, and every column it uses: `(link, ColumnRef fields)`.
 
+    `compared`: of USING and NATURAL, the columns of each name, which are compared with each other.
+
     >>> from guarddb.sql.analysis.classify import read_statement
     >>> from guarddb.tree import parse
     >>> statement = read_statement(parse("SELECT upper(name) FROM users WHERE id = 1")[0], None, {})
@@ -231,13 +238,14 @@ class Root:
     [('target', ['name']), ('where', ['id'])]
     """
 
-    __slots__ = ("clause", "node", "query", "uses")
+    __slots__ = ("clause", "compared", "node", "query", "uses")
 
     def __init__(self, query: Query | None, clause: Clause, node: object) -> None:
         self.query = query
         self.clause: Clause = clause
         self.node = node
         self.uses: list[tuple[Link, Node | None]] = []
+        self.compared: list[list[Link]] = []
 
     def __repr__(self) -> str:
         return f"<Root {self.clause} {self.uses}>"
@@ -253,6 +261,7 @@ class Query:
         "filters_rows",
         "group_by",
         "in_exists",
+        "joins",
         "kind",
         "null_extended",
         "outputs",
@@ -278,6 +287,8 @@ class Query:
         self.filters_rows = False
         #: stands in FROM below an outer join or grouping sets, which may put NULLs in its place
         self.null_extended = False
+        #: of a subquery in FROM, the path of joins down to it, as in Reference
+        self.joins: tuple[tuple[Node, str], ...] = ()
         #: an EXISTS asks only whether there is a row: its outputs go nowhere
         self.in_exists = False
         self.group_by: list[Link] = []
@@ -325,7 +336,7 @@ class TypeUse:
 
 
 class Statement:
-    """All facts of one statement of the text."""
+    """All facts of one statement of the text. Whoever goes on looking at its queries keeps the statement itself."""
 
     __slots__ = (
         "analyzes",
@@ -387,6 +398,13 @@ class Statement:
         self.transaction: str | None = None
         self.session_verb: str | None = None
         self.session_name: str | None = None
+
+    def __del__(self) -> None:
+        # Queries, outputs and references refer to each other in circles. Cut, they are freed with the statement; left to
+        # Python's collector, they keep it busy for a fifth of the time that a decision takes.
+        for query in self.queries:
+            query.references, query.outputs, query.group_by = [], [], []
+            query.target = query.branches = None
 
 
 def origins(link: Link) -> set[tuple[Reference, str]]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from guarddb.policy.profile import PolicyProfile
-from guarddb.sql.names import quote
+from guarddb.sql.names import quote, quote_qualified
 from guarddb.tree import nodes, parse
 from guarddb.wall.database import Column, Database, Relation
 from guarddb.wall.masks import hash_function, hashed, mask_expression, needs_value
@@ -27,6 +27,7 @@ class View:
         query: its definition.
         plain: columns that are the table's own, which can be written.
         insert, update: columns that the agent may write; delete: whether it may delete.
+        only: it shows the rows of a parent without those of its children.
     """
 
     relation: Relation
@@ -35,13 +36,14 @@ class View:
     query: str
     barrier: bool = False
     exposed: bool = True
+    only: bool = False
     insert: tuple[str, ...] = ()
     update: tuple[str, ...] = ()
     delete: bool = False
 
     @property
     def qualified(self) -> str:
-        return f"{quote(self.schema)}.{quote(self.name)}"
+        return quote_qualified(self.schema, self.name)
 
 
 @dataclass(slots=True)
@@ -54,7 +56,8 @@ class Policy:
 
 @dataclass(slots=True)
 class Function:
-    """A function behind the wall. `definer`: it runs as the role that reads for filters."""
+    """A function behind the wall. `definer`: it runs as the role that reads for filters. `runs`: it calls code of the users',
+    which finds what it names without a schema in `public`."""
 
     name: str
     arguments: str
@@ -62,6 +65,7 @@ class Function:
     returns: str
     body: str
     definer: bool
+    runs: bool = False
 
 
 @dataclass(slots=True)
@@ -77,6 +81,9 @@ class Carried:
     stand_ins: dict[int, str] = field(default_factory=dict)
     sequences: set[int] = field(default_factory=set)
     late_settings: set[str] = field(default_factory=set)
+    #: code of the users' that a filter runs, and the functions that it is, as GRANT takes them
+    opaque: str | None = None
+    calls: set[str] = field(default_factory=set)
     notes: list[tuple[str, str]] = field(default_factory=list)
     left_out: dict[str, str] = field(default_factory=dict)
     rewrite: list[Relation] = field(default_factory=list)
@@ -120,9 +127,12 @@ class Builder:
         self.names = self._names([s.relation for s in shown])
         self._find_stand_ins()
         reads, opaque = self._bind_filters()
-        self.writes = Writes(self.subjects, self.database, reads, opaque)
+        self.made.opaque = opaque
+        self.writes = Writes(self.subjects, self.database, reads, opaque, self.filters)
         for subject in shown:
             self.view_of(subject)
+        for subject in shown:
+            self._only(subject)
         return self.made
 
     # ------------------------------------------------------------------ which relations, under which names
@@ -230,15 +240,20 @@ class Builder:
 
     def _joined(self, subject: Subject, parts: list[FilterText]) -> FilterText:
         relation = subject.relation
-        whole = FilterText("")
+        mixed = bool(self._collations(relation))
+        whole = FilterText("", asked_first=mixed)
         texts: list[str] = []
         for number, part in enumerate(parts):
             if part.moved_by is not None:
+                whole.asked_first = False
                 name = _function_name(relation, number)
                 columns = part.columns
                 arguments = ", ".join(f"{quote(c.name)} {c.type}" for c in columns)
                 types = ", ".join(c.type for c in columns)
-                self.made.functions[name] = Function(name, arguments, types, "boolean", part.text, True)
+                self.made.functions[name] = Function(
+                    name, arguments, types, "boolean", part.text, True, part.opaque is not None
+                )
+                self.made.calls |= part.calls
                 called = ", ".join(quote(c.name) for c in columns)
                 texts.append(f"{quote(self.private)}.{quote(name)}({called})")
                 self.made.notes.append(
@@ -246,10 +261,10 @@ class Builder:
                 )
                 reader = self.made.filter_reads
             else:
-                text = part.text
-                if self._collations(relation):
-                    text = as_membership(text) or text
-                texts.append(text)
+                # (An operator of the users' own may cost more than one of PostgreSQL's.)
+                first = as_membership(part.text) if mixed and part.opaque is None else None
+                whole.asked_first = whole.asked_first and first is not None
+                texts.append(first or part.text)
                 reader = self.made.reads
             for key in part.reads:
                 read = self.database.by_name.get(key)
@@ -297,6 +312,22 @@ class Builder:
         self.made.views.append(view)
         return view
 
+    def _only(self, subject: Subject) -> None:
+        """`FROM ONLY parent`: a view does not pass the word on, so there is another view, of the parent's own rows."""
+        relation = subject.relation
+        whole = self.by_oid.get(relation.oid)
+        if whole is None or relation.kind not in ("r", "p") or relation.oid not in self.database.children:
+            return
+        name = short(f"{whole.name}_only")
+        while name in self.names.values():
+            name = short(name + "_")
+        self.names[-relation.oid] = name
+        view = View(relation, self.schema, name, "", only=True)
+        self._write_view(subject, view, f"ONLY {quote_qualified(relation.schema, relation.name)}")
+        view.insert = ()
+        view.update, view.delete = (whole.update, whole.delete) if relation.kind == "r" else ((), False)
+        self.made.views.append(view)
+
     def _source(self, subject: Subject, view: View) -> str | None:
         relation = subject.relation
         if relation.kind == "v":
@@ -305,7 +336,7 @@ class Builder:
             self._secure(subject)
         else:
             view.barrier = bool(subject.filters)
-        return f"{quote(relation.schema)}.{quote(relation.name)}"
+        return quote_qualified(relation.schema, relation.name)
 
     def _secure(self, subject: Subject) -> None:
         bound = self.filters.get(subject.relation.oid)
@@ -324,7 +355,7 @@ class Builder:
         targets: list[str] = []
         mixed = self._collations(relation) if subject.filters else []
         bound = self.filters.get(relation.oid)
-        if mixed and bound is not None and as_membership_holds(bound.text):
+        if mixed and bound is not None and bound.asked_first:
             mixed = []
         if relation.kind == "v":
             mixed = []
@@ -365,7 +396,8 @@ class Builder:
                 view.query += f" WHERE {bound.text}"
                 self._reader(relation, {c.name for c in bound.columns})
         view.barrier = view.barrier or relation.barrier
-        self._rights(subject, view, plain)
+        if not view.only:
+            self._rights(subject, view, plain)
 
     def _hash_function(self, kind: str, column: Column) -> str | None:
         name = hash_function("hash", column, keyed=self.keyed) if kind == "hash" else None
@@ -442,25 +474,35 @@ class Builder:
                 self.made.notes.append((relation.shown, f"read only: {reason}"))
             return
         columns = tuple(c.name for c in plain)
+        guesses = self.writes.guesses(relation)
+        for name, why in guesses.items():
+            if name in columns:
+                self.made.notes.append((f"{relation.shown}.{name}", f"not written: {why}"))
         if "insert" in wanted:
-            view.insert = columns
+            view.insert = tuple(name for name in columns if name not in guesses)
             required = [
                 c.name
                 for c in relation.columns
-                if c not in plain and c.not_null and not (c.has_default or c.identity or c.generated)
+                if c.name not in view.insert
+                and c.not_null
+                and not (c.has_default or c.identity or c.generated)
             ]
             if required:
                 view.insert = ()
+                why = (
+                    "is not written"
+                    if required[0] in guesses
+                    else "is masked, and a masked column is not written"
+                )
                 self.made.notes.append(
-                    (
-                        relation.shown,
-                        f'no INSERT: "{required[0]}" has to be given, and a masked column is not written',
-                    )
+                    (relation.shown, f'no INSERT: "{required[0]}" has to be given, and {why}')
                 )
         if "update" in wanted:
             locked = self.writes.locked_columns(relation)
             view.update = tuple(name for name in columns if name not in locked)
             for name, why in locked.items():
+                if name in guesses:
+                    continue
                 self.made.notes.append((f"{relation.shown}.{name}", f"no UPDATE: {why}"))
         if "delete" in wanted:
             why_not = self.writes.no_delete(relation)
@@ -488,11 +530,6 @@ def _named(relation: Relation, bound: FilterText) -> set[str]:
     known = {column.name for column in relation.columns}
     found = known if bound.whole else known & bound.named
     return found or {column.name for column in relation.columns[:1]}
-
-
-def as_membership_holds(text: str) -> bool:
-    """Whether every condition of a filter's text is a membership, which is asked before what could raise."""
-    return all(part.count(" = ANY (ARRAY[") == part.count(" AND ") + 1 for part in text.split(") AND ("))
 
 
 #: `schema.name` as pg_get_viewdef prints it.

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
+from guarddb.sql.names import quote
 from guarddb.wall.rights import Right, Rights
 from guarddb.wall.wall import MARK, Wall, allowed_function
 from guarddb.wall.writes import admitted_kinds
@@ -15,7 +16,7 @@ State: TypeAlias = Literal["up", "none", "out of date"]
 #: what was installed. open: what stays possible and opens no data of the profile's.
 Level: TypeAlias = Literal["surplus", "missing", "changed", "open"]
 
-#: Privileges of everybody's that show nothing of the data.
+#: Privileges of everybody's that show nothing of the data, where no filter runs code that may find a temporary table.
 _HARMLESS = frozenset(("TEMPORARY",))
 
 
@@ -74,7 +75,7 @@ def differences(wall: Wall, rights: Rights, fingerprint: str) -> list[Difference
     elif not rights.usage:
         fix = f"GRANT USAGE ON SCHEMA {names.schema} TO {wall.agent}"
         found.append(Difference("missing", "schema", names.schema, "USAGE", fix=fix))
-    views = set(wall.view_names.values())
+    views = wall.exposed
     absent = set(signed.get("absent", ()))
     found += [
         Difference(
@@ -94,6 +95,18 @@ def differences(wall: Wall, rights: Rights, fingerprint: str) -> list[Difference
         for p in wall.carried.policies
         if p.relation.shown not in secured
     ]
+    found += [
+        Difference(
+            "open",
+            "policy",
+            f"{table}.{policy}",
+            "it was not in force before the wall switched row security on, and holds for other roles now",
+            fix=f"DROP POLICY {quote(policy)} ON {table}",
+        )
+        for table, asleep in sorted(wall.wakes.items())
+        for policy in asleep
+    ]
+    found += _unforeseen(wall)
     found += _surplus(wall, rights)
     found += [d for d in _missing_rights(wall, rights) if d.object.partition(".")[2] not in absent]
     if not any(each.replace(" ", "").startswith("search_path=") for each in rights.settings):
@@ -115,6 +128,18 @@ def state(wall: Wall, rights: Rights, fingerprint: str) -> State:
     return "out of date" if any(d.level != "open" for d in differences(wall, rights, fingerprint)) else "up"
 
 
+def _unforeseen(wall: Wall) -> list[Difference]:
+    """Code of the users' in what is installed that the wall was not made for, as PostgreSQL itself recorded it."""
+    if wall.carried.opaque is not None:
+        return []
+    ours = (wall.names.policy, wall.names.private)
+    return [
+        Difference("changed", "filter", name, f"it runs {code}", fix="guarddb wall --apply")
+        for owner, name, code in wall.database.installed_code
+        if owner in ours
+    ]
+
+
 def _surplus(wall: Wall, rights: Rights) -> list[Difference]:
     return [found for right in rights.rights if (found := _judged(wall, right)) is not None]
 
@@ -133,7 +158,7 @@ def _judged(wall: Wall, right: Right) -> Difference | None:
     elif right.on_objects:
         whom = wall.agent if right.via == "direct" else right.via
         fix = f"REVOKE {right.granted} FROM {whom}"
-    if right.kind == "database" and right.privilege in _HARMLESS:
+    if right.kind == "database" and right.privilege in _HARMLESS and wall.carried.opaque is None:
         level = "open"
     if right.kind == "function" and right.via == "PUBLIC" and not right.definer:
         # It runs with the rights of the agent, which are none.

@@ -39,6 +39,14 @@ class Column(msgspec.Struct, frozen=True):
     missing: bool = False
 
 
+class Computed(msgspec.Struct, frozen=True):
+    """A constraint, generated column or index whose expression is computed when a row is written."""
+
+    what: str
+    #: attribute numbers, 0 for the whole row; none when they are not known
+    columns: tuple[int, ...] = ()
+
+
 class Relation(msgspec.Struct, frozen=True, dict=True):
     """A table, partitioned table, view, materialised view, foreign table or sequence."""
 
@@ -58,11 +66,16 @@ class Relation(msgspec.Struct, frozen=True, dict=True):
     barrier: bool = False
     #: (OID, attribute number or 0) of what a view's query reads
     reads: tuple[tuple[int, int], ...] = ()
+    #: functions of the users' that a view's query runs
+    code: tuple[str, ...] = ()
+    computed: tuple[Computed, ...] = ()
     #: triggers that see rows
     triggers: tuple[str, ...] = ()
     has_rules: bool = False
     #: row security was on before any wall
     row_security: bool = False
+    #: restrictive policies that PostgreSQL did not ask before any wall, for row security was off
+    asleep: tuple[str, ...] = ()
     extension: str | None = None
 
     @property
@@ -93,6 +106,8 @@ class Routine(msgspec.Struct, frozen=True):
     name: str
     #: `schema.name(argument types)`, as GRANT takes it
     signature: str
+    #: the same as a regprocedure is read
+    by_types: str
     mine: bool
     definer: bool
     trusted: bool
@@ -100,6 +115,17 @@ class Routine(msgspec.Struct, frozen=True):
     public: bool
     #: a default, constraint, index, view, operator or type calls it
     needed: bool
+    #: all of its arguments are of types outside pg_catalog
+    of_users: bool = False
+
+
+class Operator(msgspec.Struct, frozen=True):
+    """An operator whose function a user wrote. `of_users`: it takes no type of PostgreSQL's own; `of_built_ins`: no other."""
+
+    name: str
+    function: str
+    of_users: bool
+    of_built_ins: bool = False
 
 
 class Database(msgspec.Struct, frozen=True, dict=True):
@@ -116,10 +142,17 @@ class Database(msgspec.Struct, frozen=True, dict=True):
     relations: tuple[Relation, ...] = ()
     foreign_keys: tuple[ForeignKey, ...] = ()
     functions: tuple[Routine, ...] = ()
-    #: names of operators outside pg_catalog
-    operators: tuple[str, ...] = ()
+    operators: tuple[Operator, ...] = ()
+    #: (schema of the wall, or name of its policy; function or table; function of the users' that it runs)
+    installed_code: tuple[tuple[str, str, str], ...] = ()
     #: casts that call a function outside pg_catalog
     user_casts: int = 0
+    #: those of them between two types of PostgreSQL's own
+    casts_of_built_ins: int = 0
+    #: casts by which a value of PostgreSQL's own types becomes one of a user's without being told
+    implicit_casts: int = 0
+    #: types with whose values a CHECK runs users' code
+    coded_types: int = 0
     extension_schemas: tuple[str, ...] = ()
 
     @classmethod

@@ -6,16 +6,18 @@ session could move afterwards is looked at here: settings that casts and compari
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from pglast import parser
 
+from guarddb.facts.functions import builtin, builtin_type
 from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.predicate import Predicate
 from guarddb.sql.names import literal, quote, string_list
 from guarddb.tree import Node, nodes
 from guarddb.wall.database import Column, Database, Relation
+from guarddb.wall.operands import TYPE_NAMES, operators
 
 #: Types whose text, casts among each other and comparisons depend on no setting.
 _SETTLED = frozenset(
@@ -32,7 +34,6 @@ _SETTLED_FUNCTIONS = frozenset(
      "strpos", "substring", "replace", "concat_ws", "current_setting", "count", "max", "min", "bool_and", "bool_or",
      "pg_has_role", "position", "split_part", "hashtext")
 )  # fmt: skip
-_TYPE_NAMES = {"integer": "int4", "int": "int4", "bigint": "int8", "smallint": "int2", "boolean": "bool"}
 _USERS = frozenset(
     ("SVFOP_CURRENT_USER", "SVFOP_SESSION_USER", "SVFOP_USER", "SVFOP_CURRENT_ROLE", "SVFOP_CURRENT_CATALOG",
      "SVFOP_CURRENT_SCHEMA")
@@ -50,8 +51,10 @@ class FilterText:
         late: settings that are looked up for each login, because no value was given.
         moved_by: why a setting of the session could change what it means, or None.
         opaque: a function, operator or cast of the users' that it runs, or None.
+        calls: those functions, as far as they are known, as GRANT takes them.
         whole: it is about a whole row, of this table or of another.
         asks_who: it asks for the user's name.
+        asked_first: nothing that the agent writes is asked before it, see `as_membership`.
     """
 
     text: str
@@ -61,8 +64,10 @@ class FilterText:
     late: set[str] = field(default_factory=set)
     moved_by: str | None = None
     opaque: str | None = None
+    calls: set[str] = field(default_factory=set)
     whole: bool = False
     asks_who: bool = False
+    asked_first: bool = False
 
 
 class Unbindable(Exception):
@@ -102,7 +107,8 @@ def filter_text(
             name = string_list(node.get("funcname", ()))[-1]
             if name == "current_setting":
                 edits.append(_setting(node, tokens, settings, setting_function, found))
-            _function(node, database, found)
+            elif name in ("current_user", "session_user", "pg_has_role"):
+                found.asks_who = True
         elif "relname" in node:
             name = node["relname"]
             schema = node.get("schemaname")
@@ -110,21 +116,39 @@ def filter_text(
                 continue
             edits += _relation(node, tokens, database, stand_ins, found)
             inner.add(node.get("alias", {}).get("aliasname", name))
-        elif kind == "A_Expr" and string_list(node.get("name", ()))[-1:]:
-            operator = string_list(node["name"])[-1]
-            if operator in database.operators:
-                found.opaque = found.opaque or f"the operator {operator}, which a user made"
         elif kind == "SQLValueFunction" and node.get("op") in _USERS:
             found.asks_who = True
     for kind, node in nodes(predicate.tree):
         if kind == "ColumnRef":
             edits += _column(node, tokens, pattern, relation, row, inner, found)
-    if database.user_casts:
-        found.opaque = found.opaque or "casts that users made"
     found.columns = [column for column in relation.columns if column.name in found.named]
+    _users_code(found, predicate.tree, database, relation)
     found.moved_by = _moved_by(predicate.tree, found, database, relation)
+    if found.opaque is not None:
+        # What it reads has to be what it reads for the one who wrote it, whatever the session's path finds.
+        found.moved_by = found.moved_by or f"{found.opaque} may depend on settings"
     found.text = tokens.edited(edits)
     return found
+
+
+def _holds_users_type(found: FilterText, tree: Node, database: Database, relation: Relation) -> bool:
+    """Whether a value of a type outside pg_catalog may stand in a filter, for a cast to take or to make."""
+    columns = list(relation.columns) if found.whole else list(found.columns)
+    for key in found.reads:
+        read = database.by_name.get(key)
+        if read is None:
+            return True
+        columns += read.columns
+    if any(not column.type_name for column in columns):
+        return True
+    for kind, node in nodes(tree):
+        if kind == "TypeCast":
+            *schema, name = string_list(node.get("typeName", {}).get("names", ()))
+            if schema not in ([], ["pg_catalog"]) or builtin_type(name) is None:
+                return True
+        elif kind == "FuncCall" and not builtin(string_list(node.get("funcname", ()))[-1]):
+            return True  # a type's name may be called as well
+    return False
 
 
 def _setting(
@@ -142,13 +166,69 @@ def _setting(
     return tokens.start(first), tokens.end(last), value
 
 
-def _function(node: Node, database: Database, found: FilterText) -> None:
-    *schema, name = string_list(node.get("funcname", ()))
+def _users_code(found: FilterText, tree: Node, database: Database, relation: Relation) -> None:
+    """The code of the users' that a filter runs.
+
+    What takes only types of the users' own is not meant where no value of such a type can stand: PostgreSQL, which tries
+    pg_catalog first, has something of that name that fits better.
+    """
+    strangers = bool(database.implicit_casts) or _holds_users_type(found, tree, database, relation)
+    columns = {column.name for each in (relation, *_read(found, database)) for column in each.columns}
+    called = _called(tree) | {(None, name) for name in found.named - columns}
     for routine in database.functions:
-        if routine.name == name and schema[-1:] in ([], [routine.schema]) and not routine.trusted:
-            found.opaque = found.opaque or f"the function {routine.schema}.{routine.name}"
-    if name in ("current_user", "session_user", "pg_has_role"):
-        found.asks_who = True
+        if routine.trusted or not called & {(None, routine.name), (routine.schema, routine.name)}:
+            continue
+        bare = (routine.schema, routine.name) not in called
+        if routine.of_users and not strangers and bare and builtin(routine.name):
+            continue
+        found.opaque = found.opaque or f"the function {routine.schema}.{routine.name}"
+        found.calls.add(routine.signature)
+    # (One sub-select more that reads something else, and nobody knows what a name means there.)
+    named, perhaps = operators(tree, (relation, *_read(found, database)))
+    for operator in database.operators:
+        # What takes PostgreSQL's own types alone is not meant where pg_catalog has an operator for exactly the operands'.
+        meant = perhaps if operator.of_built_ins else named
+        if operator.name in meant and (strangers or not operator.of_users):
+            found.opaque = found.opaque or f"the operator {operator.name}, which a user made"
+            found.calls.add(operator.function)
+    if database.casts_of_built_ins or (database.user_casts and strangers):
+        found.opaque = found.opaque or "casts that users made"
+    if database.coded_types and strangers:
+        found.opaque = found.opaque or "a type whose CHECK runs a user's function"
+    for code in _code_of_views(_read(found, database), database):
+        found.opaque = found.opaque or f"the function {code.partition('(')[0]}, in a view"
+        found.calls.add(code)
+
+
+def _read(found: FilterText, database: Database) -> list[Relation]:
+    return [database.by_name[key] for key in found.reads if key in database.by_name]
+
+
+def _called(tree: Node) -> set[tuple[str | None, str]]:
+    """(schema or None, name) of what may be a function: `(row).name` calls `name(row)` where there is no such column."""
+    calls: set[tuple[str | None, str]] = set()
+    for kind, node in nodes(tree):
+        if kind == "FuncCall":
+            *schema, name = string_list(node.get("funcname", ()))
+            calls.add((schema[-1] if schema else None, name))
+        elif kind == "A_Indirection":
+            calls |= {(None, name) for name in string_list(node.get("indirection", ()))}
+    return calls
+
+
+def _code_of_views(reads: Iterable[Relation], database: Database) -> list[str]:
+    """What the views that a filter reads run, and the views that these read."""
+    queue = list(reads)
+    seen: set[int] = set()
+    code: list[str] = []
+    while queue:
+        relation = queue.pop()
+        if relation.oid in seen:
+            continue
+        seen.add(relation.oid)
+        code += relation.code
+        queue += [database.by_oid[oid] for oid, _ in relation.reads if oid in database.by_oid]
+    return code
 
 
 def _relation(
@@ -223,7 +303,7 @@ def _moved_by(tree: Node, found: FilterText, database: Database, relation: Relat
                 return "the current date and time depend on the time zone"
         elif kind == "TypeCast":
             target = string_list(node["typeName"].get("names", ()))[-1]
-            target = _TYPE_NAMES.get(target, target)
+            target = TYPE_NAMES.get(target, target)
             constant = "A_Const" in node["arg"]
             if target not in _SETTLED and not (constant and (not others or others == {target})):
                 return f"a cast to {target} may depend on settings"
@@ -249,35 +329,68 @@ def _is_setting(node: Node) -> bool:
     return string_list(node.get("FuncCall", {}).get("funcname", ()))[-1:] == ["current_setting"]
 
 
+#: Comparisons that count as one operator, by token.
+_COMPARISONS = {
+    "ASCII_60": "<",
+    "ASCII_61": "=",
+    "ASCII_62": ">",
+    "LESS_EQUALS": "<=",
+    "GREATER_EQUALS": ">=",
+}
+_CONSTANTS = frozenset(("ICONST", "FCONST", "SCONST", "TRUE_P", "FALSE_P"))
+_AROUND_CONSTANTS = frozenset(("ASCII_40", "ASCII_41", "ASCII_45"))
+
+
 def as_membership(text: str) -> str | None:
-    """`a = 1 AND b = 'x'` as `a = ANY (ARRAY[1]) AND …`, or None where a part is no comparison of that kind.
+    """`a = 1 AND b < 'x'` as `a = ANY (ARRAY[1]) AND …`, or None where a part is no comparison with a constant.
 
-    PostgreSQL tries an equality last, for it may follow from others, and then conditions of the agent's that count as
-    leakproof have run before it. They do count as such and raise nevertheless where two collations conflict.
+    PostgreSQL tries an equality last, for it may follow from others, and of other conditions the cheaper ones first; then
+    conditions of the agent's that count as leakproof have run before it. They do count as such and raise nevertheless where
+    two collations conflict. A membership in an array of one costs half an operator: nothing that compares texts is cheaper.
 
-    >>> as_membership("tenant = 1 AND kind = 'a'")
-    "tenant = ANY (ARRAY[1]) AND kind = ANY (ARRAY['a'])"
+    >>> as_membership("tenant = 1 AND kind < 'a'::text")
+    "tenant = ANY (ARRAY[1]) AND kind < ANY (ARRAY['a'::text])"
     >>> as_membership("tenant = 1 OR kind = 'a'")
+    >>> as_membership("tenant = length(kind)")
     """
     tokens = _Tokens(text)
-    if any(token.name == "OR" for token in tokens.tokens):
-        return None
-    parts, start, depth = [], 0, 0
-    for i, token in enumerate(tokens.tokens):
+    parts: list[list[parser.Token]] = [[]]
+    depth = 0
+    for token in tokens.tokens:
         depth += {"ASCII_40": 1, "ASCII_41": -1}.get(token.name, 0)
         if token.name == "AND" and depth == 0:
-            parts.append(tokens.tokens[start:i])
-            start = i + 1
-    parts.append(tokens.tokens[start:])
+            parts.append([])
+        else:
+            parts[-1].append(token)
     made = []
     for part in parts:
-        equals = [i for i, token in enumerate(part) if token.name == "ASCII_61"]
-        if equals not in ([1], [3]) or any(t.name == "SELECT" for t in part) or len(part) == equals[0] + 1:
+        place = 3 if len(part) > 1 and part[1].name == "ASCII_46" else 1
+        if (
+            len(part) <= place + 1
+            or part[place].name not in _COMPARISONS
+            or not _is_constant(part[place + 1 :])
+        ):
             return None
-        left = text[part[0].start : part[equals[0] - 1].end + 1]
-        right = text[part[equals[0] + 1].start : part[-1].end + 1]
-        made.append(f"{left} = ANY (ARRAY[{right}])")
+        left = text[part[0].start : part[place - 1].end + 1]
+        right = text[part[place + 1].start : part[-1].end + 1]
+        made.append(f"{left} {_COMPARISONS[part[place].name]} ANY (ARRAY[{right}])")
     return " AND ".join(made)
+
+
+def _is_constant(tokens: list[parser.Token]) -> bool:
+    """A literal, and casts of it to types that are written as one word, with a schema or without."""
+    names = [token.name for token in tokens]
+    position = 0
+    while position < len(names):
+        if names[position] == "TYPECAST":
+            position += 2
+            while names[position : position + 1] == ["ASCII_46"]:
+                position += 2
+        elif names[position] in _CONSTANTS or names[position] in _AROUND_CONSTANTS:
+            position += 1
+        else:
+            return False
+    return True
 
 
 class _Tokens:

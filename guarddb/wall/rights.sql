@@ -20,6 +20,7 @@ WITH
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
       AND (c.oid >= 16384 AND n.nspname <> 'information_schema'
         OR g.name <> 'PUBLIC' AND g.name !~ '^pg_')
+      AND (n.nspname, c.relname, x.privilege_type) <> ('guarddb_catalog', 'change', 'SELECT')
     UNION ALL
     SELECT 'table', format('%%I.%%I', n.nspname, c.relname), x.privilege_type, g.name, a.attname::text,
       pg_has_role(c.relowner, 'USAGE'), false

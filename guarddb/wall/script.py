@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from importlib import resources
 
-from guarddb.sql.names import literal, quote
+from guarddb.sql.names import literal, quote, quote_qualified
 from guarddb.wall.rights import Right, Rights
 from guarddb.wall.wall import OPEN_POLICY, Names, Wall, allowed_function, shown_schemas
 
@@ -45,6 +45,7 @@ def apply_script(wall: Wall, rights: Rights) -> str:
         _clean(names),
         f"GRANT USAGE ON SCHEMA {quote(names.schema)} TO {quote(wall.agent)};",
     ]
+    parts += _given(wall)
     for name, definition in wall.objects.items():
         parts.append(f"-- {_comment(name)}\n{definition.replace('{pins}', _pins(wall))}")
     parts += _agent(wall, rights)
@@ -135,7 +136,11 @@ BEGIN
   FOR item IN SELECT c.oid::regclass AS relation FROM pg_catalog.pg_class AS c
     WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relname IN ({views})
       AND EXISTS (SELECT FROM aclexplode(c.relacl) AS x WHERE x.grantee = 0 AND x.privilege_type = 'SELECT') LOOP
-    EXECUTE format('GRANT SELECT ON %s TO pg_monitor', item.relation);
+    IF NOT EXISTS (SELECT FROM pg_class AS c, aclexplode(c.relacl) AS x
+        WHERE c.oid = item.relation AND x.grantee = 'pg_monitor'::regrole AND x.privilege_type = 'SELECT') THEN
+      EXECUTE format('GRANT SELECT ON %s TO pg_monitor', item.relation);
+      INSERT INTO {table} VALUES (format('REVOKE SELECT ON %s FROM pg_monitor', item.relation)) ON CONFLICT DO NOTHING;
+    END IF;
     EXECUTE format('REVOKE SELECT ON %s FROM PUBLIC', item.relation);
     INSERT INTO {table} VALUES (format('GRANT SELECT ON %s TO PUBLIC', item.relation)) ON CONFLICT DO NOTHING;
   END LOOP;
@@ -146,7 +151,7 @@ END $wall$;
 def rewrite_script(wall: Wall) -> list[str]:
     """Statements, each outside of a transaction, that take old defaults of masked columns out of the catalogs."""
     return [
-        f"VACUUM (FULL) {quote(r.schema)}.{quote(r.name)};" for r in wall.carried.rewrite if r.kind == "r"
+        f"VACUUM (FULL) {quote_qualified(r.schema, r.name)};" for r in wall.carried.rewrite if r.kind == "r"
     ]
 
 
@@ -235,7 +240,9 @@ BEGIN
   FOR item IN SELECT polrelid::regclass AS relation FROM pg_policy WHERE polname = {literal(names.policy)} LOOP
     EXECUTE format('DROP POLICY %I ON %s', {literal(names.policy)}, item.relation);
     IF EXISTS (SELECT FROM pg_policy WHERE polrelid = item.relation AND polname = '{OPEN_POLICY}')
-      AND NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = item.relation AND polname <> '{OPEN_POLICY}') THEN
+      AND NOT EXISTS (SELECT FROM pg_policy AS p WHERE p.polrelid = item.relation AND p.polname <> '{OPEN_POLICY}'
+        AND EXISTS (SELECT FROM pg_namespace AS n WHERE p.polname = left('guarddb_' || n.nspname, 63)
+          AND obj_description(n.oid, 'pg_namespace') LIKE '{{"guarddb": "wall%')) THEN
       EXECUTE format('DROP POLICY {OPEN_POLICY} ON %s', item.relation);
       EXECUTE format('ALTER TABLE %s DISABLE ROW LEVEL SECURITY', item.relation);
     END IF;
@@ -263,6 +270,11 @@ BEGIN
     GROUP BY c.oid, x.grantee LOOP
     EXECUTE format('REVOKE %s ON %s FROM %s', item.privileges, item.relation, item.role);
   END LOOP;
+  FOR item IN SELECT p.oid::regprocedure AS routine, x.grantee::regrole AS role
+    FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(p.proacl) AS x
+    WHERE x.grantee IN (SELECT oid FROM pg_roles WHERE rolname IN ({roles})) AND x.grantee <> p.proowner LOOP
+    EXECUTE format('REVOKE ALL ON ROUTINE %s FROM %s', item.routine, item.role);
+  END LOOP;
 END $wall$;"""
 
 
@@ -276,16 +288,30 @@ def _agent(wall: Wall, rights: Rights) -> list[str]:
         [wall.names.schema, "public", *shown_schemas(wall), *wall.database.extension_schemas]
     )
     parts = [f"{role} SET search_path TO {', '.join(quote(schema) for schema in path)};"]
-    restore = [f"{role} RESET search_path"]
+    changed = ["search_path", "default_transaction_read_only"]
     if wall.profile.access_mode == "read_only":
         parts.append(f"{role} SET default_transaction_read_only TO on;")
     else:
         parts.append(f"{role} RESET default_transaction_read_only;")
-    restore.append(f"{role} RESET default_transaction_read_only")
     if wall.profile.statement_timeout_ms:
         parts.append(f"{role} SET statement_timeout TO {wall.profile.statement_timeout_ms};")
-        restore.append(f"{role} RESET statement_timeout")
-    return ["\n".join(parts), *(_restore(wall, each) for each in restore)]
+        changed.append("statement_timeout")
+    return [*(_as_it_was(wall, rights, role, name) for name in changed), "\n".join(parts)]
+
+
+def _as_it_was(wall: Wall, rights: Rights, role: str, setting: str) -> str:
+    """The role's own setting, for the end; not again where an earlier installation noted it."""
+    before = dict(each.split("=", 1) for each in rights.settings).get(setting)
+    if before is None:
+        statement = f"{role} RESET {setting}"
+    else:
+        statement = f"{role} SET {setting} TO {before if setting == 'search_path' else literal(before)}"
+    table = f"{quote(wall.names.private)}.restore"
+    return (
+        f"INSERT INTO {table} SELECT {literal(statement)} WHERE NOT EXISTS (SELECT FROM {table}\n"
+        f"  WHERE statement = {literal(f'{role} RESET {setting}')}\n"
+        f"  OR starts_with(statement, {literal(f'{role} SET {setting} TO ')}));"
+    )
 
 
 def _taken(wall: Wall, rights: Rights) -> list[str]:
@@ -300,10 +326,95 @@ def _taken(wall: Wall, rights: Rights) -> list[str]:
         elif right.via == "PUBLIC" and _closed_to_everybody(wall, right):
             others = _others(wall, rights)
             if others:
-                parts.append(f"GRANT {right.granted} TO {', '.join(quote(role) for role in others)};")
+                parts.append(_instead(wall, right, others))
             parts.append(f"REVOKE {right.granted} FROM PUBLIC;")
             parts.append(_restore(wall, f"GRANT {right.granted} TO PUBLIC"))
     return parts
+
+
+def _given(wall: Wall) -> list[str]:
+    """What the agent's role will be given on objects that stay, and has not now, is taken from it again at the end."""
+    checks = []
+    for name in wall.objects:
+        kind, _, shown = name.partition(" ")
+        if kind == "schema":
+            checks.append(
+                (f"USAGE ON SCHEMA {quote(shown)}", "pg_namespace", "nspacl", f"c.nspname = {literal(shown)}")
+            )
+    for oid in sorted(wall.carried.sequences):
+        sequence = wall.database.by_oid.get(oid)
+        if sequence is not None:
+            relation = quote_qualified(sequence.schema, sequence.name)
+            checks.append(
+                (
+                    f"USAGE ON SEQUENCE {relation}",
+                    "pg_class",
+                    "relacl",
+                    f"c.oid = {literal(relation)}::regclass",
+                )
+            )
+    for routine in wall.database.functions:
+        if allowed_function(wall.profile, routine.schema, routine.name):
+            schema = routine.schema
+            checks.append(
+                (
+                    f"USAGE ON SCHEMA {quote(schema)}",
+                    "pg_namespace",
+                    "nspacl",
+                    f"c.nspname = {literal(schema)}",
+                )
+            )
+            found = f"c.oid = {literal(routine.by_types)}::regprocedure"
+            checks.append((f"EXECUTE ON ROUTINE {routine.signature}", "pg_proc", "proacl", found))
+    table = f"{quote(wall.names.private)}.restore"
+    agent = literal(wall.agent)
+    return [
+        f"INSERT INTO {table} SELECT {literal(f'REVOKE {what} FROM {quote(wall.agent)}')} WHERE NOT EXISTS (\n"
+        f"  SELECT FROM {catalog} AS c, aclexplode(c.{acl}) AS x WHERE {found}\n"
+        f"  AND x.privilege_type = {literal(what.split()[0])}"
+        f" AND x.grantee = (SELECT oid FROM pg_roles WHERE rolname = {agent})) ON CONFLICT DO NOTHING;"
+        for what, catalog, acl, found in dict.fromkeys(checks)
+    ]
+
+
+#: Kind of object -> where its ACL is, and its default ACL where that is NULL.
+_ACLS = {
+    "table": ("pg_class", "relacl", "regclass", "r", "relowner"),
+    "sequence": ("pg_class", "relacl", "regclass", "s", "relowner"),
+    "function": ("pg_proc", "proacl", "regprocedure", "f", "proowner"),
+    "schema": ("pg_namespace", "nspacl", "regnamespace", "n", "nspowner"),
+    "database": ("pg_database", "datacl", None, "d", "datdba"),
+}
+
+
+def _instead(wall: Wall, right: Right, others: Iterable[str]) -> str:
+    """To the roles by name what everybody had. What they did not have by name before is taken from them again at the end."""
+    catalog, acl, kind, letter, owner = _ACLS[right.kind]
+    if kind is None:
+        found = f"c.datname = {literal(wall.database.database)}"
+    else:
+        name = right.object
+        if right.kind == "function":
+            name = next(each.by_types for each in wall.database.functions if each.signature == name)
+        found = f"c.oid = {literal(name)}::{kind}"
+    columns = f" AND a.attname IN ({', '.join(map(literal, right.columns))})" if right.columns else ""
+    had = (
+        f"SELECT FROM {catalog} AS c, pg_attribute AS a, aclexplode(a.attacl) AS x WHERE {found} AND a.attrelid = c.oid{columns}"
+        if columns
+        else f"SELECT FROM {catalog} AS c, aclexplode(coalesce(c.{acl}, acldefault('{letter}', c.{owner}))) AS x WHERE {found}"
+    )
+    roles = ", ".join(literal(role) for role in others)
+    return f"""\
+DO $wall$
+DECLARE item name;
+BEGIN
+  FOR item IN SELECT r.rolname FROM pg_roles AS r WHERE r.rolname IN ({roles})
+    AND NOT EXISTS ({had} AND x.grantee = r.oid AND x.privilege_type = {literal(right.privilege)}) LOOP
+    EXECUTE {literal(f"GRANT {right.granted} TO ")} || quote_ident(item);
+    INSERT INTO {quote(wall.names.private)}.restore
+      VALUES ({literal(f"REVOKE {right.granted} FROM ")} || quote_ident(item)) ON CONFLICT DO NOTHING;
+  END LOOP;
+END $wall$;"""
 
 
 def _restore(wall: Wall, statement: str) -> str:
@@ -330,6 +441,9 @@ def _closed_to_everybody(wall: Wall, right: Right) -> bool:
         return True
     if right.kind == "schema":
         return right.privilege == "CREATE"
+    if right.kind == "database":
+        # A temporary table comes before all others that a function of the users' may mean.
+        return right.privilege == "TEMPORARY" and wall.carried.opaque is not None
     if right.kind != "function":
         return False
     for routine in wall.database.functions:
@@ -369,7 +483,7 @@ def _remember(wall: Wall) -> str:
 def _sign(wall: Wall) -> str:
     names = wall.names
     document = json.dumps(wall.comment())
-    views = ", ".join(literal(name) for name in sorted(wall.view_names.values()))
+    views = ", ".join(literal(name) for name in sorted(wall.exposed))
     return f"""\
 SET LOCAL search_path TO pg_catalog;
 DO $wall$

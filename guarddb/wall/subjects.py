@@ -95,14 +95,21 @@ class Subjects:
         )
 
     def _made_of(self, subject: Subject) -> None:
-        """A generated column shows what it is made of: NULL, never a hash of something derived."""
-        for column in subject.relation.columns:
-            if column.generated and any(
-                source.name in subject.masks
-                for number in column.sources
-                if (source := subject.relation.by_number.get(number)) is not None
-            ):
-                subject.masks[column.name] = "null"
+        """A generated column inherits the strictest mask of what it is made of, and a hash as `redact`.
+
+        (A hash of something derived would tell as well whether a guess is right.)
+        """
+        relation = subject.relation
+        for column in relation.columns:
+            for number in column.sources if column.generated else ():
+                source = relation.by_number.get(number)
+                kind = subject.masks.get(source.name) if source is not None else None
+                if kind is not None:
+                    inherited = strictest(
+                        subject.masks.get(column.name), "redact" if kind == "hash" else kind
+                    )
+                    assert inherited is not None
+                    subject.masks[column.name] = inherited
 
     def _with_children(
         self,

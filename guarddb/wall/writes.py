@@ -6,10 +6,11 @@ here: actions of foreign keys, what a filter stands on, code that shows the row 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from guarddb.policy.profile import PolicyProfile
 from guarddb.wall.database import Database, ForeignKey, Relation
+from guarddb.wall.predicates import FilterText
 from guarddb.wall.subjects import Subjects
 
 _ACTIONS = {"c": "cascades", "n": "sets null", "d": "sets the default"}
@@ -32,6 +33,7 @@ class Writes:
     Attributes:
         frozen: OIDs of relations that filters read, with the filter's table.
         opaque: code of the users' in a filter, which may read anything; then nothing is written.
+        filters: what each filter is in its table's policy, by the table's OID.
     """
 
     def __init__(
@@ -40,8 +42,11 @@ class Writes:
         database: Database,
         reads: Iterable[tuple[Relation, Relation]],
         opaque: str | None,
+        filters: Mapping[int, FilterText | None],
     ) -> None:
         self.subjects = subjects
+        self.filters = filters
+        self.keyed = subjects.profile.guarddb.hash_key_env is not None
         self.database = database
         self.opaque = opaque
         self.frozen: dict[int, Relation] = {}
@@ -113,7 +118,70 @@ class Writes:
                     for number in key.parent_columns:
                         if number in each.by_number:
                             locked[each.by_number[number].name] = reason
-        return locked
+        for each in [relation, *self.database.descendants(relation)]:
+            for what, columns in self._compared(each):
+                for name in columns:
+                    locked.setdefault(name, what)
+        return {**self.guesses(relation), **locked}
+
+    def guesses(self, relation: Relation) -> dict[str, str]:
+        """Columns that may not be written at all: whether a value is taken would tell of masked values elsewhere."""
+        found: dict[str, str] = {}
+        for each in [relation, *self.database.descendants(relation)]:
+            for key in self.database.foreign_keys:
+                parent = self.database.by_oid.get(key.parent)
+                if key.child != each.oid or parent is None:
+                    continue
+                masks = self.subjects[parent.oid].masks
+                for mine, theirs in zip(key.child_columns, key.parent_columns, strict=False):
+                    column = parent.by_number.get(theirs)
+                    if column is None or mine not in each.by_number:
+                        continue
+                    # (Whoever guesses can hash the guess, where no key is needed for it.)
+                    if masks.get(column.name, "hash") != "hash" or (column.name in masks and self.keyed):
+                        found[each.by_number[mine].name] = (
+                            f'the foreign key "{key.name}" looks for it in the masked column "{parent.shown}.{column.name}"'
+                        )
+            bound = self.filters.get(each.oid)
+            if bound is None:
+                continue
+            for schema, name in bound.reads:
+                read = self.database.by_name.get((schema, name))
+                masked = bound.named & set(self.subjects[read.oid].masks) if read is not None else set()
+                for column in bound.columns if masked else ():
+                    found[column.name] = (
+                        f'its row filter compares it with the masked column "{schema}.{name}.{min(masked)}"'
+                    )
+        return found
+
+    def _compared(self, relation: Relation) -> Iterable[tuple[str, set[str]]]:
+        """Columns that the server computes with together with a masked one when a row is written."""
+        masks = self.subjects[relation.oid].masks
+        if not masks:
+            return
+        every = {column.name for column in relation.columns}
+        made_of = {
+            column.name: {relation.by_number[n].name for n in column.sources if n in relation.by_number}
+            for column in relation.columns
+            if column.generated
+        }
+        together = []
+        for item in relation.computed:
+            known = bool(item.columns) and all(number in relation.by_number for number in item.columns)
+            names = {relation.by_number[n].name for n in item.columns} if known else every
+            together.append((item.what, names))
+        bound = self.filters.get(relation.oid)
+        if bound is not None:
+            together.append(("its row filter", {column.name for column in bound.columns}))
+        for key in self.database.foreign_keys:
+            if key.child == relation.oid:
+                names = {relation.by_number[n].name for n in key.child_columns if n in relation.by_number}
+                together.append((f'the foreign key "{key.name}"', names))
+        for what, names in together:
+            names = {part for name in names for part in (name, *made_of.get(name, ()))}
+            masked = names & set(masks)
+            if masked and names - masked:
+                yield f'{what} computes with it and with the masked column "{min(masked)}"', names - masked
 
     def _reaches(
         self, relation: Relation, what: str, columns: set[int], seen: set[tuple[int, str]]
@@ -143,6 +211,11 @@ class Writes:
             return f"{how}, which the profile does not open"
         if child.oid in self.frozen:
             return f"{how}, which a row filter reads"
+        if any(
+            number in child.by_number and child.by_number[number].name in subject.masks
+            for number in key.child_columns
+        ):
+            return f"{how}, by a masked column"
         if action == "c" and what == "delete":
             return self._reaches(child, "delete", set(), seen)
         return self._reaches(child, "update", set(key.child_columns), seen)

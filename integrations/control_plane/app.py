@@ -35,6 +35,8 @@ from .api.middleware import AccessLog, BodyLimit
 from .api.rates import Rates
 from .broker import Broker
 from .errors import ApiError
+from .last_used import LastUsed
+from .recall import Recall
 from .settings import Settings
 from .signing import Signer
 from .state import Server
@@ -122,6 +124,8 @@ def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
         settings=settings,
         database=database,
         secret=secret,
+        recall=Recall(database, secret),
+        last_used=LastUsed(database),
         rates=Rates(database, settings.rate_limit),
         broker=broker,
         courier=Courier(database, private=settings.private_webhooks),
@@ -152,7 +156,12 @@ def create_app(server: Server) -> FastAPI:
             server.database.close()
 
     app = FastAPI(
-        title="guarddb control plane", version="1", lifespan=lifespan, docs_url=None, redoc_url=None
+        title="guarddb control plane",
+        version="1",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.server = server
     for router in _ROUTERS:
@@ -169,11 +178,12 @@ def create_app(server: Server) -> FastAPI:
 
 
 async def _chores(server: Server) -> None:
-    """What has to happen though nobody asks: approvals expire, old events go."""
+    """What has to happen though nobody asks: approvals expire, uses of keys are written down, old events go."""
     pruned = asyncio.get_running_loop().time()
     while True:
         await asyncio.sleep(_EXPIRY_SECONDS)
         try:
+            await asyncio.to_thread(server.last_used.write)
             if await asyncio.to_thread(_anything_late, server):
                 await asyncio.to_thread(_expire, server)
             if asyncio.get_running_loop().time() - pruned > _PRUNE_SECONDS:
@@ -219,7 +229,8 @@ async def _invalid(request: Request, ex: Exception) -> Response:
             if step in {"body", "query", "path", "header"} and not place:
                 continue
             place += f"[{step}]" if isinstance(step, int) else f".{step}" if place else str(step)
-        message = each["msg"][:1].lower() + each["msg"][1:]
+        message = each["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
         if each["type"] == "extra_forbidden":
             message = "is not a field here"
         elif each["type"] == "missing":

@@ -7,11 +7,13 @@ wakes itself.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import psycopg
@@ -37,6 +39,11 @@ class Told:
     topic: str
     kind: str
     data: dict[str, Any]
+
+    @cached_property
+    def message(self) -> bytes:
+        """What is sent: the same bytes to every stream."""
+        return f"id: {self.seq}\nevent: {self.kind}\ndata: {json.dumps(self.data)}\n\n".encode()
 
 
 @dataclass(eq=False)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
+import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,11 +62,45 @@ def _is_public(address: str) -> bool:
             ip = inner
     if (teredo := getattr(ip, "teredo", None)) is not None:
         ip = teredo[1]
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+    local = ip.is_multicast or ip.is_reserved or getattr(ip, "is_site_local", False)
+    return ip.is_global and not local
+
+
+class _Hurried(httpcore.NetworkStream):
+    """A connection that ends at a moment, however steadily the other side sends drops."""
+
+    def __init__(self, inner: httpcore.NetworkStream, ends: float) -> None:
+        self._inner, self._ends = inner, ends
+
+    def _left(self, timeout: float | None) -> float:
+        left = self._ends - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the time for the whole of it is over")
+        return left if timeout is None else min(left, timeout)
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._inner.read(max_bytes, self._left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._inner.write(buffer, self._left(timeout))
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        return _Hurried(self._inner.start_tls(ssl_context, server_hostname, self._left(timeout)), self._ends)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
 
 
 class _Checked(httpcore.SyncBackend):
-    """Connects to addresses that were looked at, and to no other."""
+    """Connects to addresses that were looked at (`private`: to any), and only until a moment."""
+
+    def __init__(self, private: bool, ends: float) -> None:
+        self._private, self._ends = private, ends
 
     def connect_tcp(
         self,
@@ -74,20 +111,31 @@ class _Checked(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         problem: Exception = httpcore.ConnectError("no address")
-        for address in addresses_of(host, port):
+        for address in [host] if self._private else addresses_of(host, port):
             try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = super().connect_tcp(address, port, timeout, local_address, socket_options)
+                return _Hurried(stream, self._ends)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as ex:
                 problem = ex
         raise problem
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: that takes longer than most requests do."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def client(*, private: bool, timeout: float) -> httpx.Client:
-    """A client that follows no redirects, knows no proxies, and unless `private` reaches public addresses only."""
-    transport = httpx.HTTPTransport(trust_env=False)
-    if not private:
-        # TLS still asks for the certificate of the name: only the address was chosen here.
-        transport._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False), network_backend=_Checked()
-        )
+    """A client that follows no redirects, knows no proxies, and unless `private` reaches public addresses only.
+
+    It is for one request: `timeout` is in seconds, and for all that it does.
+    """
+    certificates = _certificates()
+    transport = httpx.HTTPTransport(trust_env=False, verify=certificates)
+    # TLS still asks for the certificate of the name: only the address was chosen here.
+    transport._pool = httpcore.ConnectionPool(
+        ssl_context=certificates,
+        network_backend=_Checked(private, time.monotonic() + timeout),
+    )
     return httpx.Client(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)

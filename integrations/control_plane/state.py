@@ -9,6 +9,8 @@ from fastapi import Request
 from .api.metrics import Metrics
 from .api.rates import Rates
 from .broker import Broker
+from .last_used import LastUsed
+from .recall import Recall
 from .settings import Settings
 from .signing import Signer
 from .store.database import Database
@@ -23,6 +25,8 @@ class Server:
     database: Database
     #: the key of the hashes that API keys are kept as
     secret: str
+    recall: Recall
+    last_used: LastUsed
     rates: Rates
     broker: Broker
     courier: Courier
@@ -30,7 +34,7 @@ class Server:
     signer: Signer | None
 
 
-def server_of(request: Request) -> Server:
+async def server_of(request: Request) -> Server:
     """The server that a request came to."""
     server: Server = request.app.state.server
     return server

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from psycopg.errors import error_from_result
+from psycopg.pq import Escaping, ExecStatus
+
 import guarddb
 
 try:
@@ -12,6 +15,7 @@ try:
 except ImportError as ex:
     raise ImportError("guarddb.integrations.django needs Django: pip install 'guarddb[django]'") from ex
 
+from guarddb.integrations.django.introspection import DatabaseIntrospection
 from guarddb.integrations.django.request_settings import of_the_request
 
 if TYPE_CHECKING:
@@ -21,25 +25,52 @@ if not is_psycopg3:  # pragma: no cover (guarddb brings psycopg 3, so Django fin
     raise ImportError("guarddb guards psycopg 3, and Django has found psycopg2 instead: pip install psycopg")
 
 
+def _following(cursor: Any) -> Any:
+    """A cursor wrapper of Django's that follows the request: whoever made the cursor may not be who uses it."""
+    cls = type(cursor)
+    if (found := _classes.get(cls)) is None:
+
+        def __getattr__(self: Any, name: str) -> Any:
+            self.db.give_settings()
+            return cls.__getattr__(self, name)
+
+        def _execute(self: Any, *args: Any, **options: Any) -> Any:
+            self.db.give_settings()
+            return cls._execute(self, *args, **options)
+
+        def _executemany(self: Any, *args: Any, **options: Any) -> Any:
+            self.db.give_settings()
+            return cls._executemany(self, *args, **options)
+
+        own = {"__getattr__": __getattr__, "_execute": _execute, "_executemany": _executemany}
+        found = _classes[cls] = type(cls.__name__, (cls,), {**own, "__module__": cls.__module__})
+    cursor.__class__ = found
+    return cursor
+
+
+_classes: dict[type[Any], type[Any]] = {}
+
+
 class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
     """`ENGINE = "guarddb.integrations.django"`."""
 
     #: guarddb has psycopg's names, so errors are mapped as Django's own backend does.
     Database = cast("Any", guarddb)
+    introspection_class = DatabaseIntrospection
 
     #: What `connect(settings=…)` was given, before any request.
     _own_settings: Mapping[str, str] | None = None
 
-    def get_connection_params(self) -> dict[str, Any]:
-        """Django's; OPTIONS has guarddb's arguments among psycopg's.
-
-        The time zone goes along with the connection, so that a policy need not admit SET for it.
-        """
-        params: dict[str, Any] = super().get_connection_params()
-        if self.timezone_name:
-            zone = self.timezone_name.replace("\\", "\\\\").replace(" ", "\\ ")
-            params["options"] = f"{params.get('options') or ''} -c TimeZone={zone}".strip()
-        return params
+    def _configure_timezone(self, connection: Any) -> bool:
+        """Django's time zone, set by the application and not by the agent: no policy need admit SET, no budget counts it."""
+        zone: str | None = self.timezone_name
+        if not zone or connection.info.parameter_status("TimeZone") == zone:
+            return False
+        literal = Escaping(connection.pgconn).escape_literal(zone.encode())
+        result = connection.pgconn.exec_(b"SET TimeZone TO " + literal)
+        if result.status != ExecStatus.COMMAND_OK:
+            raise error_from_result(result)
+        return True
 
     @property
     def pool(self) -> Any:
@@ -56,18 +87,23 @@ class DatabaseWrapper(base.DatabaseWrapper):  # type: ignore[misc]
         self._own_settings = dict(connection.settings)
         return connection
 
-    def _cursor(self, name: str | None = None) -> Any:
-        # Here passes every query, of whichever thread or task: the request's settings come along in its context.
-        self.ensure_connection()
-        self._give_settings()
-        return super()._cursor(name)
+    def make_cursor(self, cursor: Any) -> Any:
+        """Django's, whose statements run with the settings of the request that runs them."""
+        return _following(super().make_cursor(cursor))
 
-    def _give_settings(self) -> None:
+    def make_debug_cursor(self, cursor: Any) -> Any:
+        """The same, with a log of queries."""
+        return _following(super().make_debug_cursor(cursor))
+
+    def give_settings(self) -> None:
+        """Put the settings of the request that is being served in force, or the connection's own."""
         connection, own = self.connection, self._own_settings
-        if connection is None or own is None:
+        if connection is None or own is None or connection.closed:
             return
         request = of_the_request()
-        connection.settings = {**own, **request} if request else own
+        wanted = {**own, **request} if request else own
+        if connection.settings != wanted:
+            connection.settings = wanted
 
     def _close(self) -> None:
         # Back into a pool it goes as it came out.

@@ -28,3 +28,14 @@ def settings_for(values: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         _settings.reset(token)
+        _own_again()
+
+
+def _own_again() -> None:
+    """Whoever uses a connection of this thread next, and goes around Django's cursors, must not have somebody else's."""
+    from django.db import connections
+
+    for connection in connections.all(initialized_only=True):
+        give_settings = getattr(connection, "give_settings", None)
+        if give_settings is not None:
+            give_settings()

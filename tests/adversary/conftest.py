@@ -13,4 +13,6 @@ from tests.fix_server import temporary_database
 @pytest.fixture(scope="session")
 def ground(server_dsn: str) -> Iterator[Ground]:
     with temporary_database(server_dsn, "adversary") as dsn:
-        yield Ground(dsn)
+        ground = Ground(dsn)
+        yield ground
+        ground.close()

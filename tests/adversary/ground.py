@@ -6,13 +6,17 @@ that `1/n` raises for hidden rows only. A user function says `EVIL` in a notice 
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import psycopg
 
-from guarddb import Catalog, Decision, evaluate
+from guarddb import Catalog, Decision, PolicyProfile, evaluate
 
 SCHEMA = """
 CREATE SCHEMA vault;
@@ -147,40 +151,78 @@ class Attempt:
         return by_error or re.search(r"RAW-|HIDDEN|EVIL", self.answer) is not None
 
 
+@lru_cache(maxsize=64)
+def _profile(document: str) -> PolicyProfile:
+    return PolicyProfile.model_validate_json(document)
+
+
 class Ground:
-    """A database with the schema in it, and attempts on it that leave no trace."""
+    """A database with the schema in it, and attempts on it that leave no trace.
+
+    They share a connection, as a new one costs more than most attempts do: each is rolled back, and what a session keeps
+    beyond a transaction is thrown away.
+    """
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute(SCHEMA)
-            self.catalog = Catalog.from_connection(conn)
+        self._conn: psycopg.Connection | None = None
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            return Catalog.from_connection(conn)
+
+    @contextmanager
+    def _session(self) -> Iterator[psycopg.Connection]:
+        """A session that nothing has happened in; nothing of it stays."""
+        conn = self._conn
+        if conn is None or conn.closed:
+            conn = self._conn = psycopg.connect(self.dsn, prepare_threshold=None)
+        try:
+            yield conn
+            conn.rollback()
+            conn.autocommit = True
+            conn.execute("DISCARD ALL")
+            conn.autocommit = False
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self._conn is not None:
+            self._conn.close()
+            self._conn = None
 
     def attempt(self, sql: str, policy: dict[str, Any], *, settings: tuple[str, ...] = ()) -> Attempt:
         """Decide with the real catalog, run what would be sent, and roll it back."""
-        decision = evaluate(sql, policy, self.catalog)
+        decision = evaluate(sql, _profile(json.dumps(policy)), self.catalog)
         attempt = Attempt(decision)
         if decision.blocked:
             return attempt
         assert decision.rewritten_sql is not None
-        with psycopg.connect(self.dsn) as conn:
-            conn.add_notice_handler(
-                lambda diagnostic: attempt.notices.append(diagnostic.message_primary or "")
-            )
-            for setting in settings:
-                conn.execute(setting)
+
+        def notice(diagnostic: psycopg.errors.Diagnostic) -> None:
+            attempt.notices.append(diagnostic.message_primary or "")
+
+        with self._session() as conn:
+            conn.add_notice_handler(notice)
             try:
-                cursor = conn.execute(decision.rewritten_sql)
-                attempt.rows = cursor.fetchall() if cursor.description else None
-            except psycopg.Error as ex:
-                attempt.error = ex
-            conn.rollback()
+                for setting in settings:
+                    conn.execute(setting)
+                try:
+                    cursor = conn.execute(decision.rewritten_sql)
+                    attempt.rows = cursor.fetchall() if cursor.description else None
+                except psycopg.Error as ex:
+                    attempt.error = ex
+                conn.rollback()
+            finally:
+                conn.remove_notice_handler(notice)
         return attempt
 
     def plain(self, sql: str) -> list[tuple[Any, ...]] | None:
         """What the server answers without a guard; nothing stays."""
-        with psycopg.connect(self.dsn) as conn:
+        with self._session() as conn:
             cursor = conn.execute(sql)
-            rows = cursor.fetchall() if cursor.description else None
-            conn.rollback()
-        return rows
+            return cursor.fetchall() if cursor.description else None

@@ -73,6 +73,9 @@ RAISES_ALONE = (
     "(SELECT 1 / 0 FROM s LIMIT 1)",
     "(SELECT k FROM s WHERE w = 'w3')",
     "(SELECT max(k) FROM s)",
+    "(SELECT count(*) OVER () FROM s)",
+    "(SELECT row_number() OVER (ORDER BY k) FROM s)",
+    "(SELECT max(k) OVER () FROM s WHERE k > 0)",
     "(1 / $1)",
     "(10 / ($1::int - 3))",
     "(SELECT 1 / z FROM s WHERE k = 3)",
@@ -170,7 +173,7 @@ def variants(server_dsn: str) -> Iterator[tuple[psycopg.Connection[Any], ...]]:
 
 
 def outcome(
-    conn: psycopg.Connection[Any], sql: str, planner: tuple[str, ...], *, generic: bool, value: int
+    conn: psycopg.Connection[Any], sql: str, planner: tuple[str, ...], *, generic: bool, value: int | str
 ) -> tuple[object, ...]:
     """Rows or command tag; or the error, to its last letter."""
     try:
@@ -179,10 +182,11 @@ def outcome(
                 conn.execute(f"SET LOCAL {setting}")
             if "$1" in sql:
                 conn.execute("DEALLOCATE ALL")
-                conn.execute(f"PREPARE p (int) AS {sql}", prepare=False)
+                kind = "text" if isinstance(value, str) else "int"
+                conn.execute(f"PREPARE p ({kind}) AS {sql}", prepare=False)
                 if generic:
                     conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-                sql = f"EXECUTE p ({value})"
+                sql = f"EXECUTE p ('{value}')"
             cursor = conn.execute(sql, prepare=False)
             return ("ok", cursor.statusmessage, sorted(cursor.fetchall()) if cursor.description else None)
     except psycopg.Error as error:
@@ -271,3 +275,49 @@ def test_no_condition_is_tried_on_statistics_of_hidden_rows(
     one, other = (outcome(conn, text, (), generic=False, value=0) for conn in analyzed)
     assert one == other
     assert one[0] == "ok"
+
+
+#: Patterns that nobody knows before the statement runs: whether they may be tried is asked before any row is read.
+PATTERNS = (
+    "SELECT count(*) FROM r WHERE secret LIKE $1",
+    "SELECT count(*) FROM r WHERE secret ILIKE $1 AND id < 1000",
+    "SELECT count(*) FROM r WHERE secret LIKE '%' || $1",
+    "SELECT count(*) FROM s JOIN r ON s.k = r.id WHERE r.secret LIKE $1",
+    "SELECT count(*) FROM s LEFT JOIN r ON s.k = r.id WHERE r.secret LIKE $1",
+    "SELECT count(*) FROM (SELECT id, secret FROM r) AS q WHERE secret LIKE $1",
+    "SELECT count(*) FROM s WHERE EXISTS (SELECT 1 FROM r WHERE r.id = s.k AND r.secret LIKE $1)",
+    "SELECT count(*) FROM s WHERE NOT EXISTS (SELECT 1 FROM r WHERE r.id = s.k AND r.secret LIKE $1)",
+    "SELECT count(*) FROM s WHERE k IN (SELECT id FROM r WHERE r.secret LIKE $1)",
+    "UPDATE r SET b = b WHERE secret LIKE $1",
+)
+
+
+@pytest.mark.parametrize("predicate", [FILTERS[0], FILTERS[4]])
+@pytest.mark.parametrize("sql", PATTERNS)
+def test_a_pattern_that_comes_later_tells_nothing_by_its_error(
+    analyzed: tuple[psycopg.Connection[Any], ...], sql: str, predicate: str
+) -> None:
+    for conn in analyzed:
+        conn.execute("CREATE INDEX IF NOT EXISTS patterns ON r (secret text_pattern_ops)")
+    text = sent(sql.replace("$1", "$1::text"), predicate, Catalog.from_connection(analyzed[0]))
+    assert text is not None
+    assert "pg_catalog.rtrim" in text
+    for value in ("hid%", "%hi\\", "hi\\", "hi\\\\", "seen1"):
+        for generic in (False, True):
+            for planner in PLANNERS:
+                one, other = (outcome(c, text, planner, generic=generic, value=value) for c in analyzed)
+                assert one == other, (value, generic, planner)
+                assert (one[0] == "22025") == (value in ("%hi\\", "hi\\"))
+
+
+@pytest.mark.parametrize("predicate", [FILTERS[0], FILTERS[4]])
+def test_what_may_raise_in_not_exists_is_asked_around_it(
+    variants: tuple[psycopg.Connection[Any], ...], predicate: str
+) -> None:
+    sql = "SELECT count(*) FROM s WHERE NOT EXISTS (SELECT 1 FROM r WHERE r.b = s.z AND r.n < 10 / $1)"
+    text = sent(sql, predicate, Catalog.from_connection(variants[0]))
+    assert text is not None
+    for planner in PLANNERS:
+        for value in (0, 1):
+            one, other = (outcome(conn, text, planner, generic=True, value=value) for conn in variants)
+            assert one == other, (value, planner)

@@ -5,7 +5,8 @@ Each attempt is judged with the catalog of a real server and sent through a guar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -49,6 +50,18 @@ CREATE VIEW plain_view AS SELECT id, v FROM plain;
 CREATE VIEW tenant_view AS SELECT id AS number, name AS id FROM tenants;
 CREATE VIEW tenant_view2 AS SELECT number AS n, id AS name FROM tenant_view;
 CREATE SEQUENCE numbers;
+CREATE TABLE staff (id int PRIMARY KEY, salary int, budget int, bonus int, note text, rate int,
+  total int GENERATED ALWAYS AS (salary * bonus) STORED, CONSTRAINT in_budget CHECK (salary <= budget), CHECK (budget > rate));
+CREATE INDEX staff_rate ON staff ((salary / rate));
+INSERT INTO staff VALUES (1, 700, 1000, 1, 'x', 1);
+CREATE VIEW staff_view AS SELECT id, budget AS limit_of, note FROM staff;
+CREATE TABLE plans (id int PRIMARY KEY, name text);
+CREATE TABLE subs (id int, plan int REFERENCES plans ON UPDATE CASCADE ON DELETE CASCADE,
+  old_plan int REFERENCES plans ON UPDATE CASCADE ON DELETE SET NULL, note text);
+INSERT INTO plans VALUES (1, 'basic'), (2, 'full'), (3, 'none');
+INSERT INTO subs VALUES (1, 1, NULL, 'x'), (2, 2, 1, 'y');
+CREATE TABLE watched (id int, what regclass);
+CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY, v text);
 INSERT INTO customers (id, email, ssn, name) VALUES (1, 'a@x', '111', 'ada');
 INSERT INTO tenants VALUES (1, 'one'), (2, 'two');
 INSERT INTO deals (id, tenant, note, mood) VALUES (1, 1, 'mine', 'open'), (2, 2, 'hidden', 'secret');
@@ -67,6 +80,10 @@ OWNED = [
     "parted_a",
     "parted_rest",
     "plain",
+    "numbered",
+    "staff",
+    "plans",
+    "subs",
 ]
 TYPES = ["mail", "inner_mail", "free_text", "mood", "colour", "pair", "loose"]
 
@@ -93,6 +110,7 @@ MASKED: dict[str, Any] = {
         {"table": "customers", "column": "ssn", "kind": "null"},
         {"table": "customers", "column": "box", "kind": "null"},
         {"table": "coded", "column": "code", "kind": "redact"},
+        {"table": "staff", "column": "salary", "kind": "null"},
         {"table": "parted", "column": "kind", "kind": "redact"},
     ],
 }
@@ -103,6 +121,11 @@ FILTERED: dict[str, Any] = {
         {"table": "deals", "predicate": "tenant = 1 AND mood = 'open'"},
         {"table": "parted", "predicate": "id > 0"},
     ],
+}
+COMPARED: dict[str, Any] = {
+    **MASKED,
+    "name": "compared",
+    "row_filters": [{"table": "staff", "predicate": "salary <= budget"}],
 }
 STANDING: dict[str, Any] = {
     **FILTERED,
@@ -119,6 +142,9 @@ HASHED: dict[str, Any] = {
     "masking_rules": [
         {"table": "customers", "column": "born", "kind": "hash"},
         {"table": "customers", "column": "weight", "kind": "hash"},
+        {"table": "deals", "column": "mood", "kind": "hash"},
+        {"table": "deals", "column": "box", "kind": "hash"},
+        {"table": "watched", "column": "what", "kind": "hash"},
     ],
 }
 DATED: dict[str, Any] = {
@@ -129,11 +155,33 @@ DATED: dict[str, Any] = {
 # ruff: noqa: E501
 NOTHING: dict[str, Any] = {**{k: v for k, v in MASKED.items() if k != "masking_rules"}, "name": "nothing"}
 
+PLANS: dict[str, Any] = {
+    **NOTHING,
+    "name": "plans",
+    "masking_rules": [{"table": "subs", "column": "plan", "kind": "hash"}],
+}
+HIDDEN_PLANS: dict[str, Any] = {
+    **NOTHING,
+    "name": "hidden plans",
+    "masking_rules": [
+        {"table": "subs", "column": "plan", "kind": "null"},
+        {"table": "subs", "column": "old_plan", "kind": "null"},
+    ],
+}
+REDACTED_PLANS: dict[str, Any] = {
+    **NOTHING,
+    "name": "redacted plans",
+    "masking_rules": [{"table": "subs", "column": "old_plan", "kind": "redact"}],
+}
+
 LISTED: dict[str, Any] = {
     **NOTHING,
     "name": "listed",
     "guarddb": {"function_allowlist": ["with_tax", "team.*"]},
 }
+
+DENIED: dict[str, Any] = {**NOTHING, "name": "denied", "table_denylist": ["coded"]}
+ALLOWED: dict[str, Any] = {**NOTHING, "name": "allowed", "table_allowlist": ["plain"]}
 
 ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     # what looks at masked values
@@ -150,6 +198,9 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "foreign key not valid": (MASKED, "ALTER TABLE plain ADD CONSTRAINT k FOREIGN KEY (v) REFERENCES coded NOT VALID"),
     "foreign key of a new column": (MASKED, "ALTER TABLE plain ADD COLUMN c text REFERENCES coded"),
     "cluster": (MASKED, "CLUSTER customers USING customers_ssn_key"),
+    "cluster mark": (MASKED, "ALTER TABLE customers CLUSTER ON customers_ssn_key"),
+    "cluster mark on an expression": (MASKED, "ALTER TABLE public.customers CLUSTER ON customers_lower"),
+    "cluster all, verbose": (FILTERED, "CLUSTER (VERBOSE)"),
     "partition of masked key": (MASKED, "CREATE TABLE parted_b PARTITION OF parted FOR VALUES IN ('guess')"),
     # conflicts
     "conflict on constraint": (MASKED, "INSERT INTO customers (id, ssn) VALUES (9, '111') ON CONFLICT ON CONSTRAINT customers_ssn_key DO NOTHING"),
@@ -196,6 +247,12 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "move": (FILTERED, "ALTER TABLE deals SET SCHEMA other"),
     "rename filter column": (FILTERED, "ALTER TABLE deals RENAME tenant TO t"),
     "rename into filter column": (FILTERED, "ALTER TABLE deals RENAME note TO tenant"),
+    "constraint enforced": (FILTERED, "ALTER TABLE deals ALTER CONSTRAINT deals_region_fkey ENFORCED"),
+    "constraint of masked values enforced": (MASKED, "ALTER TABLE customers ALTER CONSTRAINT customers_ssn_key ENFORCED"),
+    "bound of a sequence": (FILTERED, "ALTER SEQUENCE numbers MAXVALUE 5"),
+    "lower bound of a sequence": (MASKED, "ALTER SEQUENCE numbers MINVALUE 5 START 5"),
+    "type of a sequence": (FILTERED, "ALTER SEQUENCE numbers AS smallint"),
+    "bound of an identity": (FILTERED, "ALTER TABLE numbered ALTER id SET MAXVALUE 5"),
     # referential actions
     "cascade on update": (FILTERED, "UPDATE tenants SET id = 99 WHERE id = 1"),
     "cascade on delete": (FILTERED, "DELETE FROM tenants WHERE id = 2"),
@@ -240,12 +297,50 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "time zone local": (DATED, "SET LOCAL TimeZone = 'Asia/Tokyo'"),
     "time zone by function": (DATED, "SELECT set_config('timezone', 'UTC', false)"),
     "date style": (DATED, "SET DateStyle = 'German'"),
+    "how constants of views are read": (FILTERED, "SET array_nulls = off"),
+    "money in views": (FILTERED, "SET LOCAL lc_monetary = 'de_DE.UTF-8'"),
     "reset": (DATED, "RESET timezone"),
     "of the role": (DATED, "ALTER ROLE CURRENT_USER SET timezone = 'UTC'"),
     "of the database": (DATED, "ALTER DATABASE postgres SET timezone = 'UTC'"),
     "hash: float digits": (HASHED, "SET extra_float_digits = -14"),
     "hash: time zone": (HASHED, "SET timezone = 'UTC'"),
     "hash: date style": (HASHED, "SET datestyle = 'German'"),
+    # what is computed with a masked value
+    "check beside": (MASKED, "UPDATE staff SET budget = 500 WHERE id = 1"),
+    "check beside in a list": (MASKED, "UPDATE staff SET (note, budget) = ('x', 500) WHERE id = 1"),
+    "check beside by conflict": (MASKED, "INSERT INTO staff (id) VALUES (1) ON CONFLICT (id) DO UPDATE SET budget = 500"),
+    "check beside by merge": (MASKED, "MERGE INTO staff s USING plain p ON p.id = s.id WHEN MATCHED THEN UPDATE SET budget = 500"),
+    "check beside through a view": (MASKED, "UPDATE staff_view SET limit_of = 500 WHERE id = 1"),
+    "check beside in a CTE": (MASKED, "WITH u AS (UPDATE staff SET budget = 500 WHERE id = 1 RETURNING id) SELECT * FROM u"),
+    "check beside explained": (MASKED, "EXPLAIN ANALYZE UPDATE staff SET budget = 500 WHERE id = 1"),
+    "check beside prepared": (MASKED, "PREPARE p AS UPDATE staff SET budget = $1 WHERE id = 1"),
+    "generated beside": (MASKED, "UPDATE staff SET bonus = 3000000 WHERE id = 1"),
+    "filter beside": (COMPARED, "UPDATE staff SET budget = 500 WHERE id = 1"),
+    "shadow of what a function reads": (STANDING, "CREATE TEMP TABLE archive AS SELECT 1 AS project"),
+    "shadow by select into": (STANDING, "SELECT 1 AS project INTO TEMP archive"),
+    "shadow by a view": (STANDING, "CREATE TEMP VIEW archive AS SELECT 1 AS project"),
+    "shadow by a table": (STANDING, "CREATE TEMP TABLE archive (project int)"),
+    "shadow by a sequence": (STANDING, "CREATE TEMP SEQUENCE archive"),
+    "shadow explained": (STANDING, "EXPLAIN ANALYZE CREATE TEMP TABLE archive AS SELECT 1 AS project"),
+    "shadow by a name": (STANDING, "ALTER TABLE numbered RENAME TO archive"),
+    "index beside": (MASKED, "UPDATE staff SET rate = 0 WHERE id = 1"),
+    # rows that vanish, or whose hash changes, by a masked reference
+    "cascade shows by the hash": (PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
+    "cascade shows by what is gone": (PLANS, "DELETE FROM plans WHERE id = 1"),
+    "gone under null": (HIDDEN_PLANS, "DELETE FROM plans WHERE id = 1"),
+    "gone in a CTE": (HIDDEN_PLANS, "WITH d AS (DELETE FROM plans WHERE id = 1 RETURNING id) SELECT count(*) FROM d"),
+    "cascade shows by merge": (PLANS, "MERGE INTO plans p USING plain q ON p.id = q.id WHEN MATCHED THEN UPDATE SET id = 9"),
+    # a table by its index
+    "index of a denied table": (DENIED, "DROP INDEX coded_pkey"),
+    "index with its schema": (DENIED, "REINDEX INDEX public.coded_pkey"),
+    "index renamed": (DENIED, "ALTER INDEX coded_pkey RENAME TO other"),
+    "index as a table": (DENIED, "ALTER TABLE coded_pkey RENAME TO other"),
+    "index of a table that is not listed": (ALLOWED, "ALTER INDEX regions_pkey SET (fillfactor = 10)"),
+    "comment on an index": (ALLOWED, "COMMENT ON INDEX regions_pkey IS 'x'"),
+    "hash: enum label": (HASHED, "ALTER TYPE mood RENAME VALUE 'open' TO 'x'"),
+    "hash: enum label with its schema": (HASHED, "ALTER TYPE public.mood RENAME VALUE 'open' TO 'x'"),
+    "hash: name of a relation": (HASHED, "ALTER TABLE plain RENAME TO other"),
+    "hash: name of a column's table": (HASHED, "ALTER TABLE plain SET SCHEMA other"),
     # administration
     "grant": (MASKED, "GRANT SELECT ON customers TO PUBLIC"),
     "grant all": (MASKED, "GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC"),
@@ -271,8 +366,10 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "logging off": (NOTHING, "SET log_statement = 'none'"),
     "logging off for the database": (NOTHING, "ALTER DATABASE postgres SET log_min_duration_statement = -1"),
     "activity off": (NOTHING, "SET track_activities = off"),
-    "show directory": (NOTHING, "SHOW data_directory"),
-    "current_setting directory": (NOTHING, "SELECT current_setting('hba_file')"),
+    "show directory": (MASKED, "SHOW data_directory"),
+    "current_setting directory": (MASKED, "SELECT current_setting('hba_file')"),
+    "show a password": (NOTHING, "SHOW primary_conninfo"),
+    "current_setting of a passphrase": (NOTHING, "SELECT current_setting('SSL_Passphrase_Command', true)"),
     # code
     "function renamed": (MASKED, "ALTER FUNCTION free(int) RENAME TO with_tax"),
     "function moved": (MASKED, "ALTER FUNCTION free(int) SET SCHEMA other"),
@@ -375,8 +472,32 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "replace a view": (MASKED, "CREATE OR REPLACE VIEW plain_view AS SELECT id, v FROM plain"),
     "schema": (MASKED, "CREATE TABLE other.t (id int PRIMARY KEY, v text DEFAULT 'x')"),
     "sequence": (FILTERED, "CREATE SEQUENCE s"),
+    "sequence restarted": (FILTERED, "ALTER SEQUENCE numbers MAXVALUE 1000 RESTART 1"),
+    "sequence's step": (FILTERED, "ALTER SEQUENCE numbers INCREMENT BY 2 CACHE 5"),
+    "constraint deferred": (FILTERED, "ALTER TABLE deals ALTER CONSTRAINT deals_region_fkey DEFERRABLE"),
     "table as": (FILTERED, "CREATE TABLE copied AS SELECT * FROM plain"),
     "drop index": (FILTERED, "DROP INDEX plain_n"),
+    "table as without data": (FILTERED, "CREATE TABLE copied AS SELECT * FROM deals WITH NO DATA"),
+    "table as of a table": (FILTERED, "CREATE TABLE copied AS TABLE deals WITH NO DATA"),
+    "table as of a query": (FILTERED, "CREATE TABLE copied AS SELECT d.id FROM deals d JOIN plain p ON p.id = d.id WHERE d.id > 0 WITH DATA"),
+    "view with a check": (FILTERED, "CREATE VIEW mine AS SELECT id FROM deals WHERE id > 0 WITH LOCAL CHECK OPTION"),
+    "label of an enum that is not hashed": (HASHED, "ALTER TYPE colour RENAME VALUE 'red' TO 'crimson'"),
+    "new label of a hashed enum": (HASHED, "ALTER TYPE mood ADD VALUE 'x'"),
+    "renaming beside hashes": (MASKED, "ALTER TABLE plain RENAME TO other"),
+    "another column": (MASKED, "UPDATE staff SET note = 'y' WHERE id = 1"),
+    "all of the check": (MASKED, "UPDATE staff SET salary = 1, budget = 5, rate = 1, bonus = 1 WHERE id = 1"),
+    "the masked value itself": (MASKED, "UPDATE staff SET salary = 600 WHERE id = 1"),
+    "a new row under the check": (MASKED, "INSERT INTO staff (id, salary, budget, rate) VALUES (2, 1, 5, 1)"),
+    "another column through the view": (MASKED, "UPDATE staff_view SET note = 'y' WHERE id = 1"),
+    "where nothing is masked": (FILTERED, "UPDATE staff SET budget = 800 WHERE id = 1"),
+    "cascade that nobody sees": (HIDDEN_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
+    "cascade of a redacted reference": (REDACTED_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
+    "another column of the plan": (PLANS, "UPDATE plans SET name = 'x' WHERE id = 1"),
+    "delete where nothing is masked": (MASKED, "DELETE FROM plans WHERE id = 3"),
+    "a copy under another name": (STANDING, "CREATE TEMP TABLE archived AS SELECT project FROM archive"),
+    "index of a listed table": (ALLOWED, "REINDEX INDEX plain_n"),
+    "drop an index of a listed table": (ALLOWED, "DROP INDEX public.plain_n"),
+    "rename an index beside a denied table": (DENIED, "ALTER INDEX plain_n RENAME TO other"),
     "drop view": (FILTERED, "DROP VIEW plain_view"),
 }  # fmt: skip
 
@@ -391,8 +512,9 @@ def ground(server_dsn: str) -> Iterator[tuple[str, guarddb.Catalog]]:
                 conn.execute(f"ALTER TABLE {name} OWNER TO {role}")
             for name in TYPES:
                 conn.execute(f"ALTER TYPE {name} OWNER TO {role}")
-            for name in ("my_projects", "plain_view", "tenant_view", "tenant_view2"):
+            for name in ("my_projects", "plain_view", "tenant_view", "tenant_view2", "staff_view"):
                 conn.execute(f"ALTER VIEW {name} OWNER TO {role}")
+            conn.execute(f"ALTER SEQUENCE numbers OWNER TO {role}")
             conn.execute(f"ALTER FUNCTION free(int) OWNER TO {role}")
             conn.execute(f"ALTER FUNCTION is_open(int) OWNER TO {role}")
             catalog = guarddb.Catalog.from_connection(conn)
@@ -404,18 +526,36 @@ def ground(server_dsn: str) -> Iterator[tuple[str, guarddb.Catalog]]:
                 conn.execute(f"DROP ROLE {role}")
 
 
+@pytest.fixture(scope="module")
+def guarded(ground: tuple[str, guarddb.Catalog]) -> Iterator[Callable[[Any], guarddb.Connection[Any]]]:
+    """guarded(policy) -> one connection for each, on which nothing is to pass."""
+    opened: dict[str, guarddb.Connection[Any]] = {}
+
+    def connection(policy: Any) -> guarddb.Connection[Any]:
+        document = json.dumps(policy)
+        if document not in opened:
+            opened[document] = guarddb.connect(ground[0], policy=policy)
+        return opened[document]
+
+    yield connection
+    for conn in opened.values():
+        conn.close()
+
+
 @pytest.mark.parametrize("name", ATTEMPTS)
-def test_is_refused(ground: tuple[str, guarddb.Catalog], name: str) -> None:
-    dsn, catalog = ground
+def test_is_refused(
+    ground: tuple[str, guarddb.Catalog], guarded: Callable[[Any], guarddb.Connection[Any]], name: str
+) -> None:
+    _, catalog = ground
     policy, sql = ATTEMPTS[name]
     decision = guarddb.evaluate(sql, policy, catalog)
     assert decision.blocked, decision.rewritten_sql
     assert decision.rule != "internal_error"
     assert decision.hint
-    with guarddb.connect(dsn, policy=policy) as conn:
-        with pytest.raises(guarddb.PolicyViolation):
-            conn.execute(sql)
-        conn.rollback()
+    conn = guarded(policy)
+    with pytest.raises(guarddb.PolicyViolation):
+        conn.execute(sql)
+    conn.rollback()
 
 
 @pytest.mark.parametrize("name", NEIGHBOURS)
@@ -427,3 +567,47 @@ def test_passes_and_runs(ground: tuple[str, guarddb.Catalog], name: str) -> None
     with guarddb.connect(dsn, policy=policy) as conn:
         conn.execute(sql)
         conn.rollback()
+
+
+STYLES = (
+    ("SET datestyle = 'SQL, DMY'", "SET datestyle = 'SQL, MDY'"),
+    ("SET datestyle = 'German'", "SET datestyle = 'ISO, MDY'"),
+    ("SET intervalstyle = 'sql_standard'", "SET intervalstyle = 'postgres'"),
+    ("SET extra_float_digits = -15", "RESET extra_float_digits"),
+    ("SET timezone = 'Asia/Tokyo'", "SET timezone = 'UTC'"),
+    ("SET bytea_output = 'escape'", "SET bytea_output = 'hex'"),
+)
+
+
+@pytest.mark.parametrize(("one", "other"), STYLES)
+def test_a_definition_means_the_same_whatever_style_it_was_read_in(
+    server_dsn: str, one: str, other: str
+) -> None:
+    """A view over a filtered table is written into the statement: its constants must not be read in another style."""
+    policy = {**FILTERED, "row_filters": [{"table": "moments", "predicate": "id > 0"}]}
+    with temporary_database(server_dsn, "styles") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(
+                "CREATE TABLE moments (id int, at timestamptz, day date, age interval, weight float8, code bytea);"
+                "INSERT INTO moments VALUES (1, '2024-02-01', '2024-02-01', '-1 day -02:03', 0.123456789012345, '\\x5c31'),"
+                " (2, '2024-01-02', '2024-01-02', '-1 day +02:03', 0.123456789012999, '\\x31');"
+                "CREATE VIEW shown AS SELECT id FROM moments WHERE at = '2024-02-01 00:00+00'::timestamptz"
+                " AND day = '2024-02-01'::date AND age = '-1 day -02:03'::interval AND weight = 0.123456789012345::float8"
+                " AND code = '\\x5c31'::bytea"
+            )
+        with guarddb.connect(dsn, policy=policy, autocommit=True) as conn:
+            conn.execute(one.encode())
+            conn.execute("CREATE VIEW news AS SELECT 1 AS id")  # so that definitions are read again
+            assert conn.execute("SELECT id FROM shown").fetchall() == [(1,)]
+            conn.execute(other.encode())
+            assert conn.execute("SELECT id FROM shown").fetchall() == [(1,)]
+
+
+def test_no_new_label_tells_which_hashes_are_its(ground: tuple[str, guarddb.Catalog]) -> None:
+    """With a key as without: the hash of a renamed label is another one, in the rows that have it."""
+    dsn, _ = ground
+    with guarddb.connect(dsn, policy=HASHED) as conn:
+        before = conn.execute("SELECT id, mood FROM deals ORDER BY id").fetchall()
+        with pytest.raises(guarddb.PolicyViolation), conn.transaction():
+            conn.execute("ALTER TYPE mood RENAME VALUE 'secret' TO 'x'")
+        assert conn.execute("SELECT id, mood FROM deals ORDER BY id").fetchall() == before

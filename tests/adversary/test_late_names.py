@@ -5,6 +5,7 @@ PostgreSQL looks names up again when a prepared statement runs after the catalog
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,13 +15,16 @@ import pytest
 import guarddb
 from tests.adversary.ground import ONE_MASK, PREDICATES, Ground, writing
 from tests.fix_server import temporary_database
+from tests.fix_slow_line import slow_line
 
 
 @pytest.fixture
 def own(server_dsn: str) -> Iterator[Ground]:
     """A database for one test: these stories commit."""
     with temporary_database(server_dsn, "adversary_late") as dsn:
-        yield Ground(dsn)
+        ground = Ground(dsn)
+        yield ground
+        ground.close()
 
 
 _MINE = "AS SELECT 1 AS id, 'mine'::text AS ssn"
@@ -151,6 +155,56 @@ def test_no_story_ends_with_a_hidden_row(own: Ground, story: str, prepare: bool 
     assert not [answer for answer in answers if "HIDDEN" in answer]
 
 
+_HIDING = "CREATE TEMP TABLE orders ON COMMIT DROP AS SELECT 1 AS id, 'mine'::text AS label"
+#: What ends a pipeline's transaction without its knowing yet; None: the program waits a moment.
+PIPELINES: dict[str, list[str | None]] = {
+    "an error of a statement": [_HIDING, "SELECT 1 / 0", None, "SELECT 2", "ROLLBACK"],
+    "an error of a definition": [
+        _HIDING,
+        "ALTER TABLE orders SET SCHEMA public",
+        None,
+        "PREPARE p AS SELECT 1",
+        "END",
+    ],
+    "a transaction of its own": ["BEGIN", _HIDING, "SELECT 1 / 0", None, "SELECT 2", "ROLLBACK"],
+    "a savepoint": ["SAVEPOINT a", _HIDING, "SELECT 1 / 0", None, "SELECT 2", "ROLLBACK TO a"],
+    "a refusal between": [_HIDING, "SELECT 1 / 0", None, "SELECT 2", "selec", "ROLLBACK", "SELECT 3"],
+}
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+@pytest.mark.parametrize("story", PIPELINES)
+def test_no_pipeline_ends_with_a_hidden_row(ground: Ground, story: str, autocommit: bool) -> None:
+    """An error is known before the Sync behind which statements run again, and with names that mean what they meant before."""
+    policy = writing(PREDICATES["cheap"])
+    answers = []
+    with (
+        slow_line(ground.dsn, 0.02) as dsn,
+        guarddb.connect(dsn, policy=policy, autocommit=autocommit) as conn,
+    ):
+        cursors = []
+        try:
+            with conn.pipeline():
+                for sql in (
+                    *PIPELINES[story],
+                    "SELECT label FROM orders",
+                    "DELETE FROM orders WHERE id = 6 RETURNING *",
+                ):
+                    if sql is None:
+                        time.sleep(0.1)
+                        continue
+                    try:
+                        cursors.append(conn.execute(sql))
+                    except psycopg.Error as ex:
+                        answers.append(str(ex))
+        except psycopg.Error as ex:
+            answers.append(str(ex))
+        answers += [str(cursor.fetchall()) for cursor in cursors if cursor.description]
+        conn.rollback()
+        assert conn.execute("SELECT 1").fetchone() == (1,)
+    assert not [answer for answer in answers if "HIDDEN" in answer]
+
+
 def test_the_classes_are_complete() -> None:
     """The classes have the size they were written with: one that shrinks by an edit is noticed."""
-    assert (len(MASK_STORIES), len(FILTER_STORIES)) == (7, 4)
+    assert (len(MASK_STORIES), len(FILTER_STORIES), len(PIPELINES)) == (7, 4, 5)

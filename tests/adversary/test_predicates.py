@@ -125,6 +125,14 @@ def test_system_relations_are_masked_like_others(ground: Ground) -> None:
     assert ground.attempt("SELECT 1 FROM pg_roles WHERE rolname = 'x'", policy).blocked
 
 
+def test_a_row_that_moves_out_of_a_filter_by_tableoid_is_seen(ground: Ground) -> None:
+    """A filter by partition: an UPDATE of the key moves the row to another one, and its columns are not in the filter."""
+    policy = writing(profile(("part", "tableoid = 'part1'::regclass")))
+    moved = ground.attempt("UPDATE part SET tenant_id = 2 WHERE id = 1", policy)
+    assert "guarddb:row_filter_violation:" in str(moved.error)
+    assert ground.attempt("UPDATE part SET label = 'x' WHERE id = 1 RETURNING label", policy).rows == [("x",)]
+
+
 def test_the_classes_are_complete() -> None:
     """The classes have the size they were written with: one that shrinks by an edit is noticed."""
     assert (len(CASES), len(set(SETTINGS))) == (34, 11)

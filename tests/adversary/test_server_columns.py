@@ -42,6 +42,20 @@ CREATE FUNCTION taxed(numeric) RETURNS numeric LANGUAGE sql IMMUTABLE AS 'SELECT
 CREATE VIEW people_view AS SELECT * FROM everybody();
 CREATE VIEW labels AS SELECT i, again(i) AS label FROM generate_series(10, 12) AS i;
 CREATE VIEW labels_again AS SELECT * FROM labels;
+CREATE FUNCTION is_label(int, text) RETURNS bool LANGUAGE sql STABLE AS 'SELECT label_of($1) = $2';
+CREATE OPERATOR =~= (FUNCTION = is_label, LEFTARG = int, RIGHTARG = text);
+CREATE FUNCTION is_near(text, text) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT lower($1) = lower($2)';
+CREATE OPERATOR ~=~ (FUNCTION = is_near, LEFTARG = text, RIGHTARG = text);
+CREATE TYPE named AS (label text);
+CREATE FUNCTION to_named(int) RETURNS named LANGUAGE sql STABLE AS 'SELECT row(label_of($1))::named';
+CREATE CAST (int AS named) WITH FUNCTION to_named(int);
+CREATE FUNCTION is_there(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT label_of($1) IS NOT NULL';
+CREATE DOMAIN order_id AS int CHECK (is_there(value));
+CREATE VIEW by_operator AS SELECT i FROM generate_series(10, 12) AS i WHERE i =~= 'HIDDEN';
+CREATE VIEW by_operator_again AS SELECT i + 1 AS j FROM by_operator;
+CREATE VIEW by_cast AS SELECT (i::named).label FROM generate_series(10, 12) AS i;
+CREATE VIEW by_domain AS SELECT CAST(i AS order_id) > 0 AS there FROM generate_series(1, 12) AS i;
+CREATE VIEW near AS SELECT i FROM generate_series(1, 2) AS i WHERE 'a' ~=~ 'A';
 CREATE VIEW size AS SELECT pg_relation_size('orders') AS bytes;
 CREATE VIEW prices AS SELECT taxed(i) AS price, now() AS at FROM generate_series(1, 3) AS i;
 CREATE VIEW mine AS SELECT pid, query FROM pg_stat_activity WHERE pid = pg_backend_pid();
@@ -88,6 +102,10 @@ REFUSED = [
     "SELECT label FROM labels",
     "SELECT count(*) FROM labels_again",
     "SELECT bytes FROM size",
+    "SELECT i FROM by_operator",
+    "SELECT count(*) FROM by_operator_again",
+    "SELECT label FROM by_cast",
+    "SELECT there FROM by_domain",
 ]
 OPEN = [
     "COPY pg_class (relname, relkind) TO STDOUT",
@@ -97,8 +115,8 @@ OPEN = [
     "SELECT relname FROM live",
     "SELECT sequencename FROM all_numbers",
     "SELECT pid FROM activity",
-    "SELECT query FROM mine",
     "SELECT price FROM prices",
+    "SELECT i FROM near",
 ]
 
 
@@ -180,4 +198,78 @@ def test_a_policy_that_hides_nothing_leaves_them_open(variants: list[str]) -> No
     with guarddb.connect(variants[0], policy={"name": "open", "access_mode": "read_write"}) as conn:
         assert answer(conn, "SELECT last_value FROM numbers") == "[(10,)]"
         assert answer(conn, "SELECT count(*) FROM sizes").startswith("[(")
+        assert answer(conn, "SELECT query FROM mine") == "[('SELECT query FROM mine',)]"
         assert answer(conn, "COPY pg_statistic TO STDOUT").startswith("table_not_allowed")
+
+
+def test_ones_own_activity_does_not_show_what_was_written_into_the_text(fresh_dsn: str) -> None:
+    """The server has the text that was sent, with the filter and the caller's value in it: no more open than current_query()."""
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute("CREATE TABLE t (id int, tenant text)")
+        plain.execute("CREATE VIEW mine AS SELECT query FROM pg_stat_activity WHERE pid = pg_backend_pid()")
+    policy = {
+        "name": "own text",
+        "row_filters": [{"table": "t", "predicate": "tenant = current_setting('app.tenant')"}],
+    }
+    settings = {"app.tenant": "whose it is"}
+    with guarddb.connect(fresh_dsn, policy=policy, settings=settings, autocommit=True) as conn:
+        texts = (
+            "SELECT query FROM pg_stat_activity, (SELECT count(*) FROM t) AS c",
+            "SELECT query FROM pg_stat_activity, (SELECT count(*) FROM t) AS c WHERE pid = pg_backend_pid()",
+            "SELECT a FROM pg_stat_activity AS a, (SELECT count(*) FROM t) AS c WHERE a.pid = pg_backend_pid()",
+            "SELECT count(*) FROM pg_stat_activity, (SELECT count(*) FROM t) AS c WHERE query LIKE '%whose' || ' it%'",
+            "SELECT query FROM mine, (SELECT count(*) FROM t) AS c",
+        )
+        shown = [answer(conn, text) for text in texts]
+        assert not any("whose it is" in each for each in shown)
+        assert shown[3] == "[(0,)]"
+        assert "<insufficient privilege>" in shown[1]
+        assert shown[4].startswith("table_not_allowed")
+
+
+def test_activity_is_shown_by_row_and_others_texts_to_nobody(fresh_dsn: str) -> None:
+    """Own session: its text. Others: all but theirs, however it is asked for."""
+    policy = {"name": "by row", "access_mode": "read_write", "max_rows": 100}
+    with (
+        psycopg.connect(fresh_dsn, autocommit=True) as other,
+        guarddb.connect(fresh_dsn, policy=policy, autocommit=True) as conn,
+    ):
+        other.execute("SELECT 'a secret of somebody else'")
+        pid = other.info.backend_pid
+        row = conn.execute(
+            "SELECT state, datname, query FROM pg_stat_activity WHERE pid = %s", (pid,)
+        ).fetchone()
+        assert row == ("idle", conn.info.dbname, "<insufficient privilege>")
+        mine = "SELECT query FROM pg_stat_activity AS a WHERE query LIKE '%my own words%' AND pid = pg_backend_pid()"
+        assert "my own words" in str(conn.execute(mine).fetchone())
+        conn.execute("CREATE TABLE kept (id int PRIMARY KEY, t text)")
+        conn.execute("INSERT INTO kept VALUES (1, '')")
+        for text in (
+            "SELECT * FROM pg_stat_activity",
+            "TABLE pg_stat_activity",
+            "SELECT a FROM pg_stat_activity AS a",
+            "SELECT a::text FROM pg_catalog.pg_stat_activity AS a",
+            "SELECT to_jsonb(a) FROM pg_stat_activity AS a",
+            "SELECT pg_catalog.pg_stat_activity.query FROM pg_catalog.pg_stat_activity",
+            "SELECT x.q FROM pg_stat_activity AS x (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, s, r, t, u, q)",
+            "SELECT max(query), min(query) FROM pg_stat_activity",
+            "WITH w AS (SELECT * FROM pg_stat_activity) SELECT query FROM w",
+            "SELECT (SELECT string_agg(query, ';') FROM pg_stat_activity)",
+            "SELECT * FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)",
+            "SELECT query FROM pg_stat_activity UNION ALL SELECT 'x'",
+            "UPDATE kept SET t = (SELECT string_agg(query, ';') FROM pg_stat_activity) WHERE id = 1 RETURNING t",
+            "INSERT INTO kept SELECT 2, string_agg(query, ';') FROM pg_stat_activity RETURNING t",
+            "CREATE TABLE copied AS SELECT query FROM pg_stat_activity",
+            "SELECT * FROM copied",
+            "SELECT query FROM pg_stat_activity WHERE query LIKE '%secret of%' AND pid <> pg_backend_pid()",
+            "SELECT count(*) FROM pg_stat_activity WHERE length(query) = 33",
+        ):
+            cur = conn.execute(text)
+            if cur.description:
+                assert "secret of somebody" not in str(cur.fetchall()), text
+        conn.execute("PREPARE p AS SELECT query FROM pg_stat_activity")
+        assert "secret of somebody" not in str(conn.execute("EXECUTE p").fetchall())
+        with conn.cursor().copy("COPY (SELECT query FROM pg_stat_activity) TO STDOUT") as copy:
+            assert b"secret of somebody" not in b"".join(map(bytes, copy))
+        with pytest.raises(guarddb.PolicyViolation):
+            conn.execute("CREATE VIEW v AS SELECT query FROM pg_stat_activity")

@@ -144,3 +144,24 @@ def test_a_reader_that_goes_away_gets_no_complaint() -> None:
     command = f"{sys.executable} -m guarddb.cli schema | head -1"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("{\n", "")
+
+
+def test_what_connects_later_is_looked_at_first(run: Run, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("name: x")
+    assert_one_sentence(run("mcp", "-p", policy, "nonsense"))
+    assert_one_sentence(run("shell", "-p", policy, "--branches", "nonsense", NOWHERE))
+    for command in (["list"], ["diff", "brn_1"], ["discard", "--yes", "brn_1"]):
+        assert_one_sentence(run("branches", *command, "--dsn", "nonsense"))
+    for role in ("", "r" * 64):
+        assert_one_sentence(run("wall", "-p", policy, "--dsn", NOWHERE, "-r", role))
+
+
+def test_a_byte_order_mark_is_passed_over_as_psql_does(run: Run, tmp_path: Path) -> None:
+    script = tmp_path / "migration.sql"
+    script.write_text("CREATE INDEX CONCURRENTLY ON t (id)", encoding="utf-8-sig")
+    assert run("lint", script).code == 0
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("name: x")
+    assert run("eval", "-p", policy, "-f", script).code == 1  # read-only: not a parse error
+    assert "parse_error" not in run("eval", "-p", policy, "-f", script).out

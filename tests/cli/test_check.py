@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from guarddb import Catalog, PolicyProfile, load_policy
 from guarddb.lint.profile import Finding, lint
-from guarddb.sql.catalog import Attribute, Relation
+from guarddb.sql.catalog import Attribute, Constraint, Relation
 from tests.cli.conftest import Run
 
 
@@ -202,6 +203,53 @@ def test_a_write_profile_without_bounds() -> None:
         ("warning", "access_mode"),
     }
     assert remarks(access_mode="read_write", budget_queries_per_hour=10) == set()
+
+
+def key(name: str, references: int, **actions: str) -> Constraint:
+    return Constraint(name, "f", columns=("customer_id",), references=references, **actions)
+
+
+def test_foreign_keys_that_write_other_tables_are_named() -> None:
+    """No cap counts what they write, and no list keeps them from it."""
+    tables = (
+        relation(1, "public", "customers", "id"),
+        relation(2, "public", "orders", "id", "customer_id", constraints=(key("o_fk", 1, on_delete="c"),)),
+        relation(3, "hr", "people", "id", "customer_id", constraints=(key("p_fk", 1, on_update="n"),)),
+        relation(4, "public", "plain", "id", "customer_id", constraints=(key("q_fk", 1),)),
+        relation(5, "public", "beyond", "id", "customer_id", constraints=(key("r_fk", 3, on_delete="c"),)),
+    )
+    catalog = Catalog("1", 180000, relations={each.oid: each for each in tables})
+
+    def named(**fields: Any) -> dict[str, str]:
+        remarks = findings(catalog, access_mode="read_write", budget_queries_per_day=1, **fields)
+        return {
+            name: f.path
+            for f in remarks
+            for name in ("o_fk", "p_fk", "q_fk", "r_fk")
+            if f'"{name}"' in f.message
+        }
+
+    assert named(max_affected_rows=5) == {"o_fk": "max_affected_rows", "p_fk": "max_affected_rows"}
+    assert named() == {"p_fk": "table_allowlist"}
+    assert named(statement_rules={"allow": ["select", "delete"]}) == {}
+    assert named(max_affected_rows=5, statement_rules={"deny": ["delete"]}) == {"p_fk": "max_affected_rows"}
+    assert named(max_affected_rows=5, table_denylist=["customers"]) == {}
+    assert "ON DELETE CASCADE" in " ".join(
+        f.message for f in findings(catalog, access_mode="read_write", approval_auto_max_rows=1)
+    )
+    assert remarks(catalog, max_affected_rows=5) == set()
+
+
+def test_the_cascades_of_a_live_database_are_named(run: Run, tmp_path: Path, fresh_dsn: str) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute("CREATE TABLE customers (id int PRIMARY KEY)")
+        conn.execute("CREATE TABLE orders (c int CONSTRAINT owner REFERENCES customers ON DELETE CASCADE)")
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps({**SOUND, "access_mode": "read_write", "max_affected_rows": 5}))
+    document = json.loads(run("check", policy, "--dsn", fresh_dsn, "--json").out)
+    (found,) = [each for each in document["findings"] if each["path"] == "max_affected_rows"]
+    assert found["level"] == "warning"
+    assert '"owner"' in found["message"]
 
 
 def test_gaps() -> None:

@@ -68,7 +68,7 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def guarded(shop: str) -> Iterator[guarddb.Connection]:
     with guarddb.connect(shop, policy=POLICY, autocommit=True) as conn:
         yield conn

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import re
 from pathlib import Path
 
+import psycopg
 import pytest
+from rich.console import Console
 
+from guarddb.cli.branch_bar import bytes_of, copying
 from guarddb.cli.shell import is_complete
+from guarddb.driver.branches import DatabaseBranches
 from tests.cli.conftest import Run
 
 
@@ -69,3 +76,60 @@ def test_d_lists_what_the_policy_shows(run: Run, analyst: Path, shop: str) -> No
 
 def test_an_unknown_backslash_command_gets_help(run: Run, analyst: Path, shop: str) -> None:
     assert "\\q leaves" in run("shell", "-p", analyst, shop, stdin="\\x\n").out
+
+
+SANDBOX = {"name": "sandboxed", "access_mode": "read_write", "write_mode": "sandbox"}
+
+
+def test_a_sandboxed_profile_works_on_a_branch(
+    run: Run, tmp_path: Path, fresh_shop_admin: str, server_dsn: str
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(SANDBOX))
+    text = "DELETE FROM order_items;\nSELECT 'left: ' || count(*) AS n FROM order_items;\n"
+    answer = run("shell", "-p", policy, fresh_shop_admin, "--branches", server_dsn, stdin=text)
+    assert answer.code == 0, answer.err
+    assert "left: 0" in answer.out
+    assert "on the branch brn_" in answer.out
+    assert "copying" not in answer.err  # nobody looks
+    with psycopg.connect(fresh_shop_admin) as conn:
+        (rows,) = conn.execute("SELECT count(*) FROM order_items").fetchone() or (0,)
+    assert rows
+
+
+def test_a_database_that_is_too_large_is_not_copied(
+    run: Run, tmp_path: Path, fresh_shop_admin: str, server_dsn: str
+) -> None:
+    policy = tmp_path / "policy.json"
+    policy.write_text(json.dumps(SANDBOX))
+    arguments = ("shell", "-p", policy, fresh_shop_admin, "--branches", server_dsn, "--branch-limit")
+    answer = run(*arguments, "1MB", stdin="SELECT 1;\n")
+    assert answer.code == 2
+    assert "limited to 1.0 MB" in answer.err
+    assert run(*arguments, "large", stdin="").code == 2
+
+
+def test_at_a_terminal_a_bar_shows_how_far_the_copy_is(fresh_shop_admin: str, server_dsn: str) -> None:
+    """A real dump, told to a console that takes itself for a terminal."""
+    screen = io.StringIO()
+    with copying(Console(file=screen, force_terminal=True, width=120)) as progress:
+        provider = DatabaseBranches(server_dsn, method="dump", progress=progress)
+        provider.discard(provider.create(fresh_shop_admin))
+    assert "copying the database, at most" in screen.getvalue()
+    assert re.search(r"\d/[\d.]+ [kM]B", screen.getvalue())
+    with copying(Console(file=io.StringIO())) as progress:
+        assert progress is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("0", 0),
+        ("1000", 1000),
+        ("512MB", 512 * 1024**2),
+        ("1.5 gb", 3 * 512 * 1024**2),
+        ("2GiB", 2 * 1024**3),
+    ],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert bytes_of(text) == size

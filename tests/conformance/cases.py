@@ -296,6 +296,13 @@ STOPPED: dict[str, Cases] = {
         "CREATE ROLE another SUPERUSER",
         "ALTER ROLE agent SUPERUSER",
         "GRANT agent TO postgres",
+    )
+    + _of(
+        "filtered_rw",
+        "CREATE POLICY p ON orders USING (true)",
+        "ALTER TABLE orders DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE customers OWNER TO agent",
+        "GRANT SELECT ON orders TO PUBLIC",
     ),
     "protected_setting": _both(
         "SET statement_timeout = 0",
@@ -566,10 +573,10 @@ STOPPED: dict[str, Cases] = {
     )
     + _of(
         "reader",
-        "SELECT query FROM pg_stat_activity",
-        "SELECT query FROM pg_catalog.pg_stat_activity",
+        "SELECT query FROM pg_stat_activity TABLESAMPLE SYSTEM (1)",
         "SELECT statement FROM pg_prepared_statements",
         "SELECT statement FROM pg_cursors",
+        "SELECT ident FROM pg_backend_memory_contexts",
         "SELECT rolpassword FROM pg_authid",
         "SELECT * FROM pg_shadow",
         "SELECT * FROM pg_subscription",

@@ -40,7 +40,9 @@ def guarded(shop_admin: str) -> Iterator[Guard]:
     """guarded(name) -> one connection of the shop for each profile of `cases`, autocommit, as superuser."""
     opened: dict[str, guarddb.Connection[Any]] = {}
 
-    def connection(name: str, profile: Mapping[str, Any] | None = None) -> guarddb.Connection[Any]:
+    def connection(
+        name: str, profile: Mapping[str, Any] | guarddb.PolicyProfile | None = None
+    ) -> guarddb.Connection[Any]:
         if name not in opened:
             opened[name] = guarddb.connect(shop_admin, policy=profile or PROFILES[name], autocommit=True)
         return opened[name]

@@ -6,6 +6,7 @@ that cannot be NULL.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,7 +20,8 @@ from tests.conformance.test_corpus import CASES, DIFFERENT, FULL, REFUSED, run
 from tests.corpus import Case
 from tests.fix_server import temporary_database
 
-ROLE = "narrow"
+#: Roles are the server's, and other workers have it too.
+ROLE = f"narrow_{os.getpid()}"
 POLICY = {**FULL, "guarddb": {"redact_nulls": True}}
 #: What the role may not read: what is under `null`, and under `redact`, which shows its token for NULL as well.
 WITHHELD = {("employees", "salary"), ("payments", "card_number"), ("customers", "ssn")}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 from pglast import parser
 
 import guarddb
 from tests.conformance.cases import FILTERS, MASKS, PROFILES, STOPPED, every_statement
 from tests.conformance.conftest import Guard, attempt
 from tests.corpus import load_ordinary
+from tests.searching import given, settings, st
 
 ORDINARY = [case.sql for case in load_ordinary()]
 RULES_CASES = every_statement()
@@ -38,8 +39,14 @@ POLICIES: dict[str, dict[str, Any]] = {
 CORPUS = list(dict.fromkeys([*RULES_CASES, *((policy, sql) for policy in POLICIES for sql in ORDINARY)]))
 
 
-def policy_of(name: str) -> dict[str, Any]:
+def document_of(name: str) -> dict[str, Any]:
     return POLICIES[name] if name in POLICIES else PROFILES[name]
+
+
+@cache
+def policy_of(name: str) -> guarddb.PolicyProfile:
+    """Read once: a document would be read again for each of thousands of statements."""
+    return guarddb.PolicyProfile.model_validate(document_of(name))
 
 
 def test_size_of_the_corpus() -> None:
@@ -148,7 +155,7 @@ SPELLABLE = [
 ] + [("masked_rw", sql) for sql in ORDINARY if sql.isascii() and "U&" not in sql and "\n  '" not in sql]
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=400)
 @given(case=respellings())
 def test_answer_does_not_depend_on_spelling(catalog: guarddb.Catalog, case: tuple[str, str, str]) -> None:
     """Case of keywords and names, comments, white space, leading semicolons: same verdict, same rule, same masks."""
@@ -215,7 +222,7 @@ def test_refusal_does_not_depend_on_quoting(
         ), sql
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300)
 @given(
     sql=st.text(max_size=60)
     | st.sampled_from(ORDINARY).flatmap(lambda s: st.integers(0, len(s)).map(lambda n: s[:n]))
@@ -223,7 +230,7 @@ def test_refusal_does_not_depend_on_quoting(
 def test_evaluate_never_raises(catalog: guarddb.Catalog, sql: str) -> None:
     """Any text gets a decision; what is no statement is refused."""
     for known in (catalog, None):
-        decision = guarddb.evaluate(sql, POLICIES["full"], known)
+        decision = guarddb.evaluate(sql, policy_of("full"), known)
         assert decision.verdict in ("allow", "block", "mask", "row-filter")
         assert decision.rule != "internal_error"
         assert decision.blocked == (decision.rule != "ok")

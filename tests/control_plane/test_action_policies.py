@@ -33,7 +33,9 @@ EVENT = {"event_id": "e1", "action": "database:table:select", "timestamp": "2026
 
 @pytest.fixture
 def client(plane: Plane) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=plane.url, headers={"X-API-Key": plane.key}, trust_env=False) as client:
+    with httpx.Client(
+        base_url=plane.url, headers={"X-API-Key": plane.key}, trust_env=False, verify=False, timeout=60
+    ) as client:
         yield client
 
 
@@ -53,7 +55,12 @@ def test_a_policy_goes_in_bare_and_comes_out_nested(client: httpx.Client, plane:
     sent_back = client.put("/policies/cust_1", json=again.json())
     assert sent_back.json()["policies"] == DOCUMENTED
     bearer = {"Authorization": f"Bearer {plane.key}"}
-    assert httpx.get(f"{plane.url}/policies/cust_1", headers=bearer, trust_env=False).status_code == 200
+    assert (
+        httpx.get(
+            f"{plane.url}/policies/cust_1", headers=bearer, trust_env=False, verify=False, timeout=60
+        ).status_code
+        == 200
+    )
 
 
 def test_what_is_not_there_is_404_and_what_is_not_valid_422(client: httpx.Client, plane: Plane) -> None:
@@ -68,7 +75,11 @@ def test_what_is_not_there_is_404_and_what_is_not_valid_422(client: httpx.Client
     ):
         assert told in error(client.post("/policies/c", json=bad), 422, "unprocessable")
     error(client.post("/policies/a%20b", json={}), 422, "unprocessable")
-    error(httpx.get(f"{plane.url}/policies/c", trust_env=False), 401, "unauthenticated")
+    error(
+        httpx.get(f"{plane.url}/policies/c", trust_env=False, verify=False, timeout=60),
+        401,
+        "unauthenticated",
+    )
 
 
 def test_customers_of_another_project_are_not_seen(
@@ -76,13 +87,21 @@ def test_customers_of_another_project_are_not_seen(
 ) -> None:
     client.post("/policies/shared_name", json=DOCUMENTED)
     other = {"X-API-Key": shared_plane.key}
-    error(httpx.get(f"{plane.url}/policies/shared_name", headers=other, trust_env=False), 404, "not_found")
+    error(
+        httpx.get(
+            f"{plane.url}/policies/shared_name", headers=other, trust_env=False, verify=False, timeout=60
+        ),
+        404,
+        "not_found",
+    )
 
 
 def test_an_agent_scores_and_does_not_write(client: httpx.Client, plane: Plane) -> None:
     client.post("/policies/c", json=DOCUMENTED)
     agent = plane.agent(plane.policy("p")["id"])
-    with httpx.Client(base_url=plane.url, headers={"X-API-Key": agent["key"]}, trust_env=False) as own:
+    with httpx.Client(
+        base_url=plane.url, headers={"X-API-Key": agent["key"]}, trust_env=False, verify=False, timeout=60
+    ) as own:
         assert own.post("/events", json=EVENT).status_code == 200
         error(own.post("/policies/c", json={}), 403, "forbidden")
         error(own.put("/policies/c", json={}), 403, "forbidden")

@@ -32,7 +32,7 @@ def agent(plane: Plane) -> dict[str, Any]:
 
 
 def held(**details: Any) -> ApprovalRequest:
-    details.setdefault("timeout_seconds", 30)
+    details.setdefault("timeout_seconds", 300)
     return ApprovalRequest.make(
         "UPDATE orders SET total = $1 WHERE id = 7",
         "update",
@@ -113,10 +113,10 @@ def test_a_request_without_an_expiry_waits_for_ever(plane: Plane, agent: dict[st
     assert (shown["status"], shown["expires_at"]) == ("pending", None)
 
 
-def test_a_decision_survives_a_restart_of_the_server(tmp_path: Path) -> None:
+def test_a_decision_survives_a_restart_of_the_server(tmp_path: Path, port: int) -> None:
     database = str(tmp_path / "plane.sqlite3")
     answers: list[Answer] = []
-    with running(database) as first:
+    with running(database, port=port) as first:
         agent = first.agent(first.policy("held")["id"])
         filed: list[ApprovalRequest] = []
         approver = as_approver(ControlPlaneApprover(first.base, agent["key"]))
@@ -124,7 +124,6 @@ def test_a_decision_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         session.start()
         while not filed:
             time.sleep(0.01)
-    port = int(first.url.rpartition(":")[2])
     with running(database, first_key=(first.project, first.key), port=port) as second:
         decide(second, "approve")
         session.join(60)

@@ -51,14 +51,13 @@ def test_they_are_sent_without_being_asked_for(plane: Plane, agent: dict[str, An
     eventually(lambda: plane.request("GET", path).json()["refusals_today"] == {"destructive_ddl": 501})
 
 
-def test_what_a_server_that_is_away_misses_is_sent_later(tmp_path: Path) -> None:
+def test_what_a_server_that_is_away_misses_is_sent_later(tmp_path: Path, port: int) -> None:
     database = str(tmp_path / "plane.sqlite3")
-    with running(database) as plane:
+    with running(database, port=port) as plane:
         agent = plane.agent(plane.policy("p")["id"])
     upload = DecisionUpload(plane.base, agent["key"])
     upload(guarddb.evaluate("DROP TABLE x", {"name": "p"}), "DROP TABLE x")
     assert not upload.flush(0.5)
-    port = int(plane.url.rpartition(":")[2])
     with running(database, first_key=(plane.project, plane.key), port=port) as plane:
         eventually(lambda: upload.flush())
         path = f"/agents/{agent['id']}/activity"

@@ -63,6 +63,10 @@ def test_an_approved_write_is_there(plane: Plane, agent: dict[str, Any], fresh_s
     assert shown["reason"] == "looked at it"
     assert "customers" in "".join(person.request["tables"])
     assert person.request["agent"] == "bot"
+    (row,) = person.request["sample"]
+    assert row["table"].endswith("customers")
+    assert (row["old"]["name"] != "Changed", row["new"]["name"]) == (True, "Changed")
+    assert person.request["counted_rows"] == 1
 
 
 def test_a_rejected_write_is_not(plane: Plane, agent: dict[str, Any], fresh_shop_admin: str) -> None:

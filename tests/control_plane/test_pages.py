@@ -34,13 +34,13 @@ class Browser(httpx.Client):
 
 @pytest.fixture
 def browser(plane: Plane) -> Iterator[Browser]:
-    with Browser(base_url=plane.url, trust_env=False, timeout=30) as browser:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=30) as browser:
         assert browser.sign_in(plane.key).status_code == 303
         yield browser
 
 
 def test_nobody_sees_a_page_without_signing_in(plane: Plane) -> None:
-    with Browser(base_url=plane.url, trust_env=False) as stranger:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as stranger:
         for path in ("/ui/policies", "/ui/approvals", "/ui/agents", "/ui/events", "/ui/policies/new"):
             answer = stranger.get(path)
             assert answer.status_code == 303
@@ -52,7 +52,7 @@ def test_nobody_sees_a_page_without_signing_in(plane: Plane) -> None:
 
 def test_signing_in_takes_a_persons_key(plane: Plane) -> None:
     agent = plane.agent(plane.policy("p")["id"])
-    with Browser(base_url=plane.url, trust_env=False) as stranger:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as stranger:
         for key in ("", "gdk_wrong", agent["key"]):
             answer = stranger.sign_in(key)
             assert answer.status_code == 401
@@ -74,7 +74,7 @@ def test_the_cookie_is_out_of_reach(browser: Browser, plane: Plane) -> None:
 
 def test_off_loopback_the_cookie_is_for_tls_only(start_plane: Callable[..., Plane]) -> None:
     plane = start_plane(secure_cookies=True)
-    with Browser(base_url=plane.url, trust_env=False) as browser:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as browser:
         answer = browser.sign_in(plane.key)
         assert "secure" in answer.headers["set-cookie"].lower()
         assert "max-age" in answer.headers["strict-transport-security"]
@@ -115,7 +115,7 @@ def test_a_form_without_its_token_or_from_another_site_is_refused(browser: Brows
     )
     assert answer.status_code == 403
     assert "forged" not in plane.request("GET", "/policies").text
-    with Browser(base_url=plane.url, trust_env=False) as other:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as other:
         other.sign_in(plane.key)
         assert other.form("/ui/policies", {"name": "forged"}, token[1]).status_code == 403
 
@@ -123,10 +123,10 @@ def test_a_form_without_its_token_or_from_another_site_is_refused(browser: Brows
 def test_signing_out_and_withdrawing_the_key_close_the_session(browser: Browser, plane: Plane) -> None:
     cookies = dict(browser.cookies)
     assert browser.form("/ui/logout", {}).status_code == 303
-    with Browser(base_url=plane.url, trust_env=False, cookies=cookies) as again:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60, cookies=cookies) as again:
         assert again.get("/ui/policies").status_code == 303
     made = plane.request("POST", "/keys", json={"name": "p", "role": "viewer"}).json()
-    with Browser(base_url=plane.url, trust_env=False) as other:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as other:
         other.sign_in(made["key"])
         assert other.get("/ui/policies").status_code == 200
         plane.request("DELETE", f"/keys/{made['id']}")
@@ -237,11 +237,22 @@ def test_what_others_wrote_stays_text(browser: Browser, plane: Plane) -> None:
     assert "\u202e" not in answer.text
 
 
+def test_the_queue_says_whose_key_it_was_and_not_only_what_a_session_calls_itself(
+    browser: Browser, plane: Plane
+) -> None:
+    agent = plane.agent(plane.policy("named")["id"], "support bot")
+    plane.request("POST", "/approvals", agent["key"], json={**HELD, "agent": "payroll bot"})
+    plane.request("POST", "/approvals", agent["key"], json={**HELD, "agent": None})
+    shown = browser.get("/ui/approvals").text
+    assert "by support bot (calls itself payroll bot)</h3>" in shown
+    assert "by support bot</h3>" in shown
+
+
 def test_an_approval_is_decided_with_a_form(browser: Browser, plane: Plane) -> None:
     agent = plane.agent(plane.policy("p")["id"])
     made = plane.request("POST", "/approvals", agent["key"], json=HELD).json()
     path = f"/ui/approvals/{made['id']}"
-    with Browser(base_url=plane.url, trust_env=False) as viewer:
+    with Browser(base_url=plane.url, trust_env=False, verify=False, timeout=60) as viewer:
         viewer.sign_in(plane.new_key("viewer"))
         assert "Approve</button>" not in viewer.get("/ui/approvals").text
         assert viewer.form(path, {"decision": "approve"}).status_code == 403
@@ -279,7 +290,13 @@ def test_an_agent_is_made_switched_off_bound_and_rotated_with_forms(browser: Bro
 def test_a_score_is_shown_with_its_components(browser: Browser, plane: Plane) -> None:
     assert "no action policy yet" in browser.get("/ui/risk").text
     body = {"blocked_actions": ["database:table:drop"]}
-    httpx.post(f"{plane.url}/policies/cust", json=body, headers={"X-API-Key": plane.key}, trust_env=False)
+    httpx.post(
+        f"{plane.url}/policies/cust",
+        json=body,
+        headers={"X-API-Key": plane.key},
+        trust_env=False,
+        verify=False,
+    )
     event = '{"action": "database:table:drop", "timestamp": "2026-03-01T12:00:00Z"}'
     shown = browser.form("/ui/risk", {"customer_id": "cust", "event": event}).text
     assert "<strong>refuse</strong>" in shown

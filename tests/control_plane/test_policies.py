@@ -131,6 +131,19 @@ def test_a_body_that_is_not_clean_json_is_refused(plane: Plane, content: bytes) 
     assert error(answer, 400, "invalid_request")
 
 
+def test_a_profile_that_no_session_would_read_is_not_stored(plane: Plane) -> None:
+    large = {"table_denylist": [f"table_{number:06}" for number in range(80_000)]}
+    told = f"at most {1 << 20} bytes"
+    assert told in error(
+        plane.request("POST", "/policies", json={"name": "large", **large}), 400, "invalid_request"
+    )
+    stored = plane.policy("small")
+    put = plane.request("PUT", f"/policies/{stored['id']}", json={"name": "small", **large})
+    assert told in error(put, 400, "invalid_request")
+    judged = plane.request("POST", "/policy-evaluations", json={"sql": "SELECT 1", "policy": large})
+    assert told in error(judged, 400, "invalid_request")
+
+
 def test_names_are_unique_in_a_project(plane: Plane) -> None:
     first = plane.policy("a")
     second = plane.policy("b")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -108,6 +110,39 @@ def test_a_delivery_that_fails_is_tried_again_later(start_plane: Callable[..., P
         assert len({headers["Guarddb-Delivery"] for headers, _ in received}) == 1
 
 
+def test_a_receiver_that_answers_in_drops_holds_up_nobody(
+    start_plane: Callable[..., Plane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("guarddb.integrations.control_plane.webhooks._TIMEOUT", 1.0)
+    plane = start_plane(private_webhooks=True)
+    with socket.create_server(("127.0.0.1", 0)) as listening, receiver([]) as (url, received):
+        stopped = threading.Event()
+
+        def drip() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                for byte in itertools.cycle(b"HTTP/1.1 200 OK\r\nX-Drop: 1"):
+                    try:
+                        connection.send(bytes([byte]))
+                    except OSError:
+                        return
+                    if stopped.wait(0.05):
+                        return
+
+        thread = threading.Thread(target=drip, daemon=True)
+        thread.start()
+        dripping = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        slow = plane.request("POST", "/webhooks", json={"url": dripping}).json()
+        plane.request("POST", "/webhooks", json={"url": url})
+        stored = plane.policy("told")
+        plane.request("PUT", f"/policies/{stored['id']}", json={"name": "told"})
+        eventually(lambda: received)
+        eventually(lambda: deliveries(plane, slow["id"])[0]["attempts"] == 1)
+        assert deliveries(plane, slow["id"])[0]["error"] == "ReadTimeout"
+        stopped.set()
+        thread.join(10)
+
+
 def test_a_slack_message_is_a_text(start_plane: Callable[..., Plane]) -> None:
     plane = start_plane(private_webhooks=True)
     with receiver([]) as (url, received):
@@ -151,6 +186,27 @@ def test_a_webhook_into_the_servers_own_network_is_refused(plane: Plane, url: st
     assert error(plane.request("POST", "/webhooks", json={"url": url}), 400, "invalid_request").startswith(
         "url: "
     )
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", "10.0.0.7", "::1", "::ffff:169.254.169.254", "64:ff9b::a00:1", "fec0::1"]
+)
+def test_a_name_that_leads_home_among_other_places_is_refused(
+    plane: Plane, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """What a resolver of somebody else's answers is theirs to choose: one address that is not public is enough."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    real = socket.getaddrinfo
+
+    def resolver(host: Any, *rest: Any, **options: Any) -> Any:
+        if host != "hooks.example":
+            return real(host, *rest, **options)
+        public = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.215.14", 443))
+        return [public, (family, socket.SOCK_STREAM, 6, "", (address, 443))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    answer = plane.request("POST", "/webhooks", json={"url": "https://hooks.example/"})
+    assert "not public" in error(answer, 400, "invalid_request")
 
 
 def test_an_address_that_a_second_look_up_gives_is_looked_at_too() -> None:

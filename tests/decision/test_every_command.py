@@ -10,13 +10,18 @@ import pytest
 from pglast import parser
 
 import guarddb
+from guarddb import PolicyProfile
 from guarddb.vocabulary import KINDS
 
-READER = {"name": "reader"}
-WRITER = {"name": "writer", "access_mode": "read_write"}
-GOVERNED = {"name": "governed", "access_mode": "read_write", "table_denylist": ["secret"]}
-EVERYTHING = {"name": "everything", "access_mode": "read_write", "statement_rules": {"allow": list(KINDS)}}
-READS_ALL_KINDS = {"name": "reads", "statement_rules": {"allow": list(KINDS)}}
+READER = PolicyProfile.model_validate({"name": "reader"})
+WRITER = PolicyProfile.model_validate({"name": "writer", "access_mode": "read_write"})
+GOVERNED = PolicyProfile.model_validate(
+    {"name": "governed", "access_mode": "read_write", "table_denylist": ["secret"]}
+)
+EVERYTHING = PolicyProfile.model_validate(
+    {"name": "everything", "access_mode": "read_write", "statement_rules": {"allow": list(KINDS)}}
+)
+READS_ALL_KINDS = PolicyProfile.model_validate({"name": "reads", "statement_rules": {"allow": list(KINDS)}})
 
 #: One or more examples of each command.
 COMMANDS = """

@@ -27,6 +27,13 @@ CREATE OPERATOR = (leftarg = text, rightarg = int, function = spy);
 CREATE OPERATOR other.= (leftarg = text, rightarg = text, function = other.spy);
 CREATE OPERATOR other.@@@ (leftarg = text, rightarg = text, function = other.spy);
 CREATE CAST (int AS wrapped) WITH FUNCTION wrap(int);
+CREATE TYPE tagged AS (t text);
+CREATE FUNCTION tag(text) RETURNS tagged LANGUAGE sql AS 'SELECT ROW($1)::tagged';
+CREATE CAST (text AS tagged) WITH FUNCTION tag(text);
+CREATE TYPE flag AS (b bool);
+CREATE FUNCTION to_flag(bool) RETURNS flag LANGUAGE sql AS 'SELECT ROW($1)::flag';
+CREATE CAST (bool AS flag) WITH FUNCTION to_flag(bool) AS IMPLICIT;
+CREATE FUNCTION of_flag(flag) RETURNS text LANGUAGE sql AS 'SELECT ($1).b::text';
 CREATE DOMAIN odd AS int CHECK (is_odd(value));
 CREATE DOMAIN odder AS odd;
 CREATE TYPE holds_odd AS (a int, o odder);
@@ -73,6 +80,26 @@ REFUSED = [
     "SELECT (1 + 1)::wrapped",
     "SELECT (SELECT id FROM items LIMIT 1)::wrapped",
     "SELECT ARRAY[1, 2]::wrapped[]",
+    # A parameter comes with a type of the program's; a constant that a sub-select hands out is a text.
+    "SELECT $1::wrapped",
+    "SELECT CAST($1 AS wrapped)",
+    "SELECT ($1::wrapped).a",
+    "SELECT $1::wrapped[]",
+    "SELECT ARRAY[$1]::wrapped[]",
+    "SELECT coalesce($1, $2)::wrapped",
+    "SELECT (SELECT $1)::wrapped",
+    "SELECT x::wrapped FROM (SELECT $1 AS x) AS s",
+    "SELECT x::wrapped FROM (SELECT $1 UNION ALL SELECT NULL) AS s (x)",
+    "SELECT x::wrapped FROM (VALUES ($1)) AS s (x)",
+    "SELECT label = $1 FROM items",
+    "SELECT $1 = $2",
+    "SELECT lower($1)",
+    "SELECT (SELECT 'a')::tagged",
+    "SELECT x::tagged FROM (SELECT 'a' AS x) AS s",
+    "WITH s (x) AS (SELECT 'a') SELECT x::tagged FROM s",
+    "SELECT ('a' COLLATE \"C\")::tagged",
+    "SELECT (SELECT 'a') = 1",
+    "SELECT x = 1 FROM (SELECT 'a' AS x) AS s",
     "SELECT 1::odd",
     "SELECT '1'::odder",
     "SELECT ROW(1, 1)::holds_odd",
@@ -112,6 +139,10 @@ PASSES = [
     "SELECT ROW(1, 'x')::holder",
     "SELECT jsonb_populate_record(NULL::harmless, '{}')",
     "SELECT 'red'::colour",
+    "PREPARE a AS SELECT $1::int, $2::text, $3::colour, $4::harmless",
+    "PREPARE b AS SELECT id FROM items WHERE id = $1 AND n > $2 AND tags = $3",
+    "SELECT '(a)'::tagged",
+    "SELECT (SELECT 'a'), x FROM (SELECT 'b' AS x) AS s WHERE x = 'b'",
 ]
 
 
@@ -130,9 +161,22 @@ def test_what_runs_a_function_that_no_list_names(database: tuple[str, guarddb.Ca
     assert decision.rule == "function_not_allowed", decision.reason
     listed = {
         "name": "listed",
-        "guarddb": {"function_allowlist": ["spy", "other.spy", "wrap", "is_odd", "lower", "upper"]},
+        "guarddb": {"function_allowlist": ["spy", "other.spy", "wrap", "tag", "is_odd", "lower", "upper"]},
     }
     assert guarddb.evaluate(sql, listed, database[1]).rule == "ok"
+
+
+def test_what_a_listed_function_makes_of_its_argument(database: tuple[str, guarddb.Catalog]) -> None:
+    """An implicit cast to the type that a function asks for shows nowhere in the text."""
+    for listed, rule in ((["of_flag"], "function_not_allowed"), (["of_flag", "to_flag"], "ok")):
+        policy = {"name": "listed", "access_mode": "read_write", "guarddb": {"function_allowlist": listed}}
+        for sql in (
+            "SELECT of_flag(true)",
+            "SELECT of_flag(1 = 1)",
+            "SELECT of_flag($1)",
+            "CREATE TABLE t AS SELECT of_flag(false)",
+        ):
+            assert guarddb.evaluate(sql, policy, database[1]).rule == rule
 
 
 @pytest.mark.parametrize("sql", PASSES)
@@ -141,3 +185,32 @@ def test_what_runs_none_of_them(database: tuple[str, guarddb.Catalog], sql: str)
     assert not decision.blocked, decision.reason
     with guarddb.connect(database[0], policy=PLAIN) as conn:
         conn.execute(sql.encode())
+
+
+def test_a_name_of_the_servers_in_another_schema_is_not_the_servers(fresh_dsn: str) -> None:
+    """A collation called "C" may be any; a function called pg_backend_pid may give another session's."""
+    policy = {
+        "name": "named alike",
+        "access_mode": "read_write",
+        "row_filters": [{"table": "kept", "predicate": "id > 0"}],
+        "guarddb": {"function_allowlist": ["other.*"]},
+    }
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute("""
+            CREATE SCHEMA other; CREATE TABLE kept (id int, name text);
+            CREATE COLLATION other."C" (provider = libc, locale = 'C');
+            CREATE FUNCTION other.pg_backend_pid() RETURNS int LANGUAGE sql AS 'SELECT 1';
+            CREATE DOMAIN other.int4 AS int CHECK (value > 0)""")
+        catalog = guarddb.Catalog.from_connection(plain)
+    waits = "SELECT id FROM kept WHERE name COLLATE {}\"C\" = 'x'"
+    for schema, guarded in (("", False), ("pg_catalog.", False), ("other.", True)):
+        sent = guarddb.evaluate(waits.format(schema), policy, catalog).rewritten_sql
+        assert ("CASE WHEN" in str(sent)) is guarded, schema
+    own = "SELECT query FROM pg_stat_activity WHERE pid = {}pg_backend_pid()"
+    for schema, replaced in (("", False), ("pg_catalog.", False), ("other.", True)):
+        open_policy = {**policy, "row_filters": []}
+        sent = guarddb.evaluate(own.format(schema), open_policy, catalog).rewritten_sql
+        assert ("insufficient privilege" in str(sent)) is replaced, schema
+    added = "ALTER TABLE kept ADD COLUMN n int DEFAULT 1::{}int4"
+    for schema, refused in (("", False), ("pg_catalog.", False), ("other.", True)):
+        assert guarddb.evaluate(added.format(schema), policy, catalog).blocked is refused, schema

@@ -5,16 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
-from dataclasses import replace
 from itertools import count
 from typing import Any
 
 import psycopg
 import pytest
+from msgspec import structs
 
 import guarddb
 from guarddb.decision import decide as engine
 from guarddb.decision.plan import Decision, Facts, Handling, Plan, StatementPlan
+from guarddb.driver import watch
 
 _numbers = count()
 
@@ -37,6 +38,7 @@ def statement(kind: Any, operation: str, *relations: str, **fields: Any) -> Stat
         "output_kinds": {},
         "sensitive": False,
         "changes_catalog": False,
+        "changes_settings": False,
         "checks_rows": False,
         "affected_cap": None,
         "waits": False,
@@ -53,7 +55,7 @@ def statement(kind: Any, operation: str, *relations: str, **fields: Any) -> Stat
 def changed(plan: StatementPlan, **fields: Any) -> StatementPlan:
     """The plan with other facts or another handling."""
     of_facts = {name: fields.pop(name) for name in tuple(fields) if name in Facts.__slots__}
-    return StatementPlan(replace(plan.facts, **of_facts), replace(plan.handling, **fields))
+    return StatementPlan(structs.replace(plan.facts, **of_facts), structs.replace(plan.handling, **fields))
 
 
 SELECT = statement("select", "SELECT", returns_rows=True)
@@ -91,6 +93,41 @@ class block:
         if hasattr(self.manager, "__aexit__"):
             return await self.manager.__aexit__(*error)
         return self.manager.__exit__(*error)
+
+
+#: What `as_new` has made: (database, table) -> the row of pg_class that it had then.
+_MADE: dict[tuple[str, str], tuple[Any, ...]] = {}
+
+
+def as_new(plain: psycopg.Connection, **tables: str) -> None:
+    """Each table, with the columns that are given for it, empty.
+
+    One that is still as it was made is only emptied: after a new one every connection has to read the catalog again, which is
+    most of what a short test costs. Who makes tables so drops them at the end of the file.
+    """
+    for name, columns in tables.items():
+        found = "SELECT oid, xmin::text FROM pg_class WHERE oid = to_regclass(%s)"
+        row = plain.execute(found, (name,)).fetchone()
+        made = _MADE.get((plain.info.dbname, name))
+        if row is not None and row == made:
+            plain.execute(f"DELETE FROM {name}".encode())
+            # (Rows lie in the order in which they come, as in a new table.)
+            plain.execute(f"VACUUM {name}".encode())
+            continue
+        plain.execute(f"DROP TABLE IF EXISTS {name}".encode())
+        plain.execute(f"CREATE TABLE {name} ({columns})".encode())
+        row = plain.execute(found, (name,)).fetchone()
+        assert row is not None
+        _MADE[plain.info.dbname, name] = row
+
+
+def look_is_due(conn: Any) -> None:
+    """As if the time had passed for which a look at the catalog does, this connection's and any other's.
+
+    (A quick server makes a table within that millisecond.)
+    """
+    conn._guard.freshness.check_at = 0.0
+    watch._LOOKED.clear()
 
 
 Connect = Callable[..., Awaitable[Any]]

@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,18 @@ def test_every_private_name_in_use_is_listed() -> None:
 
 def is_psycopgs_to_the_driver(name: str) -> bool:
     """Whether the driver takes it off something that is not its own `self`, or overrides it in a class over psycopg's."""
-    for path in DRIVER.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Attribute) and node.attr == name:
-                if not (isinstance(node.value, ast.Name) and node.value.id == "self"):
-                    return True
-    return False
+    return name in taken_off_others()
+
+
+@cache
+def taken_off_others() -> frozenset[str]:
+    return frozenset(
+        node.attr
+        for path in DRIVER.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+    )
 
 
 @pytest.mark.parametrize("owner", adoption.PRIVATE_NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import psycopg
@@ -11,7 +11,7 @@ import pytest
 
 import guarddb
 from guarddb.runtime.approvals import Answer, ApprovalRequest, ApproverLost
-from tests.driver.conftest import Connect, block, collect, open_policy, run
+from tests.driver.conftest import Connect, as_new, block, collect, open_policy, run
 from tests.driver.test_names import Reloadable
 
 IDLE = psycopg.pq.TransactionStatus.IDLE
@@ -38,7 +38,7 @@ class Person:
         self.asked.append(request)
         if not self.locked_before:
             with psycopg.connect(self.dsn, autocommit=True) as plain:
-                plain.execute("SET lock_timeout = '2s'")
+                plain.execute("SET lock_timeout = '20s'")
                 plain.execute("UPDATE held SET n = n WHERE id > 0")
         if self.meanwhile is not None:
             self.meanwhile()
@@ -58,21 +58,29 @@ def person(dsn: str) -> Person:
     return Person(dsn)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def leaves_no_tables(dsn: str) -> Iterator[None]:
+    yield
+    with psycopg.connect(dsn, autocommit=True) as plain:
+        plain.execute("SET lock_timeout = '5s'")
+        plain.execute("DROP TABLE IF EXISTS held")
+
+
 @pytest.fixture
 async def conn(
     connect: Connect, dsn: str, person: Person, request: pytest.FixtureRequest
 ) -> AsyncIterator[Any]:
     with psycopg.connect(dsn, autocommit=True) as plain:
-        plain.execute("DROP TABLE IF EXISTS held, made")
-        plain.execute("CREATE TABLE held (id int PRIMARY KEY, n int)")
+        plain.execute("SET lock_timeout = '5s'")
+        as_new(plain, held="id int PRIMARY KEY, n int")
         plain.execute("INSERT INTO held SELECT i, i FROM generate_series(1, 10) i")
     policy = open_policy(approval_mode="all", approval_auto_max_rows=2)
     conn = await connect(policy=policy, approver=person, agent="bot", autocommit=request.param)
     yield conn
     await run(conn.close())
     with psycopg.connect(dsn, autocommit=True) as plain:
-        plain.execute("SET lock_timeout = '5s'")
-        plain.execute("DROP TABLE IF EXISTS held, made")
+        plain.execute("SET lock_timeout = '60s'")
+        plain.execute("DROP TABLE IF EXISTS made")
 
 
 both = pytest.mark.parametrize("conn", [False, True], indirect=True, ids=["transaction", "autocommit"])
@@ -251,6 +259,37 @@ async def test_executemany_asks_once_about_all_of_it(conn: Any, dsn: str, person
 
 
 @both
+async def test_what_the_program_changes_meanwhile_does_not_run(conn: Any, dsn: str, person: Person) -> None:
+    many = [[20, 0], [21, 0], [22, 0]]
+
+    def change() -> None:
+        many[0][0] = 99
+        many.append([98, 0])
+
+    person.meanwhile = change
+    await run(conn.cursor().executemany("INSERT INTO held VALUES (%s, %s)", many))
+    await commit(conn)
+    assert left(dsn) == [*BEFORE, (20, 0), (21, 0), (22, 0)]
+
+
+@both
+async def test_a_no_the_second_time_is_reported_as_nothing(conn: Any, dsn: str, person: Person) -> None:
+    """More rows than were approved ask again; who then says no is not told that it has failed."""
+
+    def another_row() -> None:
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            plain.execute("INSERT INTO held VALUES (99, 99)")
+        person.meanwhile = None
+
+    person.meanwhile = another_row
+    person.answers = [True, False]
+    with pytest.raises(guarddb.ApprovalRejected):
+        await run(conn.execute("DELETE FROM held WHERE id > 5"))
+    assert person.reported == ["failed"]
+    assert len(left(dsn)) == 11
+
+
+@both
 async def test_pipeline_and_prepared_statements(conn: Any, dsn: str, person: Person) -> None:
     async with block(conn.pipeline()):
         await run(conn.execute("SELECT 1"))
@@ -261,9 +300,112 @@ async def test_pipeline_and_prepared_statements(conn: Any, dsn: str, person: Per
     assert len(person.asked) == 1
     await run(conn.execute("EXECUTE p (2)"))
     assert [request.counted_rows for request in person.asked] == [4, 4]
-    with pytest.raises(guarddb.PolicyViolation) as caught:
-        await collect(conn.cursor().stream("DELETE FROM held WHERE id > 0 RETURNING id"))
-    assert caught.value.rule == "approval_unavailable"
+    prepared = "PREPARE p AS DELETE FROM held WHERE id > $1"
+    assert person.asked[-1].sql == f"{prepared};\nEXECUTE p (2)"
+    await run(conn.execute("INSERT INTO held VALUES (31, 31), (32, 32)"))
+    await run(conn.execute("INSERT INTO held VALUES (33, 33)"))
+    person.answers = [False]
+    with pytest.raises(guarddb.ApprovalRejected):
+        await run(conn.execute("EXECUTE p (1); DELETE FROM held WHERE id = 1; EXECUTE p (0)"))
+    assert person.asked[-1].sql.startswith(f"{prepared};\nEXECUTE p (1); DELETE")
+    # Under the same name something else: it is asked about as what it is.
+    await run(conn.execute("DEALLOCATE p"))
+    await run(conn.execute("PREPARE p AS DELETE FROM held WHERE n > $1"))
+    with pytest.raises(guarddb.ApprovalRejected):
+        await run(conn.execute("EXECUTE p (0)"))
+    assert "WHERE n > $1" in person.asked[-1].sql
+
+
+@both
+@pytest.mark.parametrize("size", [1, 2, 100])
+async def test_stream_waits_and_then_hands_out_the_rows(
+    conn: Any, dsn: str, person: Person, size: int
+) -> None:
+    cur = conn.cursor()
+    stream = cur.stream("DELETE FROM held WHERE id > %s RETURNING id", (6,), size=size)
+    assert sorted(await collect(stream)) == [(7,), (8,), (9,), (10,)]
+    assert [request.counted_rows for request in person.asked] == [4]
+    assert person.reported == ["executed"]
+    assert sorted(await collect(cur.stream("DELETE FROM held WHERE id = 6 RETURNING id", size=size))) == [
+        (6,)
+    ]
+    person.locked_before = not conn.autocommit
+    person.answers = [False]
+    with pytest.raises(guarddb.ApprovalRejected):
+        await collect(cur.stream("DELETE FROM held WHERE id > 0 RETURNING id", size=size))
+    with pytest.raises(psycopg.ProgrammingError, match="didn't produce a result"):
+        await collect(cur.stream("DELETE FROM held WHERE id > 0", size=size))
+    with pytest.raises(ValueError, match="size must be"):
+        await collect(cur.stream("DELETE FROM held WHERE id > 0 RETURNING id", size=0))
+    assert await collect(cur.stream("SELECT count(*) FROM held", size=size)) == [(5,)]
+    await commit(conn)
+    assert left(dsn) == BEFORE[:5]
+    assert len(person.asked) == 2
+
+
+@both
+@pytest.mark.parametrize(
+    "policy",
+    [{"max_rows": 2}, {"masking_rules": [{"table": "held", "column": "n", "kind": "null"}]}],
+    ids=str,
+)
+async def test_a_stream_that_waited_shows_what_any_stream_shows(
+    connect: Connect, conn: Any, person: Person, policy: dict[str, Any]
+) -> None:
+    text = "UPDATE held SET id = id WHERE id < 5 RETURNING id, n"
+    shown = []
+    for held in ({}, {"approval_mode": "writes"}):
+        other = await connect(
+            policy=open_policy(**policy, **held), approver=person, autocommit=conn.autocommit
+        )
+        cur = other.cursor()
+        rows = await collect(cur.stream(text))
+        shown.append((sorted(rows), cur.truncated, cur.description[1].name, cur.decision.verdict))
+        await run(other.close())
+    assert shown[0] == shown[1]
+    assert len(person.asked) == 1
+
+
+@both
+async def test_a_write_inside_copy_is_asked_about_before_it_runs(conn: Any, dsn: str, person: Person) -> None:
+    text = "COPY (DELETE FROM held WHERE id > 5 RETURNING id) TO STDOUT"
+    async with block(conn.cursor().copy(text)) as copy:
+        rows = [row async for row in each_row(copy)]
+    assert sorted(rows) == [("10",), ("6",), ("7",), ("8",), ("9",)]
+    assert [request.rows for request in person.asked] == [None]
+    assert person.reported == ["executed"]
+    person.locked_before = not conn.autocommit
+    person.answers = [False]
+    with pytest.raises(guarddb.ApprovalRejected):
+        async with block(conn.cursor().copy(text)):
+            pass
+    await commit(conn)
+    assert left(dsn) == BEFORE[:5]
+    person.answers = [True]
+    person.locked_before = False
+    with pytest.raises(psycopg.errors.InvalidParameterValue):
+        async with block(conn.cursor().copy(f"{text} (ENCODING 'none')")):
+            pass
+    assert person.reported == ["executed", "failed"]
+
+
+@both
+async def test_a_write_that_cannot_be_counted_is_estimated(conn: Any, dsn: str, person: Person) -> None:
+    await run(conn.execute("WITH gone AS (DELETE FROM held WHERE id = 1 RETURNING id) SELECT * FROM gone"))
+    (request,) = person.asked
+    assert request.counted_rows is None
+    assert request.estimated_rows == 1
+    await commit(conn)
+    assert left(dsn) == BEFORE[1:]
+
+
+async def each_row(copy: Any) -> AsyncIterator[Any]:
+    if hasattr(copy, "__aiter__"):
+        async for row in copy.rows():
+            yield row
+    else:
+        for row in copy.rows():
+            yield row
 
 
 @both

@@ -23,6 +23,10 @@ POLICY = {"name": "arguments"}
         ({"settings": {"app.tenant": "1\0"}}, "contains a NUL character"),
         ({"settings": "app.tenant=1"}, "must be a mapping"),
         ({"agent": 7}, "agent: must be a text"),
+        ({"budgets": 7}, "budgets: must be a storage URI"),
+        ({"budgets": {"hour": 5}}, "budgets: must be a storage URI"),
+        ({"on_decision": 7}, "on_decision: must be a sink"),
+        ({"on_decision": "log.jsonl"}, "on_decision: must be a sink"),
     ],
 )
 def test_a_bad_argument_is_refused_with_a_sentence(dsn: str, arguments: dict[str, Any], told: str) -> None:

@@ -17,19 +17,26 @@ TAGS = "ok\U000e0063\U000e0061"
 BOLD = "two\u200b\u200bof a kind"  # told, never blocked
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def table(dsn: str) -> Iterator[None]:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("CREATE TYPE mood AS ENUM ('fine', 'ok\U000e0063'); CREATE TYPE pair AS (a int, b text)")
         columns = "note text, more jsonb, raw json, tags text[], mood mood, pair pair"
         conn.execute(f"CREATE TABLE notes (id int PRIMARY KEY, {columns})")
+    yield
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("DROP TABLE notes; DROP TYPE mood, pair")
+
+
+@pytest.fixture(autouse=True)
+def notes(dsn: str, table: None) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("DELETE FROM notes")
         conn.execute("INSERT INTO notes (id, note) VALUES (1, 'plain'), (2, %s), (3, %s)", [TAGS, BOLD])
         conn.execute(
             "INSERT INTO notes VALUES (4, 'json', %s, '{\"a\": \"\\udb40\\udc41\"}', %s, 'ok\U000e0063', ROW(1, %s))",
             [json.dumps({TAGS: 1}), ["x", TAGS], TAGS],
         )
-        yield
-        conn.execute("DROP TABLE notes; DROP TYPE mood, pair")
 
 
 def scanning(mode: str = "block", **fields: Any) -> dict[str, Any]:
@@ -64,6 +71,54 @@ async def test_every_kind_of_value_is_looked_into(connect: Connect, column: str)
         # A text of backslashes: its reader sees backslashes.
         assert await run(cur.fetchone()) == ('{"a": "\\udb40\\udc41"}',)
         return
+    with pytest.raises(guarddb.PolicyViolation):
+        await run(cur.fetchall())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "(note, 1)::note_pair",
+        "note::refcursor",
+        "textout(note)",
+        "ARRAY[(note, 1)::note_pair]",
+        "notes",
+        "ROW(1, note)",
+    ],
+)
+async def test_what_psycopg_hands_over_as_bytes_is_looked_into(
+    connect: Connect, dsn: str, value: str
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as plain:
+        plain.execute("CREATE TYPE note_pair AS (note text, n int)")
+    try:
+        conn = await connect(policy=scanning(), autocommit=True)
+        for binary in (False, True):
+            cur = conn.cursor(binary=binary)
+            await run(cur.execute(f"SELECT {value} FROM notes WHERE id = 2"))
+            with pytest.raises(guarddb.PolicyViolation):
+                await run(cur.fetchall())
+            # Lengths and numbers in the binary form are no controls.
+            await run(cur.execute(f"SELECT {value} FROM (SELECT 'sevenab'::text AS note, 7 AS id) AS notes"))
+            assert len(await run(cur.fetchall())) == 1
+            assert cur.content.verdict == "clean"
+    finally:
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            plain.execute("DROP TYPE note_pair")
+
+
+async def test_numbers_in_a_binary_copy_are_no_controls(connect: Connect) -> None:
+    conn = await connect(policy=scanning(), autocommit=True)
+    async with block(
+        conn.cursor().copy("COPY (SELECT 'sevenab', 7, 8, 27, ']8;x') TO STDOUT (FORMAT binary)")
+    ) as copy:
+        await collect(copy)
+
+
+async def test_json_that_comes_as_text_is_decoded(connect: Connect) -> None:
+    conn = await connect(policy=scanning(), autocommit=True)
+    conn.adapters.register_loader("json", psycopg.types.string.TextLoader)
+    cur = await run(conn.execute("SELECT raw FROM notes WHERE id = 4"))
     with pytest.raises(guarddb.PolicyViolation):
         await run(cur.fetchall())
 
@@ -229,7 +284,7 @@ async def test_notifications_are_withheld(connect: Connect, dsn: str) -> None:
     with psycopg.connect(dsn, autocommit=True) as plain:
         plain.execute("SELECT pg_notify('scan_channel', %s)", [TAGS])
         plain.execute("SELECT pg_notify('scan_channel', 'plain')")
-    got = await collect(conn.notifies(timeout=5, stop_after=2))
+    got = await collect(conn.notifies(timeout=30, stop_after=2))
     assert ["withheld" in n.payload for n in got] == [True, False]
     conn.add_notify_handler(handled.append)
     with psycopg.connect(dsn, autocommit=True) as plain:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import json
 import multiprocessing
 import os
@@ -231,7 +233,8 @@ def rehash(lines: list[bytes]) -> None:
         (rehash, [(5, "changed")]),
         (lambda lines: lines.pop(3), [(4, "removed")]),
         (lambda lines: lines.__delitem__(slice(3, 6)), [(4, "removed")]),
-        (lambda lines: lines.pop(0), []),
+        (lambda lines: lines.pop(0), [(1, "removed")]),
+        (lambda lines: lines.__delitem__(slice(0, 4)), [(1, "removed")]),
         (lambda lines: swap(lines, 3, 4), [(4, "reordered"), (5, "reordered")]),
         (lambda lines: swap(lines, 2, 7), [(3, "reordered"), (4, "reordered")]),
         (lambda lines: lines.insert(5, lines[2]), [(6, "reordered")]),
@@ -256,9 +259,32 @@ def test_a_log_that_lost_its_beginning_says_so(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     filled(path)
     path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[2:]))
-    outcome = verify([path])
-    assert outcome.notes
-    assert "begins with record 3" in outcome.notes[0]
+    (fault,) = verify([path]).faults
+    assert (fault.line, fault.fault, fault.detail) == (
+        1, "removed", "records 1 to 2 are missing before this line",
+    )  # fmt: skip
+
+
+def test_the_beginning_of_a_rotated_log_is_where_its_oldest_file_says(tmp_path: Path) -> None:
+    """What `keep` has thrown away is not missing; what was taken out of a file is, also where that file is given alone."""
+    path = tmp_path / "d.jsonl"
+    filled(path, 40, max_bytes=4_000, keep=3)
+    *closed, current = sorted(
+        log_files(path), key=lambda each: json.loads(each.read_text().splitlines()[0])["seq"]
+    )
+    assert len(closed) == 3
+    first = json.loads(closed[0].read_text().splitlines()[0])["seq"]
+    assert first > 1
+    outcome = verify([*closed, current])
+    assert outcome.intact
+    assert f"begins with record {first}" in outcome.notes[0]
+    assert verify([current]).intact
+    for file in (closed[0], current):
+        whole = file.read_bytes()
+        file.write_bytes(b"".join(whole.splitlines(keepends=True)[1:]))
+        assert [fault.fault for fault in verify([file]).faults] == ["removed"]
+        assert [fault.fault for fault in verify([*closed, current]).faults] == ["removed"]
+        file.write_bytes(whole)
 
 
 def test_with_a_key_nobody_else_can_write_the_chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,6 +441,24 @@ def test_the_command_names_the_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 # ---------------------------------------------------------------- the table
 
 
+def test_a_table_that_is_not_there_is_no_log_that_is_whole(
+    fresh_dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A misspelt name, or a log that somebody has dropped; and who verifies makes nothing."""
+    assert main(["audit", "verify", "--dsn", fresh_dsn, "--table", "gone"]) == 2
+    assert "cannot read the table gone" in capsys.readouterr().err
+    with psycopg.connect(fresh_dsn) as plain:
+        assert plain.execute("SELECT to_regclass('gone'), to_regclass('gone_head')").fetchone() == (
+            None,
+            None,
+        )
+        plain.execute("CREATE TABLE gone (seq bigint, line text)")
+        plain.commit()
+        assert main(["audit", "verify", "--dsn", fresh_dsn, "--table", "gone"]) == 0
+        assert "missing at the end would not be noticed" in capsys.readouterr().out
+        assert plain.execute("SELECT to_regclass('gone_head')").fetchone() == (None,)
+
+
 async def test_records_in_a_table(
     connect: Connect, fresh_dsn: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -434,6 +478,12 @@ async def test_records_in_a_table(
             (2, "a", "refused", "whereless_write", "DELETE FROM t"),
         ]
         assert main(verify_it) == 0
+        plain.execute(
+            "BEGIN; CREATE TABLE kept AS SELECT * FROM audit_log; DELETE FROM audit_log WHERE seq = 1; COMMIT"
+        )
+        assert main(verify_it) == 1
+        assert "record 1 is missing before this line" in capsys.readouterr().out
+        plain.execute("INSERT INTO audit_log SELECT * FROM kept WHERE seq = 1")
         plain.execute("UPDATE audit_log SET line = replace(line, 'whereless', 'x') WHERE seq = 2")
         assert main(verify_it) == 1
         assert "audit_log:2: changed" in capsys.readouterr().out
@@ -443,14 +493,22 @@ async def test_records_in_a_table(
     sink.close()
 
 
+def written(sink: PostgresSink) -> None:
+    """An async connection's records are written behind it."""
+    if sink.queued is not None:
+        sink.queued.flush()
+
+
 async def test_a_table_that_is_gone_refuses_or_passes(connect: Connect, fresh_dsn: str) -> None:
     for on_full in ("refuse", "pass"):
         sink = PostgresSink(fresh_dsn, on_full=on_full)  # type: ignore[arg-type]
         conn = await connect(on_decision=sink, autocommit=True)
         await run(conn.execute("SELECT 1"))
+        written(sink)
         with psycopg.connect(fresh_dsn, autocommit=True) as plain:
             plain.execute("ALTER TABLE guarddb_decisions RENAME COLUMN line TO lines")
             await run(conn.execute("SELECT 1"))  # this record is lost, and told of
+            written(sink)
             if on_full == "refuse":
                 with pytest.raises(guarddb.PolicyUnavailable):
                     await run(conn.execute("SELECT 1"))
@@ -458,6 +516,7 @@ async def test_a_table_that_is_gone_refuses_or_passes(connect: Connect, fresh_ds
                 await run(conn.execute("SELECT 1"))
             plain.execute("ALTER TABLE guarddb_decisions RENAME COLUMN lines TO line")
             await run(conn.execute("SELECT 1"))
+            written(sink)
             lost = plain.execute(
                 "SELECT count(*) FROM guarddb_decisions WHERE line::json->'lost' IS NOT NULL"
             ).fetchone()
@@ -479,3 +538,127 @@ def test_many_writers_share_a_table(fresh_dsn: str) -> None:
         sink.close()
     outcome = verify_lines("table", lines, head, b"k")
     assert (outcome.faults, outcome.lines) == ([], 100)
+
+
+# On an event loop
+
+
+async def test_a_table_does_not_hold_up_the_event_loop_and_refusals_are_written_first(
+    dsn: str, fresh_dsn: str
+) -> None:
+    sink = PostgresSink(fresh_dsn, timeout=30)
+    policy = open_policy(statement_rules={"allow": ["select"]})
+    async with await guarddb.AsyncConnection.connect(dsn, policy=policy, on_decision=sink) as conn:
+        await conn.execute("SELECT 1")
+        with psycopg.connect(fresh_dsn) as admin:
+            written(sink)
+            admin.execute("LOCK TABLE guarddb_decisions IN ACCESS EXCLUSIVE MODE")
+            for number in range(5):  # nobody waits for the table
+                cur = await conn.execute("SELECT %s::int", [number])
+                assert await cur.fetchone() == (number,)
+            refused = asyncio.create_task(conn.execute("DELETE FROM nothing"))
+            async with await guarddb.AsyncConnection.connect(dsn, policy=open_policy()) as other:
+                for _ in range(20):
+                    await other.execute("SELECT 1")
+            assert not refused.done()
+            admin.rollback()
+            with pytest.raises(guarddb.PolicyViolation):
+                await refused
+            outcomes = [row[0] for row in admin.execute("SELECT outcome FROM guarddb_decisions ORDER BY seq")]
+            assert outcomes == ["done"] * 6 + ["refused"]
+    await asyncio.to_thread(sink.close)
+
+
+@pytest.mark.parametrize("fsync", ["always", "refusals", "never"])
+async def test_a_disk_does_not_hold_up_the_event_loop_and_refusals_are_on_it_first(
+    dsn: str, tmp_path: Path, fsync: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the disk takes its time other statements go on; the error of a refusal waits for it."""
+    forced: list[tuple[bool, int]] = []
+    free = threading.Event()
+
+    def slow(file: int) -> None:
+        size = os.fstat(file).st_size
+        assert free.wait(30)
+        real(file)
+        forced.append((threading.current_thread() is threading.main_thread(), size))
+
+    real = os.fsync
+    sink = JsonlSink(tmp_path / "d.jsonl", fsync=fsync, max_bytes=100_000)
+    policy = open_policy(statement_rules={"allow": ["select"]})
+    async with await guarddb.AsyncConnection.connect(dsn, policy=policy, on_decision=sink) as conn:
+        monkeypatch.setattr(os, "fsync", slow)
+        await conn.execute("SELECT 1")
+        refused = [asyncio.create_task(conn.execute("DELETE FROM nothing")) for _ in range(2)]
+        async with await guarddb.AsyncConnection.connect(
+            dsn, policy=open_policy(), on_decision=sink
+        ) as other:
+            for _ in range(20):
+                await other.execute("SELECT 1")
+        assert all(each.done() is (fsync == "never") for each in refused)
+        free.set()
+        written = []
+        for each in refused:
+            with pytest.raises(guarddb.PolicyViolation):
+                await each
+            written.append(len(forced))
+    lines = (tmp_path / "d.jsonl").read_bytes().splitlines(keepends=True)
+    assert [json.loads(line)["outcome"] for line in lines].count("refused") == 2
+    assert not any(on_the_loop for on_the_loop, _ in forced)
+    if fsync == "never":
+        assert forced == []
+    else:
+        last = max(i for i, line in enumerate(lines) if json.loads(line)["outcome"] == "refused")
+        assert max(size for _, size in forced) >= sum(map(len, lines[: last + 1]))
+        assert written[0] >= 1
+    await asyncio.to_thread(sink.close)
+
+
+async def test_a_disk_that_fails_in_its_thread_refuses_what_comes_next(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(file: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    sink = JsonlSink(tmp_path / "d.jsonl")
+    policy = open_policy(statement_rules={"allow": ["select"]})
+    async with await guarddb.AsyncConnection.connect(
+        dsn, policy=policy, on_decision=sink, autocommit=True
+    ) as conn:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", broken)
+            with pytest.raises(guarddb.PolicyViolation):
+                await conn.execute("DELETE FROM nothing")
+            assert "cannot be written (Input/output error)" in caplog.text
+            with pytest.raises(guarddb.PolicyUnavailable):
+                await conn.execute("SELECT 1")
+        await conn.execute("SELECT 1")
+    sink.close()
+
+
+@pytest.mark.parametrize("on_full", ["refuse", "pass"])
+async def test_a_table_that_cannot_be_written_on_an_event_loop(
+    dsn: str, fresh_dsn: str, on_full: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    sink = PostgresSink(fresh_dsn, timeout=60, queue=2, on_full=on_full)
+    async with await guarddb.AsyncConnection.connect(dsn, policy=open_policy(), on_decision=sink) as conn:
+        await conn.execute("SELECT 1")
+        await asyncio.to_thread(sink.close)
+        sink.timeout = 1  # of the connections from here on, which all fail
+        with psycopg.connect(fresh_dsn) as admin:
+            admin.execute("LOCK TABLE guarddb_decisions IN ACCESS EXCLUSIVE MODE")
+            ran = 0
+            with suppress(guarddb.PolicyUnavailable):
+                while ran < 8:
+                    await conn.execute("SELECT 1")
+                    ran += 1
+            # Where nothing is to run unlogged, no more did than the queue holds and the one that was being written.
+            assert ran == 8 if on_full == "pass" else ran <= 3
+            await asyncio.to_thread(written, sink)
+        sink.timeout = 60
+        await conn.execute("SELECT 2")
+        await asyncio.to_thread(sink.close)
+        assert "CRITICAL" in {record.levelname for record in caplog.records}
+        with psycopg.connect(fresh_dsn) as admin:
+            lines = [json.loads(row[0]) for row in admin.execute("SELECT line FROM guarddb_decisions")]
+        assert sum(line.get("lost", 0) for line in lines) == ran

@@ -164,7 +164,7 @@ async def test_listen_and_notifies(connect: Connect) -> None:
     conn = await connect(autocommit=True, enforcement="observe")
     await run(conn.execute("LISTEN chan"))
     await run(conn.execute("NOTIFY chan, 'hello'"))
-    got = await collect(conn.notifies(timeout=1, stop_after=1))
+    got = await collect(conn.notifies(timeout=30, stop_after=1))
     assert got[0].payload == "hello"
 
 

@@ -40,6 +40,10 @@ async def secrets(connect: Connect, answers: Engine) -> Any:
 STATEMENTS = {
     "SELECT ssn::int FROM secrets": psycopg.errors.InvalidTextRepresentation,
     "SELECT ssn::regclass FROM secrets": psycopg.Error,
+    "SELECT ('x' || replace(ssn, '-', ''))::regtype FROM secrets": psycopg.errors.UndefinedObject,
+    "SELECT ('x' || replace(ssn, '-', '') || '%TYPE')::regtype FROM secrets": psycopg.errors.SyntaxError,
+    "SELECT ('x' || replace(ssn, '-', '') || '()')::regprocedure FROM secrets": psycopg.errors.UndefinedFunction,
+    "SELECT ('=(int,x' || replace(ssn, '-', '') || ')')::regoperator FROM secrets": psycopg.errors.UndefinedObject,
     "SELECT ssn::date FROM secrets": psycopg.DataError,
     "SELECT (replace(ssn, '-', ''))::smallint FROM secrets": psycopg.errors.NumericValueOutOfRange,
     "INSERT INTO secrets SELECT 1, ssn FROM secrets": psycopg.errors.UniqueViolation,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import guarddb
 from guarddb.driver import plans, watch as freshness
-from tests.driver.conftest import SELECT, Connect, Engine, block, open_policy, run, statement
+from tests.driver.conftest import SELECT, Connect, Engine, block, look_is_due, open_policy, run, statement
+from tests.fix_server import create_database, drop_database, running_server
 
 
 class Looking:
@@ -40,7 +43,7 @@ DDL = statement("ddl", "CREATE TABLE", changes_catalog=True)
 
 async def asks(conn: Any, *, settle: bool = True) -> None:
     if settle:
-        conn._guard.freshness.check_at = 0.0  # as if the millisecond between two looks had passed
+        look_is_due(conn)
     conn._guard.plans.clear()
     plans.SHARED._plans.clear()  # or the engine would not be asked again
     await run(conn.execute("SELECT 'look'"))
@@ -152,7 +155,7 @@ async def test_failed_transaction_asks_nothing(connect: Connect, answers: Engine
     conn = await connect()
     with pytest.raises(psycopg.errors.DivisionByZero):
         await run(conn.execute("SELECT 1/0"))
-    conn._guard.freshness.check_at = 0.0
+    look_is_due(conn)
     with pytest.raises(psycopg.errors.InFailedSqlTransaction):
         await run(conn.execute("SELECT 1"))
     answers.allow("ROLLBACK", statement("transaction", "ROLLBACK"))
@@ -203,3 +206,61 @@ def test_catalogs_of_a_transaction_are_nobody_elses(guard: Any) -> None:
         conn.execute("DROP TABLE passing")
         conn.execute("SELECT 1")
     assert len(kept) <= 4
+
+
+def columns_of_secrets(dsn: str, policy: dict[str, Any]) -> tuple[str, set[str]]:
+    """What the catalog is called, and the columns that a connection finds; a statement over each is judged, and so planned."""
+    with guarddb.connect(dsn, policy=policy, autocommit=True) as conn:
+        cur = conn.execute("SELECT * FROM secrets")
+        assert cur.decision is not None
+        masked = set(cur.decision.masked_columns)
+        catalog = conn._guard.catalog
+        assert catalog is not None
+        found = catalog.relation("public", "secrets")
+        assert found is not None
+        assert [tuple(row) for row in cur] == [("n", None)], masked
+        return catalog.version, {attribute.name for attribute in found.attributes}
+
+
+def make_secrets(dsn: str, *columns: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(f"CREATE TABLE secrets ({columns[0]} text, {columns[1]} text)".encode())
+        conn.execute("INSERT INTO secrets VALUES ('n', 's')")
+
+
+NULLED: dict[str, Any] = {
+    "masking_rules": [{"table": "secrets", "column": column, "kind": "null"} for column in ("aa", "bb")],
+    "guarddb": {"on_unknown": "warn"},
+}
+
+
+def test_two_servers_at_one_address_share_nothing(run_directory: Path) -> None:
+    """One is stopped and another is made in its place. Both have done the same since they were made, down to the transaction IDs,
+    so that the catalogs have one fingerprint; but one column is called otherwise."""
+    policy = open_policy(**NULLED)
+    found = []
+    for column in ("aa", "bb"):
+        with running_server(run_directory / "replaced", 18) as server:
+            dsn = make_conninfo(server)
+            make_secrets(dsn, "name", column)
+            found.append((dsn, *columns_of_secrets(dsn, policy)))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == found[1][1]
+    assert [each[2] for each in found] == [{"name", "aa"}, {"name", "bb"}]
+
+
+def test_a_database_that_is_made_again_under_its_name_is_another(server_dsn: str) -> None:
+    policy = open_policy(**NULLED)
+    found = []
+    identities = []
+    for column in ("aa", "bb"):
+        dsn = create_database(server_dsn, "gdb_made_again")
+        try:
+            make_secrets(dsn, "name", column)
+            found.append(columns_of_secrets(dsn, policy)[1])
+            with guarddb.connect(dsn, policy=policy) as conn:
+                identities.append(conn._guard.database)
+        finally:
+            drop_database(server_dsn, "gdb_made_again")
+    assert found == [{"name", "aa"}, {"name", "bb"}]
+    assert identities[0] != identities[1]

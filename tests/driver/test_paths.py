@@ -405,3 +405,43 @@ async def test_pools_and_an_installed_guard(dsn: str, people: None, source: Any,
             with pytest.raises(guarddb.PolicyViolation):
                 await path(conn, DENIED)
             await run(conn.rollback())
+
+
+SURROUNDED: list[dict[str, Any]] = [
+    {"max_affected_rows": 3},
+    {"write_mode": "rollback"},
+    {"approval_mode": "all"},
+]
+
+
+@pytest.mark.parametrize("policy", SURROUNDED, ids=str)
+async def test_a_copy_that_goes_wrong_leaves_the_connection_as_psycopg_does(
+    connect: Connect, dsn: str, policy: dict[str, Any]
+) -> None:
+    """A COPY that may have to be taken back and does not begin, is left, or is none."""
+    conn = await connect(policy=open_policy(**policy), autocommit=True, approver=lambda request: True)
+    with psycopg.connect(dsn, autocommit=True) as plain:
+        plain.execute("DROP TABLE IF EXISTS wrong; CREATE TABLE wrong (id int)")
+        plain.execute("INSERT INTO wrong SELECT generate_series(1, 9)")
+
+    async def tried(text: str, *, leaves: bool = False) -> None:
+        async with block(conn.cursor().copy(text)) as copy:
+            if leaves:
+                await run(copy.read())
+
+    try:
+        with pytest.raises(psycopg.errors.UndefinedColumn):
+            await tried("COPY wrong (nope) FROM STDIN")
+        assert await collect(await run(conn.execute("SELECT 1"))) == [(1,)]
+        with pytest.raises(psycopg.ProgrammingError, match="only with COPY"):
+            await tried("UPDATE wrong SET id = 0 WHERE id < 4")
+        assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+        assert await collect(await run(conn.execute("SELECT count(*) FROM wrong WHERE id = 0"))) == [(0,)]
+        if "max_affected_rows" not in policy:
+            await tried("COPY (DELETE FROM wrong WHERE id > 3 RETURNING id) TO STDOUT", leaves=True)
+            left = 9 if "write_mode" in policy else 3
+            assert await collect(await run(conn.execute("SELECT count(*) FROM wrong"))) == [(left,)]
+    finally:
+        await run(conn.close())
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            plain.execute("DROP TABLE wrong")

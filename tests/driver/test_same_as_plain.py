@@ -6,6 +6,7 @@ are about other tables or too wide to matter.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -409,7 +410,7 @@ async def notices(conn: Any) -> Any:
 
 @scenario
 async def two_phase(conn: Any) -> Any:
-    xid = conn.xid(1, f"same-{id(conn)}", "b")
+    xid = conn.xid(1, f"same-{os.getpid()}-{id(conn)}", "b")
     await run(conn.tpc_begin(xid))
     await run(conn.execute("SELECT 1"))
     await run(conn.tpc_prepare())
@@ -503,9 +504,19 @@ async def views_of_the_session(conn: Any) -> Any:
 
 
 @unread
+async def another_client_encoding(conn: Any) -> Any:
+    found = []
+    for change in ("SET client_encoding = 'latin9'", "SELECT set_config('client_encoding', 'UTF8', false)"):
+        await run(conn.execute(change))
+        cur = await run(conn.execute("SELECT '\u20ac' AS \"\u20ac\"".encode(conn.pgconn._encoding)))
+        found.append((state(cur), await run(cur.fetchall()), conn.pgconn._encoding))
+    return found
+
+
+@unread
 async def prepared_transaction_in_sql(conn: Any) -> Any:
     await run(conn.set_autocommit(True))
-    name = f"same-{id(conn)}"
+    name = f"same-{os.getpid()}-{id(conn)}"
     cur = await run(conn.execute(f"BEGIN; PREPARE TRANSACTION '{name}'"))
     states = [state(cur)]
     found = await run(conn.tpc_recover())
@@ -574,6 +585,6 @@ async def test_same_as_plain(
 
 def test_size() -> None:
     assert len(SCENARIOS) >= 35
-    assert len(UNREAD) == 5
+    assert len(UNREAD) == 6
     assert len(CHANGED_BY_RULES) == 3 + len(UNREAD)
     assert CHANGED_BY_RULES.keys() <= {each.__name__ for each in SCENARIOS}

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from guarddb.driver.branch_diff import differences
 from guarddb.driver.branches import DatabaseBranches
 from guarddb.driver.sandbox import discard
 from guarddb.runtime.branches import Branch, BranchError
+from tests.fix_server import temporary_database
 
 POLICY: dict[str, Any] = {
     "name": "sandboxed",
@@ -109,6 +111,110 @@ def test_the_profile_stays_in_force_on_the_branch(source: str, provider: Databas
             with pytest.raises(guarddb.PolicyViolation) as caught:
                 conn.execute(statement)
             assert caught.value.rule == rule
+
+
+EVERY = [
+    "select",
+    "insert",
+    "update",
+    "delete",
+    "ddl",
+    "copy",
+    "set",
+    "show",
+    "explain",
+    "transaction",
+    "other",
+]
+
+SHARED = """
+DROP DATABASE {db}
+DROP DATABASE IF EXISTS {db} WITH (FORCE)
+ALTER DATABASE {db} RENAME TO gone
+ALTER DATABASE {db} SET work_mem = '3MB'
+ALTER DATABASE {db} RESET ALL
+ALTER DATABASE {db} OWNER TO CURRENT_USER
+ALTER DATABASE {db} WITH ALLOW_CONNECTIONS false
+ALTER DATABASE {db} REFRESH COLLATION VERSION
+COMMENT ON DATABASE {db} IS 'x'
+GRANT CREATE ON DATABASE {db} TO PUBLIC
+REVOKE CONNECT ON DATABASE {db} FROM PUBLIC
+SECURITY LABEL ON DATABASE {db} IS 'x'
+CREATE DATABASE another
+CREATE ROLE another SUPERUSER
+DROP ROLE another
+DROP OWNED BY another
+REASSIGN OWNED BY another TO CURRENT_USER
+ALTER ROLE another SET work_mem = '1MB'
+ALTER ROLE another IN DATABASE {db} SET work_mem = '1MB'
+ALTER ROLE ALL SET work_mem = '1MB'
+GRANT pg_monitor TO another
+GRANT ALL ON PARAMETER work_mem TO PUBLIC
+COMMENT ON ROLE another IS 'x'
+ALTER SYSTEM SET work_mem = '5MB'
+CREATE SUBSCRIPTION s CONNECTION 'dbname={db}' PUBLICATION p WITH (connect = false)
+CREATE TABLESPACE another LOCATION '/tmp'
+ALTER TABLESPACE pg_default SET (seq_page_cost = 3)
+COMMENT ON TABLESPACE pg_default IS 'x'
+UPDATE pg_database SET datname = 'gone' WHERE datname = '{db}'
+DELETE FROM pg_catalog.pg_shdescription
+INSERT INTO elsewhere VALUES (1)
+UPDATE behind SET id = 2 WHERE id = 1
+DELETE FROM regions WHERE id = 1
+COPY people TO PROGRAM 'cat'
+SELECT pg_terminate_backend(1)
+"""
+#: Other workers make databases, roles and grants of their own meanwhile: of roles and parameters, what SHARED speaks of.
+SERVER_STATE = """
+SELECT (SELECT array_agg(d::text ORDER BY datname) FROM pg_database AS d WHERE datname !~ '^(guarddb_brn|gdb)_')::text,
+  (SELECT array_agg(r::text ORDER BY rolname) FROM pg_roles AS r WHERE rolname IN ('another', current_user))::text,
+  (SELECT array_agg(t::text ORDER BY spcname) FROM pg_tablespace AS t)::text,
+  (SELECT array_agg(m::text ORDER BY roleid, member) FROM pg_auth_members AS m
+   WHERE pg_get_userbyid(member) IN ('another', current_user))::text,
+  (SELECT array_agg(s::text) FROM pg_db_role_setting AS s WHERE setdatabase = 0
+   AND (setrole = 0 OR pg_get_userbyid(setrole) IN ('another', current_user)))::text,
+  (SELECT array_agg(s::text ORDER BY subname) FROM pg_subscription AS s)::text,
+  (SELECT array_agg(a::text) FROM pg_parameter_acl AS a WHERE parname = 'work_mem')::text,
+  (SELECT count(*) FROM pg_replication_slots),
+  (SELECT array_agg(d::text) FROM pg_database AS d WHERE datname = %(db)s)::text,
+  (SELECT array_agg(s::text) FROM pg_db_role_setting AS s JOIN pg_database AS d ON d.oid = setdatabase
+   WHERE datname = %(db)s)::text,
+  shobj_description((SELECT oid FROM pg_database WHERE datname = %(db)s), 'pg_database')
+"""
+
+
+@pytest.mark.parametrize("text", SHARED.strip().splitlines())
+def test_the_branch_has_no_hold_on_what_it_shares(on_a_branch: Any, text: str) -> None:
+    """Superuser or not, and whatever the profile lets pass: databases, roles and settings are the whole server's."""
+    conn, db, state = on_a_branch
+    before = state()
+    with pytest.raises(guarddb.PolicyViolation):
+        conn.execute(text.format(db=db))
+    assert state() == before
+    conn.execute("SELECT 1")
+
+
+@pytest.fixture(scope="module")
+def on_a_branch(server_dsn: str) -> Iterator[Any]:
+    with temporary_database(server_dsn, "shared") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            db = plain.info.dbname
+            plain.execute(
+                "CREATE FOREIGN DATA WRAPPER none; CREATE SERVER far FOREIGN DATA WRAPPER none;"
+                "CREATE FOREIGN TABLE elsewhere (id int) SERVER far; CREATE VIEW behind AS SELECT id FROM elsewhere;"
+                "CREATE TABLE regions (id int) PARTITION BY LIST (id);"
+                "CREATE FOREIGN TABLE far_region PARTITION OF regions FOR VALUES IN (1) SERVER far;"
+                "CREATE TABLE people (id int)"
+            )
+        lists = {"statement_rules": {"allow": EVERY}, "table_allowlist": ["public.*", "pg_catalog.*"]}
+
+        def state() -> Any:
+            with psycopg.connect(server_dsn, autocommit=True) as plain:
+                return plain.execute(SERVER_STATE, {"db": db}).fetchone()
+
+        policy = {"name": "free", "access_mode": "read_write", "write_mode": "sandbox", **lists}
+        with guarddb.connect(dsn, policy=policy, branches=server_dsn, autocommit=True) as conn:
+            yield conn, db, state
 
 
 def test_a_read_only_profile_stays_read_only(source: str, server_dsn: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ async def test_read_only_policy_gives_no_writing_transaction(connect: Connect) -
 
 async def test_two_phase_commit_works_where_writing_does(connect: Connect) -> None:
     conn = await connect()
-    await run(conn.tpc_begin(conn.xid(1, "guarddb", "test")))
+    await run(conn.tpc_begin(conn.xid(1, "guarddb", f"test {os.getpid()}")))
     await run(conn.execute("SELECT 1"))
     await run(conn.tpc_prepare())
     await run(conn.tpc_commit())

@@ -1,12 +1,18 @@
 """Run other people's SQL files against plain psycopg and guarddb, and count what differs.
 
-    python -m tests.field --from DIR [--from DIR …] [--profile P.yaml] [--schema FILE.sql] [--json]
+    python -m tests.field --from DIR [--from DIR …] [--profile P.yaml | --twin] [--schema FILE.sql] [--monitor] [--json]
 
 DIR holds .sql files (a checkout of some repository); nothing of it is copied. The run starts a PostgreSQL of its own and
 loads the shop of the corpus, or the given schema, into it. Each statement runs twice in a transaction that is rolled
 back: plain, and through guarddb under a read-only profile that restricts nothing (or the given one). Counted are the
-statements that plain PostgreSQL runs; of them those that guarddb refuses, by rule and reason, and those with other rows.
-Exits with 1 when rows differ.
+statements that plain PostgreSQL runs; of them those that guarddb refuses, by rule and reason, and those with other rows
+(apart: those with NULL in columns that the decision's notes name). Exits with 1 when rows differ.
+
+With `--monitor` both connect as a role that is no superuser and has pg_monitor and pg_read_all_data, as health checks do: what
+PostgreSQL itself refuses to it is not counted.
+
+With `--twin` every table has a row filter, and a text column that no statement names has a mask; what is plain then is a
+role under native row-level security, with views that mask by hand in front of the tables: see `twin.py`.
 """
 
 from __future__ import annotations
@@ -21,12 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import make_conninfo
 
 import guarddb
 from tests.field.texts import files, statements
+from tests.field.twin import ROLE, build
 from tests.fix_server import SHOP_SQL, create_database, running_server
 
 OPEN = {"name": "open", "access_mode": "read_only"}
+MONITOR = "field_monitor"
 
 
 def run(conn: psycopg.Connection[Any], sql: str) -> tuple[str, Any]:
@@ -48,7 +57,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.field", description=__doc__.splitlines()[0])
     parser.add_argument("--from", dest="directories", action="append", type=Path, required=True)
     parser.add_argument("--profile", type=Path)
+    parser.add_argument("--twin", action="store_true")
     parser.add_argument("--schema", type=Path, default=SHOP_SQL)
+    parser.add_argument("--monitor", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--postgres", type=int, choices=(16, 18), default=18)
     options = parser.parse_args()
@@ -60,11 +71,26 @@ def main() -> int:
         dsn = create_database(server, "field")
         with psycopg.connect(dsn, autocommit=True) as admin:
             admin.execute(options.schema.read_bytes())
+            if options.twin:
+                texts = [
+                    path.read_text(errors="replace") for each in options.directories for path in files(each)
+                ]
+                policy = build(admin, "\n".join(texts))
+            if options.monitor:
+                admin.execute(f"DROP ROLE IF EXISTS {MONITOR}")
+                admin.execute(f"CREATE ROLE {MONITOR} LOGIN")
+                admin.execute(f"GRANT pg_monitor, pg_read_all_data TO {MONITOR}")
+                dsn = make_conninfo(dsn, user=MONITOR)
 
         def plainly() -> psycopg.Connection[Any]:
-            return psycopg.connect(
-                dsn, options="-c statement_timeout=20s -c default_transaction_read_only=on"
-            )
+            conn = psycopg.connect(dsn, options="-c statement_timeout=20s")
+            # (As guarddb sets it: some statements tell how.)
+            conn.execute("SET default_transaction_read_only = on")
+            if options.twin:
+                conn.execute(f"SET ROLE {ROLE}")
+                conn.execute("SET search_path = masked, public")
+            conn.commit()
+            return conn
 
         def guarded() -> psycopg.Connection[Any]:
             return guarddb.connect(dsn, policy=policy, options="-c statement_timeout=20s")
@@ -87,7 +113,13 @@ def main() -> int:
                             rule = getattr(got, "rule", None)
                             kind = f"refused: {rule}" if rule else f"error: {type(got).__name__}"
                         elif got != answer and run(plain, sql)[1] == answer:
-                            kind = "other rows"
+                            # (What differs from session to session differs between two plain ones as well.)
+                            with plainly() as another:
+                                if run(another, sql)[1] != answer:
+                                    continue
+                            notes = guarddb.evaluate(sql, policy).notes
+                            noted = any("comes as NULL" in note for note in notes)
+                            kind = "other rows, noted" if noted else "other rows"
                         else:
                             continue
                         seen[kind] += 1

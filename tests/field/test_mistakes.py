@@ -80,3 +80,70 @@ def test_a_mechanical_reader_solves_most(rental: str) -> None:
                 if mistake.writes == writes and not solved(conn, mistake):
                     unsolved.append(mistake.sql)  # noqa: PERF401
     assert len(unsolved) <= 15, unsolved
+
+
+#: What a hint says, or the statement that it ends with; under a policy that only reads.
+HINTS = (
+    ("COPY app.film TO '/tmp/x'", "Try: SELECT * FROM app.film"),
+    ("COPY app.film (id, title) TO STDOUT", "Try: SELECT id, title FROM app.film"),
+    ("COPY (SELECT id FROM app.film) TO STDOUT", "Try: SELECT id FROM app.film"),
+    ("RESET ALL", "lets none be set or reset"),
+    ("ALTER SYSTEM SET work_mem = '1MB'", "lets none be set or reset"),
+    ("LOCK TABLE app.film", "Use a statement of an allowed kind."),
+    ("SELECT rolname FROM pg_authid", "Try: SELECT rolname FROM pg_catalog.pg_roles"),
+    ("SELECT usename FROM pg_shadow", "Try: SELECT usename FROM pg_catalog.pg_user"),
+    ("SELECT title AS 'name' FROM app.film", 'Try: SELECT title AS "name" FROM app.film'),
+    ("SELECT title, FROM app.film", "Try: SELECT title FROM app.film"),
+    (
+        "SELECT id FROM app.film WHERE id > 1 && id < 5",
+        "Try: SELECT id FROM app.film WHERE id > 1 AND id < 5",
+    ),
+    ("SELECT now() - INTERVAL 1 DAY", "Try: SELECT now() - INTERVAL '1 DAY'"),
+    # Errors of PostgreSQL's own.
+    ("SELECT title FROM app.film WHERE rating == 'R'", "In PostgreSQL: x = y."),
+    ("SELECT id FROM app.film WHERE (id > 1) && (id < 5)", "In PostgreSQL: x AND y."),
+    ('SELECT title FROM app.film WHERE title = "t1"', "Text goes in single quotes: 't1'."),
+    ("SELECT dateadd(day, 1, rented_at) FROM app.rental", "x + interval '1 day'"),
+    ("SELECT f.name FROM app.film AS f JOIN app.members AS m ON m.id = f.id", '"m.name"'),
+)
+
+
+#: The same under a policy that writes.
+HINTS_OF_A_WRITER = (
+    (
+        "CREATE TABLE app.copied AS SELECT * FROM app.members",
+        "AS SELECT id, org_id, name, joined FROM app.members",
+    ),
+    (
+        "CREATE VIEW app.shown AS SELECT m.id, m.email FROM app.members m",
+        "AS SELECT m.id FROM app.members AS m",
+    ),
+    ("DELETE FROM app.film WHERE idd = 1", '"idd" is no column of "app.film". Did you mean id?'),
+    ("MERGE INTO app.film f USING app.rental r ON true WHEN MATCHED THEN DELETE", "Add an ON condition"),
+)
+
+
+def test_hints_of_a_writer_name_what_passes(rental: str) -> None:
+    with guarddb.connect(rental, policy={**PROFILE, "access_mode": "read_write"}) as conn:
+        for sql, words in HINTS_OF_A_WRITER:
+            with pytest.raises(guarddb.PolicyViolation) as refused:
+                conn.execute(sql.encode())
+            hint = refused.value.hint or ""
+            assert words in hint
+            if "Try: " in hint:
+                conn.execute(hint.partition("Try: ")[2].encode())
+            conn.rollback()
+
+
+def test_hints_name_what_passes(rental: str) -> None:
+    missing = []
+    with guarddb.connect(rental, policy=PROFILE, autocommit=True) as conn:
+        for sql, words in HINTS:
+            with pytest.raises(psycopg.Error) as refused:
+                conn.execute(sql.encode())
+            hint = refused.value.diag.message_hint or ""
+            if words not in hint:
+                missing.append((sql, hint))
+            if isinstance(refused.value, guarddb.PolicyViolation) and "Try: " in hint:
+                conn.execute(hint.partition("Try: ")[2].encode())
+    assert not missing

@@ -51,6 +51,7 @@ def set_up(dsn: str) -> None:
             "open": database(dsn, policy=MIGRATIONS),
             "pooled": database(dsn, policy=POLICY, pool=True),
             "reader": database(dsn, policy={"name": "reader"}),
+            "listed": database(dsn, policy={"name": "listed", "table_allowlist": ["shop_note", "shop_all"]}),
         },
         INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "tests.integrations.shop"],
         MIDDLEWARE=["guarddb.integrations.django.middleware.SettingsMiddleware"],

@@ -128,6 +128,42 @@ def test_settings_for_tasks(project: Any) -> None:
     assert sorted(project.Note.objects.values_list("text", flat=True)) == ["note 2", "note 4"]
 
 
+def test_a_cursor_follows_whoever_uses_it(project: Any) -> None:
+    """Made for one tenant, used for another: by execute(), by psycopg's own methods, on the connection, in the midst of rows."""
+    from django.db import ProgrammingError, connection
+    from guarddb.integrations.django.request_settings import settings_for
+
+    sql = "SELECT text FROM shop_note ORDER BY 1"
+    one, two = [("note 2",), ("note 4",)], [("note 1",), ("note 3",)]
+    with settings_for({"app.tenant": "2"}):
+        cursor = connection.cursor()
+        cursor.execute(sql)
+    assert cursor.fetchall() == two
+    cursor.execute(sql)
+    assert cursor.fetchall() == one
+    with settings_for({"app.tenant": "2"}):
+        cursor.execute(sql)
+        assert cursor.fetchall() == two
+        assert list(cursor.stream(sql)) == two
+    assert list(cursor.stream(sql)) == one
+    assert connection.connection.execute(sql).fetchall() == one
+    with settings_for({"app.tenant": "2"}):
+        rows = project.Note.objects.order_by("text").iterator(chunk_size=1)
+        assert next(rows).text == "note 1"
+    with pytest.raises(ProgrammingError, match="was opened"):
+        list(rows)
+
+
+def test_a_streaming_response_is_the_requests(project: Any) -> None:
+    from django.test import Client
+
+    client = Client()
+    for tenant, expected in (("2", b"note 1note 3"), ("1", b"note 2note 4")):
+        answer = client.get("/notes/stream", headers={"X-Tenant": tenant})
+        assert project.Note.objects.count() == 2  # somebody else's query in between
+        assert b"".join(answer.streaming_content) == expected
+
+
 def test_the_middleware_says_what_it_needs(project: Any) -> None:
     from django.core.exceptions import ImproperlyConfigured
     from django.test import override_settings
@@ -138,3 +174,30 @@ def test_the_middleware_says_what_it_needs(project: Any) -> None:
         pytest.raises(ImproperlyConfigured, match="GUARDDB_SETTINGS"),
     ):
         SettingsMiddleware(lambda request: None)
+
+
+@pytest.mark.parametrize(
+    ("database", "there", "closed"),
+    [("open", "ShopAll", ""), ("default", "ShopPerson", "ShopAll"), ("listed", "ShopAll", "ShopPerson")],
+)
+def test_inspectdb_meets_no_refusal(project: Any, database: str, there: str, closed: str) -> None:
+    import io
+
+    from django.core.management import call_command
+    from django.db import connections
+
+    with connections["open"].cursor() as cursor:
+        cursor.execute("CREATE MATERIALIZED VIEW shop_all AS SELECT id, text FROM shop_note")
+    try:
+        found = io.StringIO()
+        call_command("inspectdb", database=database, include_views=True, stdout=found)
+        connections[database].rollback()
+    finally:
+        with connections["open"].cursor() as cursor:
+            cursor.execute("DROP MATERIALIZED VIEW shop_all")
+    assert "Unable to inspect" not in found.getvalue()
+    assert "class ShopNote(" in found.getvalue()
+    assert f"class {there}(" in found.getvalue()
+    assert not closed or f"class {closed}(" not in found.getvalue()
+    # What there is, no policy changes: migrations ask.
+    assert {"shop_person", "django_migrations"} <= set(connections[database].introspection.table_names())

@@ -15,10 +15,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from guarddb.integrations.agent_tools import AgentTools
 from mcp import Client, StdioServerParameters
 from mcp.shared.exceptions import MCPError
 
-from tests.fix_server import temporary_database
+from tests.fix_server import reserved_port, temporary_database
 
 SCHEMA = """
     CREATE SCHEMA app;
@@ -62,9 +63,13 @@ async def over_stdio(command: list[str]) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def over_http(command: list[str]) -> AsyncIterator[Client]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with reserved_port() as port:
+        async with _over_http(command, port) as client:
+            yield client
+
+
+@asynccontextmanager
+async def _over_http(command: list[str], port: int) -> AsyncIterator[Client]:
     process = subprocess.Popen(
         [sys.executable, *command, "--transport", "http", "--port", str(port)],
         stdout=subprocess.DEVNULL,
@@ -134,6 +139,25 @@ async def test_the_tools(transport: str, command: list[str]) -> None:
         assert (await call(client, "validate_sql", sql="DROP TABLE app.people"))["rule"] == "destructive_ddl"
         assert (await call(client, "explain", sql="SELECT id FROM app.people"))["plan"]
         assert (await call(client, "my_permissions"))["access_mode"] == "read_only"
+
+
+def test_explain_runs_nothing(database: str) -> None:
+    policy = {"name": "writer", "access_mode": "read_write"}
+    tools = AgentTools(database, policy)
+    try:
+        for sql in (
+            "SELECT 1; UPDATE app.people SET name = 'changed' WHERE id = 1",
+            "UPDATE app.people SET name = 'changed' WHERE id = 1; SELECT 1",
+            "UPDATE app.people SET name = 'changed' WHERE id = 1",
+            "ANALYZE UPDATE app.people SET name = 'changed' WHERE id = 1",
+            "(ANALYZE) UPDATE app.people SET name = 'changed' WHERE id = 1",
+            "SELECT 1 \\; UPDATE app.people SET name = 'changed' WHERE id = 1",
+        ):
+            tools.explain(sql)
+        assert tools.query("SELECT name FROM app.people WHERE id = 1")["rows"] == [["n1"]]
+        assert tools.explain("SELECT id FROM app.people")["plan"]
+    finally:
+        tools.close()
 
 
 async def test_one_calls_transaction_is_not_the_next_ones(command: list[str]) -> None:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from guarddb import Catalog
 from tests.fix_server import running_server, temporary_database
+from tests.lint.oracle import Measured, in_transaction
 
 WORLD = (Path(__file__).parent / "world.sql").read_text()
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
@@ -30,6 +31,13 @@ class World:
         self.conn = conn
         self.catalog = Catalog.from_connection(conn)
         self.major = self.catalog.server_version // 10000
+        self._measured: dict[str, Measured] = {}
+
+    def measured(self, statement: str) -> Measured:
+        """What it does here: run once, whoever asks."""
+        if statement not in self._measured:
+            self._measured[statement] = in_transaction(self.conn, statement)
+        return self._measured[statement]
 
 
 @contextmanager
@@ -60,6 +68,15 @@ def debian_server() -> Iterator[str]:
             run(DEBIAN / "pg_ctl", "-D", data, "-m", "immediate", "stop")
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def world_template(server_dsn: str) -> Iterator[str]:
+    """The name of a database with the world in it, on PostgreSQL 18, to copy from."""
+    with temporary_database(server_dsn, "lint_template") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(WORLD)
+        yield str(conninfo_to_dict(dsn)["dbname"])
 
 
 @pytest.fixture(scope="session")

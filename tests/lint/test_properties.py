@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings, strategies as st
-
 from guarddb.lint.finding import SEVERITIES, Finding
 from guarddb.lint.fix import fix
 from guarddb.lint.migrations import lint
 from guarddb.tree import parse
 from tests.lint.conftest import World
 from tests.lint.statements import all_statements
+from tests.searching import given, settings, st
 
 CONTROL = [
     "BEGIN",
@@ -30,11 +29,7 @@ scripts = st.lists(
 ).map(";\n".join)
 
 
-@settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150)
 @given(script=scripts, with_catalog=st.booleans(), in_transaction=st.booleans())
 def test_every_script_gets_an_answer(
     world: World, script: str, with_catalog: bool, in_transaction: bool
@@ -54,7 +49,7 @@ def test_every_script_gets_an_answer(
     assert lint(script, catalog, in_transaction=in_transaction) == findings
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(script=scripts)
 def test_what_is_safe_once_is_safe_after_comments_and_spaces(world: World, script: str) -> None:
     """Layout and letter case of keywords change nothing."""

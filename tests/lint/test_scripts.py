@@ -146,7 +146,7 @@ def test_a_finding_names_lock_relation_work_and_how_long(world: World) -> None:
         "orders",
         "blocks reads and writes",
         "rewrites the whole table",
-        "20,000 rows",
+        "11,000 rows",
         "MB: some",
     ):
         assert part in found.message

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.fix_server import running_server
 from tests.oracles.share import ORACLES, worker
+from tests.oracles.texts import texts_report
 
 
 def main() -> int:
@@ -27,14 +28,24 @@ def main() -> int:
         "--shrinks", type=int, default=2, help="findings of each cause to shrink, in each job"
     )
     parser.add_argument("--live", action="store_true", help="through guarddb.connect, not the engine alone")
+    parser.add_argument(
+        "--from",
+        dest="texts",
+        type=Path,
+        help="with --oracle analyzer: the files of SQL in a directory instead",
+    )
     parser.add_argument("--postgres", type=int, choices=(16, 18), default=18)
     options = parser.parse_args()
     directory = Path(tempfile.gettempdir()) / f"gdb-oracles-{os.getpid()}" / str(options.postgres)
     failed = False
     with running_server(directory, options.postgres) as server:
+        if options.texts is not None:
+            report = texts_report(server, options.texts)
+            print(report.shown())
+            return 1 if report.mismatches else 0
         for name in ORACLES if options.oracle == "all" else [options.oracle]:
             started = time.monotonic()
-            live = options.live and name not in ("reparse", "analyzer")
+            live = options.live and name not in ("reparse", "analyzer", "changes")
             tasks = [
                 (
                     server,

@@ -15,10 +15,16 @@ SCHEMA_SQL = """
 CREATE TYPE pair AS (id int, ssn text);
 CREATE TYPE wide AS (xmin text, oid int, raw text, old text);
 CREATE DOMAIN dpair AS pair;
+CREATE TYPE mood AS ENUM ('calm', 'loud');
+CREATE FUNCTION rank_of(mood) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE FUNCTION mood_of(pair) RETURNS mood LANGUAGE sql IMMUTABLE AS 'SELECT NULL::mood';
+CREATE CAST (mood AS int) WITH FUNCTION rank_of(mood);
+CREATE CAST (pair AS mood) WITH FUNCTION mood_of(pair);
 CREATE DOMAIN code AS varchar(20);
 CREATE TABLE customers (
   id int PRIMARY KEY, name text, ssn text, email text NOT NULL, tenant int, born date, score numeric, addr pair, code code,
-  low text GENERATED ALWAYS AS (lower(email)) STORED, tag text GENERATED ALWAYS AS (upper(ssn)) STORED
+  low text GENERATED ALWAYS AS (lower(email)) STORED, tag text GENERATED ALWAYS AS (upper(ssn)) STORED,
+  mood mood
 );
 CREATE TABLE plain (id int, name text, old text, "new" int, daticulocale text, customers text, oid int, f text, raw text);
 CREATE TABLE docs (id int PRIMARY KEY, tenant int, note text, name text, owner int, doc jsonb);
@@ -39,7 +45,7 @@ CREATE FUNCTION yes(text, text) RETURNS bool LANGUAGE sql AS 'SELECT true';
 CREATE OPERATOR =~= (FUNCTION = yes, LEFTARG = text, RIGHTARG = text);
 """
 
-_CUSTOMERS = ("id", "name", "ssn", "email", "tenant", "born", "score", "addr", "code", "low", "tag")
+_CUSTOMERS = ("id", "name", "ssn", "email", "tenant", "born", "score", "addr", "code", "low", "tag", "mood")
 _DOCS = ("id", "tenant", "note", "name", "owner", "doc")
 #: Relations and their columns; those of the system are not all there, a star over them brings more.
 RELATIONS: dict[str, tuple[str, ...]] = {
@@ -82,6 +88,7 @@ NAMES = (
     "id", "name", "ssn", "email", "tenant", "note", "raw", "xmin", "ctid", "tableoid", "cmin", "oid", "old", "new", "excluded",
     "c", "p", "d", "daticulocale", "datlocale", "count", "text", "customers", "plain", "docs", "social", "column1", "f",
     "unnest", "coalesce", "nullif", "row", "case", "ordinality", "low", "addr", "owner", "pair", "leak", "lower", "max", "emial",
+    "mood",
 )  # fmt: skip
 #: Names that need quotes where they stand alone.
 _QUOTED = frozenset(
@@ -222,7 +229,7 @@ class Collisions:
         if form == "aggregate":
             return f"{self.d.pick(('count', 'max', 'count', 'array_agg'))}({self.ref(scope)})"
         if form == "cast":
-            return f"{self.ref(scope)}::text"
+            return f"{self.ref(scope)}::{self.d.pick(('text', 'text', 'text', 'int', 'mood', 'pair'))}"
         if form == "json":
             return f"json_build_object('k', {self.ref(scope)})"
         if form == "window":
@@ -436,8 +443,10 @@ class Collisions:
                 sql += f" WHERE {self.condition(scope)}"
             if d.chance(3):
                 by = self.ref(scope)
-                sql = f"SELECT {by}, count(*) FROM {', '.join(texts)} GROUP BY {d.pick((by, '1'))}"
-                columns = [by.rpartition(".")[2].strip('"'), "count"]
+                more = f", {self.ref(scope)} AS more" if d.chance(40) else ""
+                self.features.append("group by")
+                sql = f"SELECT {by}, count(*){more} FROM {', '.join(texts)} GROUP BY {d.pick((by, '1'))}"
+                columns = [by.rpartition(".")[2].strip('"'), "count", *(["more"] if more else [])]
             if d.chance(10):
                 sql += f" ORDER BY {d.pick(('1', self.ref(scope), _quote(self.name())))}"
             return sql, columns
@@ -501,7 +510,10 @@ class Collisions:
         if not text.startswith("plain") and self.d.chance(25):
             self.features.append("on conflict")
             conflict = _Scope([item, _Item("excluded", item.columns)])
-            sql += f" ON CONFLICT (id) DO UPDATE SET id = 1 WHERE {self.condition(conflict)}"
+            if self.d.chance(20):
+                sql += f" ON CONFLICT{self.d.pick((' (id)', ''))} DO NOTHING"
+            else:
+                sql += f" ON CONFLICT (id) DO UPDATE SET id = 1 WHERE {self.condition(conflict)}"
         return sql + self.returning(scope)
 
     def update(self) -> str:

@@ -78,6 +78,13 @@ class Expressions(Parts):
             return self.plain("int", here)
         if form == "trap":
             return self.trap("int", here) or self.plain("int", here)
+        if form == "field":
+            home = self.column(here, "home")
+            return f"({home}).no" if home and self.note("composite") else self.plain("int", here)
+        if form == "operator":
+            self.used("user operator")
+            left = self.key_column(here)
+            return f"({left} <~> {self.plain('int', here)})" if left else self.plain("int", here)
         if form == "plus":
             column = self.column(here, "int")
             # id and the like stay small whatever is hidden; n may overflow, which is the point.
@@ -101,6 +108,15 @@ class Expressions(Parts):
             return self.scalar("int", here) or self.plain("int", here)
         return self.plain("int", here)
 
+    def note(self, feature: str) -> bool:
+        self.used(feature)
+        return True
+
+    def key_column(self, here: Scope) -> str | None:
+        """A column that is never 0, hidden or not."""
+        found = [c for c in self.columns(here, "int") if c[0] is here and c[2].name == "id"]
+        return self.ref(*self.d.pick(found)) if found else None
+
     def trap(self, type: str, here: Scope) -> str | None:
         """An expression that raises on a hidden row and on no other."""
         d = self.d
@@ -110,8 +126,11 @@ class Expressions(Parts):
             options = []
             if n:
                 options += [f"(12 / {n})", f"({n} + 1)", f"abs({n})", f"({n} * 3)", f"(7 % {n})"]
+                options += [f"({n} <~> 2)"]
             if num:
                 options += [f"{num}::int", f"CAST({num} AS int)"]
+            if mood := self.column(here, "mood", "mood"):
+                options += [f"{mood}::int"]
         elif type == "text":
             n = self.column(here, "int", "n")
             reg = self.column(here, "text", "reg")
@@ -135,7 +154,12 @@ class Expressions(Parts):
                     f"10 / {n} > 2",
                     f"{n} - 1 < 5",
                     f"substring('abc', 1, {n}) = 'abc'",
+                    f"{n} <~> 3 > 0",
                 ]
+            if mood := self.column(here, "mood", "mood"):
+                options += [f"{mood}::int > 6"]
+            if home := self.column(here, "home", "home"):
+                options += [f"12 / ({home}).no > 4"]
             if num:
                 options += [f"{num}::int < 3", f"{num}::int IN (1, 2)"]
             if reg:
@@ -172,6 +196,9 @@ class Expressions(Parts):
             return f"substring({self.text(here, depth - 1)}, 1, 2)"
         if form == "scalar":
             return self.scalar("text", here) or self.plain("text", here)
+        if form in ("mood", "home") and (column := self.column(here, form)):
+            self.used("enum" if form == "mood" else "composite")
+            return f"{column}::text" if form == "mood" else f"({column}).street"
         if form == "row":
             item = self.whole_item(here)
             if item is not None:
@@ -250,6 +277,28 @@ class Expressions(Parts):
             left = f"({self.plain('int', here)}, {self.plain('text', here)})"
             operator = d.pick(("=", "<", "IS DISTINCT FROM"))
             return f"{left} {operator} ({self.constant('int')}, {self.constant('text')})"
+        if form == "mood" and (column := self.column(here, "mood")):
+            self.used("enum")
+            other = d.pick(("'calm'", "'loud'", "'calm'::mood"))
+            return d.pick(
+                (
+                    f"{column} = {other}",
+                    f"{column} < {other}",
+                    f"{column} IN ('calm', 'loud')",
+                    f"{column} IS NULL",
+                )
+            )
+        if form == "home" and (column := self.column(here, "home")):
+            self.used("composite")
+            row = f"ROW('street {d.below(3)}', {d.below(5)})"
+            return d.pick(
+                (
+                    f"{column} = {row}::home",
+                    f"({column}).no < 3",
+                    f"{column} IS NULL",
+                    f"{column} < {row}::home",
+                )
+            )
         if form == "column":
             found = self.column(here, "bool")
             return found or self.compare(here)
@@ -292,14 +341,14 @@ class Expressions(Parts):
 
 
 _INT_FORMS = weights(
-    "plain 40, trap 10, plus 6, length 4, case 4, coalesce 5, scalar 5, greatest 3, dirty 2, nullif 2"
+    "plain 40, trap 10, plus 6, length 4, case 4, coalesce 5, scalar 5, greatest 3, dirty 2, nullif 2, field 2, operator 2"
 )
 _TEXT_FORMS = weights(
-    "plain 40, trap 8, upper 4, concat 4, cast 4, case 3, coalesce 3, scalar 4, sub 2, row 2"
+    "plain 40, trap 8, upper 4, concat 4, cast 4, case 3, coalesce 3, scalar 4, sub 2, row 2, mood 2, home 2"
 )
 _BOOL_FORMS = weights(
     "compare 22, trap 12, and 8, or 5, not 3, null 6, in 6, between 4, like 4, exists 6, insub 6, "
-    "any 3, distinct 3, expr 3, row 2, anysub 2, column 2, case 2, like_column 2"
+    "any 3, distinct 3, expr 3, row 2, anysub 2, column 2, case 2, like_column 2, mood 4, home 3"
 )
 COMPARISONS = ("=", "<>", "<", ">", "<=", ">=")
 _PATTERNS = ("'1%'", "'%2%'", "'2024%'", "'_'", "'%'", "'secret%'")

@@ -33,6 +33,16 @@ class Finding:
     number: int
     count: int = 1
 
+    def shown(self) -> str:
+        """The statement and what is wrong with it, as lines."""
+        return "\n".join(
+            (
+                f"--- {self.verdict.kind} (statement {self.number}, {self.place}): {self.verdict.cause}",
+                f"  {self.sql}" + (f"   -- {self.params}" if self.params else ""),
+                *("  " + line for line in self.verdict.detail.splitlines()),
+            )
+        )
+
 
 @dataclass(slots=True)
 class Report:
@@ -78,12 +88,7 @@ class Report:
             lines += [f"  reviewed {n}: {cause}", f"      {self.examples.get(f'reviewed: {cause}', '')}"]
         for cause, n in self.causes.most_common():
             lines.append(f"  mismatch {n}: {cause}")
-        for finding in self.findings:
-            lines += [
-                f"--- {finding.verdict.kind} (statement {finding.number}, {finding.place}): {finding.verdict.cause}",
-                f"  {finding.sql}" + (f"   -- {finding.params}" if finding.params else ""),
-                *("  " + line for line in finding.verdict.detail.splitlines()),
-            ]
+        lines += [finding.shown() for finding in self.findings]
         return "\n".join(lines)
 
 

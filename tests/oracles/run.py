@@ -37,8 +37,12 @@ def run(
     shrinks: int = 3,
     settled: Collection[str] = (),
     progress: Callable[[Report], None] | None = None,
+    until: Callable[[Report], bool] = lambda report: False,
 ) -> Report:
-    """Check the statements `first`, `first + step` …; up to `shrinks` findings of each cause are shrunk, but those `settled`."""
+    """Check the statements `first`, `first + step` …; up to `shrinks` findings of each cause are shrunk, but those `settled`.
+
+    It ends before them all where `until` says so of what was found.
+    """
     report = Report(oracle.name, seed)
     shrunk: Counter[tuple[str, str]] = Counter()
     known: dict[tuple[str, str], Finding] = {}
@@ -68,6 +72,8 @@ def run(
                     report.findings.append(finding)
         if progress is not None and report.statements % 500 == 0:
             progress(report)
+        if until(report):
+            break
     return report
 
 

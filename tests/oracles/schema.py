@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Column:
     """A column. `trap` says how a hidden value of it raises: `n` (division, overflow), `num`, `reg` and
-    `date` (casts of a text)."""
+    `date` (casts of a text), `mood` (a user's cast), `home` (division by a field of the row)."""
 
     name: str
     type: str
     trap: str = ""
     mask: str = ""
+    generated: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Table:
 _TENANT = Column("tenant", "int")
 
 
+def generated_mask(of: str) -> str:
+    """The mask of what is generated from a masked column: it inherits NULL, and a token in place of a hash."""
+    return "redact" if of == "hash" else of
+
+
 def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
     """Every relation. `masks`: `table.column` -> kind, for the statements about masking."""
     masks = masks or {}
@@ -55,7 +61,12 @@ def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
             *(column(table, *e) for e in extra),
         )
 
-    acct = row("acct", ("name", "text", "num"), ("d", "date", ""), ("boss", "int", ""))
+    acct = (
+        *row("acct", ("name", "text", "num"), ("d", "date", ""), ("boss", "int", "")),
+        column("acct", "mood", "mood", "mood"),
+        column("acct", "home", "home", "home"),
+        Column("loud", "text", "", generated_mask(masks.get("acct.name", "")), generated=True),
+    )
     item = row("item", ("acct_id", "int", ""), ("label", "text", "date"))
     evt = row("evt", ("kind", "text", ""))
     base = row("base", ("name", "text", "reg"))
@@ -107,9 +118,10 @@ def tables(masks: dict[str, str] | None = None) -> dict[str, Table]:
 
 
 #: The types of the columns that a hash mask turns into text, in the copy whose columns are overwritten.
-def schema_sql(types: dict[str, str] | None = None) -> str:
-    """The tables and views. `types`: `table.column` -> another type."""
+def schema_sql(types: dict[str, str] | None = None, *, generated: bool = True) -> str:
+    """The tables and views. `types`: `table.column` -> another type. Without `generated`, columns are all plain ones."""
     types = types or {}
+    loud = "loud text GENERATED ALWAYS AS (upper(name)) STORED" if generated else "loud text"
 
     def columns(table: str, *definitions: str) -> str:
         made = []
@@ -121,7 +133,15 @@ def schema_sql(types: dict[str, str] | None = None) -> str:
 
     return f"""
 SET ROLE keeper;
-CREATE TABLE acct (id int PRIMARY KEY, tenant int, {columns("acct", "n int", "name text", "d date")}, boss int);
+CREATE TYPE mood AS ENUM ('mute', 'calm', 'loud');
+CREATE TYPE home AS (street text, no int);
+CREATE FUNCTION mood_rank(mood) RETURNS int LANGUAGE sql IMMUTABLE AS
+  $$ SELECT 12 / (array_position(ARRAY['mute', 'calm', 'loud']::mood[], $1) - 1) $$;
+CREATE CAST (mood AS int) WITH FUNCTION mood_rank(mood);
+CREATE FUNCTION apart(int, int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 12 / $1 - $2';
+CREATE OPERATOR <~> (FUNCTION = apart, LEFTARG = int, RIGHTARG = int);
+CREATE TABLE acct (id int PRIMARY KEY, tenant int, {columns("acct", "n int", "name text", "d date")}, boss int,
+  mood mood, home home, {loud});
 CREATE TABLE item (id int PRIMARY KEY, tenant int, {columns("item", "n int")}, acct_id int, {columns("item", "label text")});
 CREATE INDEX ON item (acct_id);
 CREATE INDEX ON item (label);
@@ -183,12 +203,17 @@ def rows_sql(variant: int = 0) -> str:
                 date = "NULL" if i % 10 == 0 else f"'2024-01-{i % 5 + 1:02}'"
                 when = "NULL" if i % 4 == 0 else f"'2024-03-{i % 3 + 1:02}'"
                 reference = str((i * 3) % 15)
+            if hidden:
+                mood, home = "'mute'", f"({numeral}, 0)"
+            else:
+                mood = "NULL" if i % 8 == 0 else ("'calm'", "'loud'")[i % 2]
+                home = "NULL" if i % 8 == 1 else f"('street {i % 3}', {i % 4 + 1})"
             boss = "NULL" if i in (1, 2) else str(i // 2)
             # The same keys in both variants: that a key is taken shows through its index, as with native row security.
             kind = ("'a'", "'z'", "'b'")[i % 3]
             made.append(
                 {
-                    "acct": f"({i}, {tenant}, {number}, {numeral}, {when}, {boss})",
+                    "acct": f"({i}, {tenant}, {number}, {numeral}, {when}, {boss}, {mood}, {home})",
                     "item": f"({i}, {tenant}, {number}, {reference}, {date})",
                     "evt": f"({i}, {tenant}, {number}, {kind})",
                     "base": f"({i}, {tenant}, {number}, {relation})",
@@ -204,7 +229,7 @@ def rows_sql(variant: int = 0) -> str:
 def more_rows_sql() -> str:
     """More hidden rows, to be put behind all others, so that the visible ones keep their ctid."""
     rows = {
-        "acct": "({0}, 2, 0, 'more', NULL, 1)",
+        "acct": "({0}, 2, 0, 'more', NULL, 1, 'mute', ('more', 0))",
         "item": "({0}, 2, 0, 1, 'more')",
         "evt": "({0}, 2, 0, 'a')",
         "base": "({0}, 2, 0, 'more')",
@@ -260,6 +285,9 @@ FILTERS = (
 FILTERED_TABLES = ("acct", "item", "evt", "base")
 SECURED_TABLES = ("acct", "item", "evt", "evt_a", "evt_rest", "base", "kid")
 SETTINGS = {"app.tenant": "1"}
+
+#: What the agent may call of what the schema brings: behind an operator, and behind a cast.
+ADMITTED_FUNCTIONS = ("apart", "mood_rank")
 
 #: Which condition PostgreSQL tries first is up to the plan, so each filter and each set of masks has planners of its own.
 PLANNERS: tuple[dict[str, str], ...] = (

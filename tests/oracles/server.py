@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import psycopg
 from psycopg import pq
 
-from tests.fix_server import temporary_database
+from tests.fix_server import one_at_a_time, temporary_database
 from tests.oracles.schema import (
     CONTENTS_SQL,
     FILTERED_TABLES,
@@ -21,6 +21,10 @@ from tests.oracles.schema import (
 )
 
 _FIELDS = pq.DiagnosticField
+
+
+#: What was written, in the transaction that is undone: however long it takes.
+CONTENTS = b"SET LOCAL statement_timeout = 0; SELECT admin.contents()"
 
 
 @dataclass(slots=True)
@@ -55,16 +59,19 @@ class Outcome:
 class Side:
     """A connection as the role `agent`, without any driver between us and the server."""
 
-    def __init__(self, dsn: str, settings: dict[str, str] | None = None) -> None:
+    def __init__(self, dsn: str, settings: dict[str, str] | None = None, *, role: str = "agent") -> None:
+        self.role = role
         self.conn = psycopg.connect(dsn, autocommit=True)
         self.conn.execute("SET statement_timeout = '5s'")
         self.conn.execute("SET jit = off")
         for name, value in (settings or {}).items():
             self.conn.execute("SELECT set_config(%s, %s, false)", (name, value))
-        self.conn.execute("SET ROLE agent")
+        self.conn.execute(f"SET ROLE {role}".encode())
         self.pgconn = self.conn.pgconn
         self.notices: list[str] = []
-        self.pgconn.notice_handler = lambda result: self.notices.append(result.error_message())
+        self.pgconn.notice_handler = lambda result: self.notices.append(
+            _text(result, _FIELDS.MESSAGE_PRIMARY)
+        )
         self.runs = 0
 
     def close(self) -> None:
@@ -81,7 +88,7 @@ class Side:
             outcome = self.copied() if result.status == pq.ExecStatus.COPY_OUT else self.outcome(result)
             outcome.notices = self.notices
             if writes and not outcome.state:
-                contents = self.pgconn.exec_(b"SELECT admin.contents()")
+                contents = self.pgconn.exec_(CONTENTS)
                 found = contents.get_value(0, 0)
                 assert found is not None
                 outcome.contents = found.decode()
@@ -89,11 +96,14 @@ class Side:
         finally:
             if writes:
                 self.pgconn.exec_(b"ROLLBACK")
-                self.runs += 1
-                if self.runs % 4000 == 0:
-                    # Undone rows stay in the tables; without this every scan gets slower.
-                    for statement in ("RESET ROLE", "VACUUM", "SET ROLE agent"):
-                        self.pgconn.exec_(statement.encode())
+                self.tidy()
+
+    def tidy(self) -> None:
+        """Undone rows stay in the tables; without this every scan gets slower."""
+        self.runs += 1
+        if self.runs % 4000 == 0:
+            for statement in ("RESET ROLE", "VACUUM", f"SET ROLE {self.role}"):
+                self.pgconn.exec_(statement.encode())
 
     def copied(self) -> Outcome:
         """What COPY … TO STDOUT hands out: each line is a row."""
@@ -131,17 +141,23 @@ def _text(result: pq.abc.PGresult, which: pq.DiagnosticField) -> str:
 
 def make_roles(server: str) -> None:
     """The agent, and the owner of everything: neither is a superuser, so row security applies to both."""
-    with psycopg.connect(server, autocommit=True) as conn:
+    with one_at_a_time(server) as conn:
         for role in ("agent", "keeper"):
-            # Another worker of the run may be making it at this moment.
+            # The shop may be making it at this moment.
             with suppress(psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation):
                 conn.execute(f"CREATE ROLE {role} LOGIN")
 
 
-def fill(conn: psycopg.Connection, *, types: dict[str, str] | None = None, rows: bool = True) -> None:
-    """The oracles' schema, and its rows."""
+def fill(
+    conn: psycopg.Connection,
+    *,
+    types: dict[str, str] | None = None,
+    rows: bool = True,
+    generated: bool = True,
+) -> None:
+    """The oracles' schema, and its rows. Without `generated`, what is generated elsewhere is left NULL in a plain column."""
     conn.execute("GRANT ALL ON SCHEMA public TO keeper")
-    conn.execute(schema_sql(types))
+    conn.execute(schema_sql(types, generated=generated).encode())
     if rows:
         conn.execute(rows_sql())
     conn.execute(CONTENTS_SQL)

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from tests.oracles.analyzer import analyzer_oracle
+from tests.oracles.changes import changes_oracle
 from tests.oracles.masks import mask_oracle
 from tests.oracles.reparse import reparse_oracle
 from tests.oracles.result import Report
@@ -21,6 +22,7 @@ ORACLES: dict[str, Callable[..., AbstractContextManager[Any]]] = {
     "rls": rls_oracle,
     "masks": mask_oracle,
     "variants": variants_oracle,
+    "changes": changes_oracle,
     "reparse": reparse_oracle,
     "twin": twin_oracle,
     "walled": behind_wall_oracle,
@@ -33,7 +35,14 @@ def worker(task: tuple[str, str, bool, int, int, int, int, int]) -> Report:
     server, name, live, seed, statements, job, jobs, shrinks = task
     started = time.monotonic()
 
+    said = 0
+
     def progress(report: Report) -> None:
+        nonlocal said
+        for finding in report.findings[said:]:
+            if finding.verdict.kind == "mismatch":
+                print(finding.shown(), file=sys.stderr, flush=True)
+        said = len(report.findings)
         if job == 0 and report.statements % 5000 == 0:
             rate = report.statements / (time.monotonic() - started)
             done = report.statements * jobs

@@ -68,7 +68,7 @@ def _value(tokens: list[str], at: int) -> tuple[Any, int]:
         return None, at + 1
     if token[0] == '"':
         token = token[1:-1]
-    return re.sub(r"\\(.)", r"\1", token, flags=re.DOTALL), at + 1
+    return (re.sub(r"\\(.)", r"\1", token, flags=re.DOTALL) if "\\" in token else token), at + 1
 
 
 class Level:
@@ -114,6 +114,7 @@ class Resolved:
         while isinstance(tree, list):
             tree = tree[0]
         self.top = Level(tree, None)
+        self._levels: list[Level] | None = None
 
     # ------------------------------------------------------------------ what is there
 
@@ -149,6 +150,11 @@ class Resolved:
 
     def levels(self) -> Iterator[Level]:
         """Every query, at any depth."""
+        if self._levels is None:
+            self._levels = list(self._all_levels())
+        yield from self._levels
+
+    def _all_levels(self) -> Iterator[Level]:
         found: list[Level] = []
         stack: list[tuple[Any, Level | None]] = [(self.top.query, None)]
         while stack:
@@ -343,7 +349,7 @@ class Resolved:
                 continue
             if item["_"] == "QUERY" or (item["_"] == "TARGETENTRY" and item["resjunk"] == "true"):
                 continue
-            if item["_"] == "AGGREF" and item["aggfnoid"] == _COUNT_ANY and _is_row(item["args"]):
+            if item.get("aggfnoid", item.get("winfnoid")) == _COUNT_ANY and _is_row(item["args"]):
                 continue  # how many rows there are, and nothing of what is in them
             # What an aggregate chooses and sorts by decides about rows; it is used there, and not what comes out.
             skipped = ("aggfilter", "args") if item.get("aggkind", "n") != "n" else ("aggfilter",)
@@ -369,7 +375,7 @@ class Resolved:
 
 
 def _is_row(arguments: list[Tree]) -> bool:
-    expression = arguments[0]["expr"]
+    expression = arguments[0].get("expr", arguments[0])
     return expression["_"] == "VAR" and expression["varattno"] == "0"
 
 

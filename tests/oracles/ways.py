@@ -11,18 +11,24 @@ import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from zlib import crc32
 
 import psycopg
 from psycopg.conninfo import make_conninfo
 
 import guarddb
 from guarddb import Catalog, PolicyProfile
-from guarddb.decision.decide import compile_policy, decide
-from guarddb.decision.plan import Plan
+from guarddb.decision.decide import _answer, compile_policy, decide
+from guarddb.decision.plan import NO_NAMES, Decision, Plan
+from guarddb.decision.writing import SessionState
 from tests.oracles.grammar import Generated
-from tests.oracles.server import Outcome, Side
+from tests.oracles.server import CONTENTS, Outcome, Side
 
 MARKER = "guarddb:row_filter_violation"
+
+#: One refusal of so many gets its hint and its proposal as well, which cost a multiple of the refusal: an oracle looks at what
+#: is refused, and not at what is said about it. Which ones is a matter of their texts, so that a run can be repeated.
+ADVISED = 8
 
 
 @dataclass(slots=True)
@@ -88,7 +94,10 @@ class EngineWay:
 
     def decide(self, sql: str) -> Plan:
         _listen()
-        return decide(sql, self.policy, self.catalog)
+        if crc32(sql.encode()) % ADVISED == 0:
+            return decide(sql, self.policy, self.catalog)
+        found = _answer(sql, self.policy, self.catalog, SessionState(NO_NAMES), [], None)
+        return found if isinstance(found, Plan) else Plan(Decision("block", found.rule, found.reason))
 
     def ask(self, generated: Generated) -> Answer:
         plan = self.decide(generated.sql)
@@ -170,7 +179,7 @@ class LiveWay:
             outcome = Side.outcome(cursor.pgresult)
         outcome.notices = self.notices
         if generated.writes:
-            contents = self.conn.pgconn.exec_(b"SELECT admin.contents()").get_value(0, 0)
+            contents = self.conn.pgconn.exec_(CONTENTS).get_value(0, 0)
             assert contents is not None
             outcome.contents = contents.decode()
         decision = cursor.decision

@@ -35,7 +35,11 @@ class Writes(Selects):
         if d.chance(25) and len(scope.items) == 1 and not always:
             return " RETURNING *", [Col(c.name, c.type, c.trap, c.mask) for c in own.cols]
         for i in range(1 + d.below(2)):
-            form = d.weighted(((50, "target"), (10, "old"), (4, "whole")))
+            form = d.weighted(((50, "target"), (10, "old"), (4, "whole"), (8, "sub")))
+            if form == "sub" and (made := self.looked_up(scope, own, verb)) is not None:
+                targets.append(f"{made} AS c{i}")
+                cols.append(Col(f"c{i}", "int"))
+                continue
             if form == "old" and verb != "delete":
                 self.used("old and new")
                 col = d.pick(own.cols)
@@ -50,6 +54,17 @@ class Writes(Selects):
             targets.append(made)
             cols.append(Col(col.name, col.type, "", col.mask))
         return f" RETURNING {', '.join(targets)}", cols
+
+    def looked_up(self, scope: Scope, own: Item, verb: str) -> str | None:
+        """A sub-select of RETURNING, which may look at the row as it was and as it is."""
+        items = list(scope.items)
+        for alias in ("old", "new") if verb != "delete" else ("old",):
+            if self.d.chance(40) and not any(item.alias == alias for item in items):
+                items.append(Item(alias, own.cols, whole=False))
+        made = self.scalar("int", Scope(items))
+        if made is not None:
+            self.used("returning sub-select")
+        return made
 
     def target_item(self, table: Table) -> tuple[str, Item]:
         d = self.d
@@ -79,6 +94,10 @@ class Writes(Selects):
             return d.pick(("'2024-01-03'", "NULL", "'2024-01-01'"))
         if column == "kind":
             return d.pick(("'a'", "'z'", "'b'"))
+        if column == "mood":
+            return d.pick(("'calm'::mood", "NULL", "'loud'::mood"))
+        if column == "home":
+            return d.pick(("ROW('street 1', 2)::home", "NULL"))
         if column == "d":
             return d.pick(("date '2024-03-02'", "NULL"))
         if here is not None and d.chance(40):
@@ -87,7 +106,11 @@ class Writes(Selects):
 
     def assignments(self, table: Table, here: Scope) -> str:
         d = self.d
-        free = [c.name for c in table.columns if c.name not in ("id", *table.fixed) and not c.mask]
+        free = [
+            c.name
+            for c in table.columns
+            if c.name not in ("id", *table.fixed) and not c.mask and not c.generated
+        ]
         made = {}
         for _ in range(1 + d.below(2)):
             column = d.pick(free)
@@ -168,10 +191,11 @@ class Writes(Selects):
         if d.chance(30):
             alias = self.alias()
         # A value written into a masked column would come back unmasked from the copy: they are left alone.
-        columns = [c.name for c in table.columns if not c.mask]
+        columns = [c.name for c in table.columns if not c.mask and not c.generated]
+        given = sum(not c.generated for c in table.columns)
         if d.chance(30):
             columns = [c for c in columns if c in ("id", "tenant", "kind") or d.chance(60)]
-        named = f" ({', '.join(columns)})" if d.chance(60) or len(columns) < len(table.columns) else ""
+        named = f" ({', '.join(columns)})" if d.chance(60) or len(columns) < given else ""
         if d.chance(45):
             self.used("insert select")
             source, item = self.unique_source()
@@ -213,7 +237,7 @@ class Writes(Selects):
             self.used("on conflict nothing")
             return f" ON CONFLICT{key if d.chance(50) else ''} DO NOTHING"
         self.used("on conflict update")
-        free = [c for c in table.columns if c.name not in ("id", "kind") and not c.mask]
+        free = [c for c in table.columns if c.name not in ("id", "kind") and not c.mask and not c.generated]
         column = d.pick(free)
         value = (
             f"excluded.{column.name}"
@@ -244,7 +268,7 @@ class Writes(Selects):
             if any(c.startswith(matched) for c in clauses):
                 break  # nothing comes after an unconditional one
             if form == "insert":
-                columns = [c.name for c in table.columns if not c.mask]
+                columns = [c.name for c in table.columns if not c.mask and not c.generated]
                 values = [
                     f"{item.alias}.{item.key[0]} + 200" if c == "id" else self.new_value(table, c, None)
                     for c in columns

@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guarddb.policy import PolicyError, PolicyProfile, load_policy
 from guarddb.policy.load import MAX_FILE_BYTES
+from tests.searching import given, settings, st
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
 
@@ -165,7 +165,7 @@ YAMLISH = st.lists(st.sampled_from([*YAML_TOKENS, " ", "\n", "\t"]), max_size=20
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60) | YAMLISH, st.sampled_from([".yaml", ".json", ".toml", ""]))
 def test_no_file_raises_anything_but_policy_error(tmp_path: Path, data: bytes, suffix: str) -> None:
     path = write(tmp_path, f"p{suffix}", data)

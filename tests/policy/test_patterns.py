@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from guarddb.policy import FunctionPattern, PolicyError, RelationPattern, column_matches
+from tests.searching import given, settings, st
 
 
 def allows(entry: str, schema: str, name: str) -> bool:
@@ -134,7 +134,7 @@ def test_what_is_no_column_is_refused(column: str) -> None:
 names = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=12)
 
 
-@settings(deadline=None)
+@settings()
 @given(names, names)
 def test_any_name_can_be_written_in_quotes_and_means_only_itself(schema: str, name: str) -> None:
     def quote(text: str) -> str:
@@ -146,7 +146,7 @@ def test_any_name_can_be_written_in_quotes_and_means_only_itself(schema: str, na
     assert RelationPattern.parse(str(pattern)) == pattern
 
 
-@settings(deadline=None)
+@settings()
 @given(st.text(max_size=20), names, names)
 def test_what_an_entry_admits_it_also_restricts(entry: str, schema: str, name: str) -> None:
     try:
@@ -163,7 +163,7 @@ def test_what_an_entry_admits_it_also_restricts(entry: str, schema: str, name: s
     )
 
 
-@settings(deadline=None)
+@settings()
 @given(st.text(st.sampled_from('ab.*" $-_é\0%'), max_size=10))
 def test_parsing_raises_only_policy_errors(entry: str) -> None:
     for parse in (RelationPattern.parse, FunctionPattern.parse):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import example, given, settings, strategies as st
 
 from guarddb.policy import PolicyError, Predicate, RelationPattern, RowFilter, parse_predicate
 from guarddb.tree import nodes, parse
+from tests.searching import example, given, settings, st
 
 TABLE = RelationPattern.parse("orders")
 
@@ -210,7 +210,7 @@ FRAGMENTS = """a orders.a = 1 'x' AND OR NOT ( ) , ; -- /* */ * SELECT FROM m EX
     é""".split()  # noqa: SIM905
 
 
-@settings(deadline=None)
+@settings()
 @given(st.text(max_size=40) | st.lists(st.sampled_from([*FRAGMENTS, "\n"]), max_size=12).map(" ".join))
 @example("a --")
 @example("a = 'x' -- c\n 'y'")

@@ -9,7 +9,6 @@ import pickle
 from typing import Any
 
 import pytest
-from hypothesis import given, settings, strategies as st
 
 from guarddb.policy import (
     GuarddbExtension,
@@ -22,6 +21,7 @@ from guarddb.policy import (
     json_schema,
 )
 from guarddb.vocabulary import FLOOR_RULES, KINDS, MASK_KINDS
+from tests.searching import given, settings, st
 
 RICH: dict[str, Any] = {
     "name": "rich",
@@ -86,9 +86,11 @@ def test_only_the_name_is_required_and_the_rest_has_its_documented_default() -> 
             "on_unknown": "refuse",
             "wall": None,
             "without_wall": "refuse",
+            "without_budget_store": "refuse",
             "mask_uses": (),
             "hash_key_env": None,
             "redact_nulls": False,
+            "cancel_running": False,
             "content_scan_extra": (),
             "settings": {},
         },
@@ -113,6 +115,12 @@ def test_null_stands_for_the_default() -> None:
     assert PolicyProfile(**nulls) == PolicyProfile(name="p")
     assert StatementRules(allow=None) == StatementRules()
     assert GuarddbExtension(**dict.fromkeys(GuarddbExtension.model_fields)) == GuarddbExtension()
+
+
+@pytest.mark.parametrize("value", [0, 1, "yes", "true", 1.0, []])
+def test_a_switch_is_true_or_false_and_nothing_that_stands_for_it(value: Any) -> None:
+    for name in ("redact_nulls", "cancel_running"):
+        assert f"guarddb.{name}: must be true or false" in str(problem(guarddb={name: value}))
 
 
 def test_a_required_field_cannot_be_null() -> None:
@@ -349,7 +357,7 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None)
+@settings()
 @given(
     st.dictionaries(st.sampled_from(sorted(PolicyProfile.model_fields)) | st.text(max_size=8), json_values)
 )
@@ -361,7 +369,7 @@ def test_no_document_raises_anything_but_policy_error(document: dict[str, Any]) 
     assert PolicyProfile.model_validate_json(profile.model_dump_json()) == profile
 
 
-@settings(deadline=None)
+@settings()
 @given(json_values)
 def test_no_extension_raises_anything_but_policy_error(value: object) -> None:
     for name in ("guarddb", "masking_rules", "row_filters", "statement_rules"):
@@ -407,6 +415,7 @@ def test_forbids_nothing_only_when_everything_is_open() -> None:
         {"max_rows": 1},
         {"statement_timeout_ms": 1},
         {"egress_bytes_per_day": 1},
+        {"guarddb": {**NOTHING_FORBIDDEN["guarddb"], "wall": "sales_wall"}},
     ],
     ids=str,
 )

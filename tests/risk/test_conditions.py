@@ -6,12 +6,12 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
 
 from guarddb.policy.errors import PolicyError
 from guarddb.risk.conditions import parse_condition
 from guarddb.risk.event import read_event
 from guarddb.risk.policy import ActionPolicy
+from tests.searching import given, settings, st
 
 EVENT: dict[str, Any] = {
     "action": "MCP:s3:object.Delete",
@@ -311,7 +311,7 @@ COLUMNS = ", ".join(
 )
 
 
-@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=500)
 @given(condition=conditions)
 def test_postgresql_agrees(plain: psycopg.Connection[Any], condition: str) -> None:
     """True, false and unknown are what PostgreSQL answers to the same expression over the same values."""
@@ -323,7 +323,7 @@ def test_postgresql_agrees(plain: psycopg.Connection[Any], condition: str) -> No
     assert value is row[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.text(max_size=60))
 def test_any_text_is_a_condition_or_an_error(text: str) -> None:
     """Whatever stands in a policy: it loads and can be asked, or it is a PolicyError."""

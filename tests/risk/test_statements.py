@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -11,6 +10,7 @@ import pytest
 from guarddb.risk.columns import Classifier, by_name
 from guarddb.risk.statements import Touched
 from guarddb.sql.catalog import Catalog
+from tests.fix_server import temporary_database
 
 SCHEMA = """
 CREATE TABLE users (id int PRIMARY KEY, name text, ssn text, email text, note text, password_hash text,
@@ -28,11 +28,19 @@ COMMENT ON COLUMN orders.total IS 'classification: financial';
 """
 
 
-@pytest.fixture
-def touched(fresh_dsn: str) -> Iterator[Touched]:
-    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+@pytest.fixture(scope="module")
+def catalog(server_dsn: str) -> Catalog:
+    with (
+        temporary_database(server_dsn, "touched") as dsn,
+        psycopg.connect(dsn, autocommit=True) as conn,
+    ):
         conn.execute(SCHEMA)
-        yield Touched(Catalog.from_connection(conn), Classifier())
+        return Catalog.from_connection(conn)
+
+
+@pytest.fixture
+def touched(catalog: Catalog) -> Touched:
+    return Touched(catalog, Classifier())
 
 
 def actions(touched: Touched, sql: str) -> dict[tuple[str, str | None], dict[str, str | None]]:

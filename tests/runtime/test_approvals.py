@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from guarddb.content.visible import visible
 from guarddb.lint.finding import Finding
 from guarddb.runtime.approvals import (
     Answer,
@@ -29,7 +30,6 @@ from guarddb.runtime.approvals import (
     with_id,
 )
 from guarddb.runtime.terminal import TerminalApprover, shown
-from guarddb.runtime.visible import visible
 
 
 def request(**details: Any) -> ApprovalRequest:

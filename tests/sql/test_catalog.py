@@ -333,6 +333,7 @@ DDL = [
     "CREATE TABLE child () INHERITS (hr.people)",
     "CREATE SEQUENCE s",
     "ALTER MATERIALIZED VIEW counted RENAME COLUMN n TO m",
+    "CREATE POLICY few ON people USING (id > 1)",
 ]
 
 
@@ -369,6 +370,15 @@ def test_a_second_change_in_one_transaction_changes_it_again(transaction: psycop
     second = fingerprint(transaction)
     transaction.execute("ALTER TABLE people RENAME COLUMN b TO doc")
     assert len({first, second, fingerprint(transaction)}) == 3
+
+
+def test_a_policy_of_row_security_that_changes_or_goes_changes_it(transaction: psycopg.Connection) -> None:
+    transaction.execute("CREATE POLICY few ON people USING (id > 1)")
+    seen = [fingerprint(transaction)]
+    for statement in ("ALTER POLICY few ON people USING (id > 2)", "DROP POLICY few ON people"):
+        transaction.execute(statement)
+        seen.append(fingerprint(transaction))
+    assert len(set(seen)) == 3
 
 
 def test_data_and_maintenance_do_not_change_it(conn: psycopg.Connection) -> None:

@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from tests.fix_server import SERVER_SETTINGS, temporary_database
+from tests.fix_server import SERVER_SETTINGS, one_at_a_time, temporary_database
 from tests.wall.ground import Ground
 
 DEBIAN_15 = Path("/usr/lib/postgresql/15/bin")
@@ -86,7 +86,7 @@ def made(server: str, schema: str) -> Iterator[Ground]:
             conn.execute(f"SET ROLE {stem}_owner")
             conn.execute(schema.replace("{app}", f"{stem}_app").replace("{agent}", f"{stem}_agent"))
         yield Ground(admin, stem)
-    with psycopg.connect(server, autocommit=True) as conn:
+    with one_at_a_time(server) as conn:
         rows = conn.execute(
             "SELECT rolname FROM pg_roles WHERE rolname LIKE %s", (f"{stem.replace('_', chr(92) + '_')}\\_%",)
         ).fetchall()
@@ -104,6 +104,14 @@ def ground(any_server: str) -> Iterator[Ground]:
 def ground18(server_dsn: str) -> Iterator[Ground]:
     """The same on the newest line only, for what does not depend on the version."""
     yield from made(server_dsn, (Path(__file__).parent / "ground.sql").read_text())
+
+
+@pytest.fixture(scope="module")
+def walled_ground18(server_dsn: str) -> Iterator[Ground]:
+    """The same with its wall up, for all tests of a file that leave it as they found it."""
+    for ground in made(server_dsn, (Path(__file__).parent / "ground.sql").read_text()):
+        ground.up()
+        yield ground
 
 
 @pytest.fixture

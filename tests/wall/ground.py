@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 from guarddb.cli import main
+from tests.fix_server import one_at_a_time
 
 #: Masks, filters, a denied table, and everything else as it comes.
 PROFILE: dict[str, Any] = {
@@ -104,4 +105,7 @@ class Ground:
         return self.run(self.owner, *statements)
 
     def as_admin(self, *statements: str) -> Any:
+        if any("ON PARAMETER" in statement for statement in statements):
+            with one_at_a_time(make_conninfo(self.admin, dbname="postgres")):  # parameters are the server's
+                return self.run(self.admin, *statements)
         return self.run(self.admin, *statements)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
 import guarddb
+from guarddb.cli import main
+from tests.wall.conftest import made
 from tests.wall.ground import PROFILE, Ground
 
 ANN = hashlib.sha256(b"raw-ann@example.org").hexdigest()
@@ -39,7 +43,7 @@ def connected(ground: Ground, **options: Any) -> Any:
 def test_masks_and_filters_are_the_servers(ground: Ground) -> None:
     with walled(ground) as conn:
         cur = conn.execute("SELECT id, ssn, email, born, low FROM customers ORDER BY id")
-        assert cur.fetchall()[0] == (1, "[redacted]", ANN, None, None)
+        assert cur.fetchall()[0] == (1, "[redacted]", ANN, None, "[redacted]")
         assert cur.decision.verdict == "mask"
         sent = f'SELECT id, ssn, email, born, low FROM "{ground.schema}"."customers" ORDER BY id'
         assert cur.decision.rewritten_sql == sent
@@ -81,6 +85,16 @@ def test_a_hole_in_the_engine_opens_nothing(ground18: Ground) -> None:
         assert raw.get_value(0, 0) == b"[redacted]"
 
 
+@pytest.fixture(scope="module")
+def bare_and_walled(server_dsn: str) -> Iterator[tuple[Ground, Ground]]:
+    """The same without a wall and behind one, for statements that are undone."""
+    schema = (Path(__file__).parent / "ground.sql").read_text()
+    for bare in made(server_dsn, schema):
+        for behind in made(server_dsn, schema):
+            with walled(behind):
+                yield bare, behind
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -109,14 +123,20 @@ def test_a_hole_in_the_engine_opens_nothing(ground18: Ground) -> None:
         "SELECT /* docs */ 'docs' AS docs FROM docs -- docs",
     ],
 )  # fmt: skip
-def test_names_in_every_place(ground18: Ground, statement: str) -> None:
+def test_names_in_every_place(bare_and_walled: tuple[Ground, Ground], statement: str) -> None:
     """The same as guarddb alone says over the tables."""
-    with guarddb.connect(ground18.app, policy=ground18.policy, autocommit=True) as conn:
-        conn.execute("BEGIN")
-        theirs = outcome(conn, statement)
-        conn.execute("ROLLBACK")
-    with walled(ground18) as conn:
-        assert outcome(conn, statement) == theirs
+    bare, behind = bare_and_walled
+    answers = []
+    for conn in (
+        guarddb.connect(bare.app, policy=bare.policy, autocommit=True),
+        connected(behind),
+    ):
+        with conn:
+            conn.execute("BEGIN")
+            answers.append(outcome(conn, statement))
+            conn.execute("ROLLBACK")
+    theirs, ours = answers
+    assert ours == theirs
 
 
 def outcome(conn: Any, statement: str) -> Any:
@@ -225,9 +245,59 @@ def test_a_change_while_the_connection_is_open(ground18: Ground) -> None:
         assert conn.execute("SELECT extra FROM docs LIMIT 1").fetchone() == (None,)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DROP POLICY guarddb_{schema} ON docs",
+        "ALTER POLICY guarddb_{schema} ON docs USING (true)",
+        "ALTER TABLE docs DISABLE ROW LEVEL SECURITY",
+        "ALTER ROLE {stem}_reader BYPASSRLS",
+        "ALTER ROLE {stem}_agent BYPASSRLS",
+        "GRANT pg_read_all_data TO {stem}_agent",
+        "GRANT {stem}_app TO {stem}_agent",
+        "GRANT SELECT ON customers TO {stem}_agent",
+        "GRANT SET ON PARAMETER log_statement TO {stem}_agent",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE {stem}_owner GRANT SELECT ON TABLES TO {stem}_agent",
+        "COMMENT ON SCHEMA {schema} IS 'mine'",
+    ],
+)
+def test_a_gap_that_opens_behind_a_connection_is_found(ground18: Ground, change: str) -> None:
+    """By the look at the catalog, so within its bound: no new connection is needed."""
+    with walled(ground18) as conn:
+        assert conn.execute("SELECT count(*) FROM docs").fetchone() == (2,)
+        done = ground18.as_admin(change.format(stem=ground18.stem, schema=ground18.schema))
+        assert not str(done)[:5].isdigit(), done
+        with pytest.raises(guarddb.PolicyUnavailable, match="is not up"):
+            often(conn, "SELECT count(*) FROM docs")
+        with pytest.raises(guarddb.PolicyUnavailable, match="is not up"):
+            conn.execute("SELECT count(*) FROM docs")
+
+
+def test_another_value_for_the_login_is_noticed(ground18: Ground) -> None:
+    filters = [{"table": "docs", "predicate": "tenant = current_setting('app.tenant')::int"}]
+    with walled(ground18, "--settings", "app.tenant=1", settings={"app.tenant": "1"}, row_filters=filters):
+        pass
+    ground18.wall("--drop")
+    ground18.up()
+    line = "INSERT INTO {}_private.settings VALUES ('{}', 'app.tenant', '1')"
+    ground18.as_owner(line.format(ground18.schema, ground18.agent_role))
+    with connected(ground18, settings={"app.tenant": "1"}) as conn:
+        assert conn.execute("SELECT count(*) FROM docs").fetchone() == (2,)
+        ground18.as_owner(f"UPDATE {ground18.schema}_private.settings SET value = '2'")
+        with pytest.raises(guarddb.PolicyUnavailable, match=r"another value of \"app\.tenant\""):
+            often(conn, "SELECT count(*) FROM docs")
+        ground18.as_owner(f"UPDATE {ground18.schema}_private.settings SET value = '1'")
+        assert conn.execute("SELECT count(*) FROM docs").fetchone() == (2,)
+        # With the function gone the wall is: no error of its own comes first, and the transaction does not end.
+        ground18.wall("--drop")
+        with pytest.raises(guarddb.PolicyUnavailable, match="is not up"):
+            often(conn, "SELECT count(*) FROM docs")
+
+
 def often(conn: Any, statement: str) -> None:
-    """The catalog is looked at again after a moment."""
-    for _ in range(500):
+    """The catalog is looked at again after a moment, however fast statements are."""
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
         conn.execute(statement)
 
 
@@ -258,3 +328,60 @@ async def test_the_async_connection_too(ground18: Ground) -> None:
 def test_names_that_no_wall_can_have(name: str) -> None:
     with pytest.raises(guarddb.PolicyError):
         guarddb.PolicyProfile(name="x", guarddb={"wall": name})
+
+
+def test_a_wall_stays_up_beside_the_trigger_that_announces_changes(
+    ground18: Ground, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["catalog", "install-trigger", "--dsn", ground18.admin]) == 0
+    capsys.readouterr()
+    with walled(ground18) as conn:
+        for _ in range(2):
+            assert conn.execute("SELECT ssn FROM customers ORDER BY id").fetchone() == ("[redacted]",)
+        assert conn._guard.freshness.hears
+    assert ground18.levels() == set()
+
+
+def test_only_a_parent(ground18: Ground) -> None:
+    """A view says nothing of ONLY, so a parent has a second one; what has no children is read as always."""
+    ground18.as_owner(
+        "CREATE TABLE notes (id int PRIMARY KEY, tenant int, pin text, what text)",
+        "CREATE TABLE old_notes (extra int) INHERITS (notes)",
+        "CREATE TABLE notes_only (id int)",
+        "INSERT INTO notes VALUES (1, 1, 'raw', 'a'), (2, 2, 'raw', 'secret')",
+        "INSERT INTO old_notes VALUES (3, 1, 'raw', 'b', 5), (4, 2, 'raw', 'secret', 5)",
+        "CREATE TABLE parts (id int, at int) PARTITION BY RANGE (at)",
+        "CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9)",
+        "INSERT INTO parts VALUES (1, 1)",
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {ground18.stem}_app",
+    )
+    rules = [*PROFILE["masking_rules"], {"table": "notes", "column": "pin", "kind": "redact"}]
+    filters = [*PROFILE["row_filters"], {"table": "notes", "predicate": "tenant = 1"}]
+    statements = (
+        "SELECT * FROM ONLY notes ORDER BY id",
+        "SELECT notes.id, n.id FROM notes JOIN ONLY notes AS n USING (id)",
+        "SELECT count(*) FROM ONLY (public.notes)",
+        "SELECT count(*) FROM ONLY docs",
+        "SELECT count(*) FROM ONLY parts",
+        "SELECT id FROM notes ORDER BY id",
+        "UPDATE ONLY notes SET what = 'x' WHERE id > 0 RETURNING id",
+        "UPDATE notes SET what = 'y' WHERE id > 0 RETURNING id",
+        "DELETE FROM ONLY notes WHERE id > 0 RETURNING id",
+    )
+    with walled(ground18, masking_rules=rules, row_filters=filters) as conn:
+        told = [outcome(conn, statement) for statement in statements]
+        with conn.cursor().copy("COPY notes (id, what) TO STDOUT") as copy:
+            assert b"".join(bytes(data) for data in copy) == b""
+    assert [rows for _, _, rows in told] == [
+        [(1, 1, "[redacted]", "a")],
+        [(1, 1)],
+        [(1,)],
+        [(2,)],
+        [(0,)],
+        [(1,), (3,)],
+        [(1,)],
+        [(1,), (3,)],
+        [(1,)],
+    ]
+    assert ground18.as_agent("SELECT id FROM notes_only") == []
+    assert ground18.as_admin("SELECT what FROM old_notes ORDER BY id") == [("y",), ("secret",)]

@@ -78,6 +78,172 @@ def test_a_filter_that_runs_a_users_code_makes_everything_read_only(empty_ground
     assert ground.as_agent("UPDATE items SET what = 'x'").startswith("42501")
 
 
+CODE = (
+    MEMBERS
+    + """
+CREATE FUNCTION trusted() RETURNS SETOF int LANGUAGE sql STABLE SECURITY DEFINER
+  AS 'SELECT project FROM members WHERE who = ''me''';
+CREATE VIEW projects_view AS SELECT p AS project FROM projects() AS p;
+CREATE VIEW trusted_view AS SELECT p AS project FROM trusted() AS p;
+CREATE VIEW over_trusted AS SELECT project FROM trusted_view;
+CREATE FUNCTION mine(int, int) RETURNS boolean LANGUAGE sql STABLE
+  AS 'SELECT EXISTS (SELECT FROM members WHERE who = ''me'' AND project = $1)';
+CREATE OPERATOR === (LEFTARG = int, RIGHTARG = int, FUNCTION = mine);
+CREATE FUNCTION is_mine(members) RETURNS boolean LANGUAGE sql STABLE AS 'SELECT EXISTS (SELECT FROM members WHERE who = ''me'')';
+CREATE DOMAIN own AS int CHECK (mine(value, 0));
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "answers"),
+    [
+        ("project IN (SELECT trusted())", True),
+        ("project IN (SELECT v.project FROM trusted_view AS v)", True),
+        ("project IN (SELECT v.project FROM over_trusted AS v)", True),
+        ("project IN (SELECT projects())", False),
+        ("project IN (SELECT v.project FROM projects_view AS v)", False),
+        ("project === 1", False),
+        ("EXISTS (SELECT 1 FROM members AS m WHERE m.is_mine AND m.project = items.project)", False),
+        ("project::own = 1 OR project = 1", False),
+    ],
+)
+def test_code_in_a_filter_finds_no_table_of_the_agents(
+    empty_ground: Make, predicate: str, answers: bool
+) -> None:
+    """Functions of the users, in views too, name tables without a schema; a temporary one would come first."""
+    ground, _ = up(empty_ground, CODE, row_filters=[{"table": "items", "predicate": predicate}])
+    shown = ground.as_agent("SELECT what FROM items")
+    assert shown == [("mine",)] if answers else shown.startswith("42501")
+    attempts = (
+        "CREATE TEMP TABLE members AS SELECT 'me'::text AS who, 2 AS project",
+        "CREATE TEMP VIEW members AS SELECT 'me'::text AS who, 2 AS project",
+        "GRANT SELECT ON members TO PUBLIC",
+        "SET search_path = pg_temp, public",
+    )
+    assert ground.as_agent(*attempts, f"SELECT what FROM {ground.schema}.items") == shown
+    assert ground.as_agent("UPDATE members SET who = 'me'").startswith("42501")
+    assert ground.as_app("CREATE TEMP TABLE own_table (id int)") == "CREATE TABLE"
+    database = ground.as_admin("SELECT current_database()")[0][0]
+    ground.as_admin(f"GRANT TEMPORARY ON DATABASE {database} TO {ground.agent_role}")
+    assert ground.levels() == {"surplus"}
+
+
+def _filtered(ground: Ground, predicate: str) -> dict[str, Any]:
+    return {
+        "name": ground.stem,
+        "access_mode": "read_write",
+        "row_filters": [{"table": "t", "predicate": predicate}],
+    }
+
+
+def _runs_users_operators(ground: Ground, predicate: str, closed: bool) -> None:
+    """By PostgreSQL's own record a wall that is up runs operators of users, and it is read only; or neither."""
+    recorded = ground.as_admin(
+        "SELECT count(*) FROM pg_depend WHERE refobjid >= 16384 AND refclassid = 'pg_operator'::regclass"
+        " AND classid IN ('pg_policy'::regclass, 'pg_proc'::regclass)"
+    )
+    assert (recorded != [(0,)]) == closed, predicate
+    answer = ground.as_agent("UPDATE t SET name = name")
+    assert str(answer).startswith("42501") if closed else answer == "UPDATE 1", (predicate, answer)
+    assert ground.levels() == set(), predicate
+
+
+def test_a_users_operator_of_the_same_name_closes_nothing_it_does_not_reach(empty_ground: Make) -> None:
+    """PostgreSQL's own record of what the policies run says the same."""
+    schema = """
+CREATE TYPE money2 AS (cents int);
+CREATE FUNCTION same(money2, money2) RETURNS boolean LANGUAGE sql AS 'SELECT ($1).cents = ($2).cents';
+CREATE FUNCTION same(int, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR = (LEFTARG = money2, RIGHTARG = money2, FUNCTION = same);
+CREATE FUNCTION lower(money2) RETURNS text LANGUAGE sql AS 'SELECT ''x''';
+CREATE TABLE t (id int, tenant int, name text, price money2); INSERT INTO t VALUES (1, 1, 'a', ROW(5)), (2, 2, 'b', ROW(7));
+"""
+    ground = empty_ground(schema + GRANTS)
+    for predicate, closed in (
+        ("tenant = 1", False),
+        ("tenant IN (1, 3) AND tenant BETWEEN 0 AND 9", False),
+        ("lower(name) = 'a'", False),
+        ("CASE tenant WHEN 1 THEN true ELSE false END", False),
+        ("price = ROW(5)::money2", True),
+        ("tenant OPERATOR(public.=) 'x'::text", True),
+    ):
+        if "OPERATOR" in predicate:
+            ground.as_owner("CREATE OPERATOR = (LEFTARG = int, RIGHTARG = text, FUNCTION = same)")
+        ground.policy = _filtered(ground, predicate)
+        ground.up()
+        _runs_users_operators(ground, predicate, closed)
+
+
+def test_a_users_operator_on_built_in_types_closes_only_what_uses_it(empty_ground: Make) -> None:
+    """Which operator is meant follows from the operands' types; PostgreSQL's own record of what the policy runs agrees."""
+    schema = """
+CREATE FUNCTION same(int, text) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE FUNCTION same(int, int) RETURNS boolean LANGUAGE sql AS 'SELECT true';
+CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = text, FUNCTION = same);
+CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = int, FUNCTION = same);
+CREATE OPERATOR public.>= (LEFTARG = int, RIGHTARG = text, FUNCTION = same);
+CREATE DOMAIN short AS text;
+CREATE TABLE t (id int, tenant int, name text, label short, big bigint);
+INSERT INTO t VALUES (1, 1, 'a', 'a', 1), (2, 2, 'b', 'b', 2);
+CREATE TABLE members (tenant int, who text); INSERT INTO members VALUES (1, 'me');
+CREATE TABLE others (name int, who text); INSERT INTO others VALUES (1, 'me');
+"""
+    ground = empty_ground(schema + GRANTS)
+    for predicate, closed in (
+        ("tenant = 1", False),
+        ("tenant = '1'", False),
+        ("tenant IN (1, 3) AND tenant BETWEEN 0 AND 9 AND name = 'a' AND label = 'a'", False),
+        ("big IN (1, 3) AND big = 1", False),
+        ("tenant IN (SELECT m.tenant FROM members AS m WHERE m.who = 'me')", False),
+        ("EXISTS (SELECT 1 FROM members AS m WHERE m.tenant = t.tenant)", False),
+        ("CASE tenant WHEN 1 THEN true ELSE false END AND CASE WHEN name = 'a' THEN true END", False),
+        ("tenant IS NOT DISTINCT FROM 1", False),
+        ("tenant = name", True),
+        ("tenant OPERATOR(public.=) 1", True),
+        ("tenant IN (SELECT m.who FROM members AS m)", True),
+        ("tenant BETWEEN 0 AND name", True),
+        ("tenant = ANY (SELECT o.n FROM others AS o(w, n))", True),
+        ("EXISTS (SELECT 1 FROM others AS o WHERE o.name = t.name)", True),
+    ):
+        ground.policy = _filtered(ground, predicate)
+        if ground.wall("--apply")[0] != 0:
+            assert closed, predicate
+            continue
+        _runs_users_operators(ground, predicate, closed)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "closed"),
+    [
+        ("tenant = 1", False),
+        ("tenant = '1'::int AND tenant IN (SELECT n FROM plain)", False),
+        ("mood = 'calm' AND tenant = 1", True),
+        ("tenant::mood = 'calm'", True),
+        ("tenant IN (SELECT k FROM moods)", True),
+    ],
+)
+def test_a_users_cast_closes_writing_where_it_could_stand(
+    empty_ground: Make, predicate: str, closed: bool
+) -> None:
+    schema = """
+CREATE TYPE mood AS ENUM ('calm', 'loud');
+CREATE FUNCTION rank_of(mood) RETURNS int LANGUAGE sql AS 'SELECT 1';
+CREATE CAST (mood AS int) WITH FUNCTION rank_of(mood);
+CREATE FUNCTION mood_of(int) RETURNS mood LANGUAGE sql AS $$ SELECT 'calm'::mood $$;
+CREATE CAST (int AS mood) WITH FUNCTION mood_of(int);
+CREATE TABLE t (id int, tenant int, mood mood);
+CREATE TABLE plain (n int);
+CREATE TABLE moods (k int, m mood);
+INSERT INTO t VALUES (1, 1, 'calm');
+INSERT INTO plain VALUES (1);
+INSERT INTO moods VALUES (1);
+"""
+    ground, _ = up(empty_ground, schema, row_filters=[{"table": "t", "predicate": predicate}])
+    answer = ground.as_agent("INSERT INTO t VALUES (2, 1, 'calm')")
+    assert str(answer).startswith("42501") if closed else answer == "INSERT 0 1"
+
+
 def test_a_filter_may_read_its_own_table_and_other_filtered_ones(empty_ground: Make) -> None:
     """Row security would recurse, and would filter what the sub-select reads once more."""
     ground, _ = up(
@@ -129,6 +295,41 @@ FROM generate_series(-2, 2) AS n;
     ):
         assert ground.as_agent(f"SET {setting}", question) == plain
     assert any("in a function" in note["note"] for note in report["notes"])
+
+
+def test_a_plan_for_any_parameters_asks_a_filter_in_a_function_first(empty_ground: Make) -> None:
+    """PostgreSQL runs what takes no column where it finds it cheap, `1 / $1`, and a function would count for dear."""
+    schema = """
+CREATE TABLE t (id int, name text, at timestamptz); INSERT INTO t VALUES (1, 'a', '2024-01-01'), (2, 'x', '2025-01-01');
+"""
+    filters = [{"table": "t", "predicate": "at::date = '2024-01-01'"}]
+    ground, _ = up(empty_ground, schema, row_filters=filters)
+    for name in ("x", "y"):
+        told = ground.as_agent(
+            "SET plan_cache_mode = force_generic_plan",
+            f"PREPARE p (int) AS SELECT count(*) FROM t WHERE CASE WHEN name = '{name}' THEN 1 / $1 = 1 END",
+            "EXECUTE p (0)",
+        )
+        assert told == [(0,)], name
+
+
+def test_a_plan_for_any_parameters_may_ask_a_cheap_condition_before_an_equality(empty_ground: Make) -> None:
+    """What the threat model says is open: PostgreSQL's own row security tells the same."""
+    schema = (
+        "CREATE TABLE t (id int, tenant int, flag boolean); INSERT INTO t VALUES (1, 1, false), (2, 2, true);"
+    )
+    filters = [{"table": "t", "predicate": "tenant = 1"}]
+    ground, _ = up(empty_ground, schema, row_filters=filters)
+    prepare = "PREPARE p (text) AS SELECT count(*) FROM t WHERE CASE WHEN {} THEN 'x' ~ $1 END"
+    for condition, mode, told in (
+        ("flag", "force_generic_plan", "2201B"),
+        ("tenant = 2", "force_generic_plan", None),
+        # With the parameter known the error comes whatever rows there are.
+        ("flag", "force_custom_plan", "2201B"),
+        ("NOT flag AND flag", "force_custom_plan", "2201B"),
+    ):
+        got = ground.as_agent(f"SET plan_cache_mode = {mode}", prepare.format(condition), "EXECUTE p ('(')")
+        assert got == [(0,)] if told is None else got.startswith(told), (condition, mode, got)
 
 
 def test_no_setting_of_the_session_moves_a_hash(empty_ground: Make) -> None:
@@ -217,6 +418,19 @@ INSERT INTO free VALUES (1); INSERT INTO free_child VALUES (1, 1);
     }
 
 
+def test_no_action_of_a_foreign_key_tells_a_masked_reference(empty_ground: Make) -> None:
+    """Rows that vanish, or whose hash changes, are those that had the value."""
+    schema = """
+CREATE TABLE plans (id int PRIMARY KEY, name text);
+CREATE TABLE subs (id int PRIMARY KEY, plan int REFERENCES plans ON UPDATE CASCADE ON DELETE CASCADE);
+INSERT INTO plans VALUES (1, 'a'), (2, 'b'); INSERT INTO subs VALUES (1, 1), (2, 2);
+"""
+    ground, _ = up(empty_ground, schema, masking_rules=[{"table": "subs", "column": "plan", "kind": "hash"}])
+    assert ground.as_agent("UPDATE plans SET id = 9 WHERE id = 1").startswith("42501")
+    assert ground.as_agent("DELETE FROM plans WHERE id = 1").startswith("42501")
+    assert ground.as_agent("UPDATE plans SET name = 'x' WHERE id = 1") == "UPDATE 1"
+
+
 # ---------------------------------------------------------------------- collations
 
 
@@ -227,7 +441,12 @@ INSERT INTO t VALUES (1, 1, 'a', 'seen', 'x'), (2, 2, 'b', 'zecret', 'y');
 CREATE INDEX ON t (note);
 ANALYZE t;
 """
-    for predicate in ("tenant = 1", "tenant = 1 AND kind = 'a'", "tenant < 2 AND length(kind) = 1"):
+    for predicate in (
+        "tenant = 1",
+        "tenant = 1 AND kind = 'a'",
+        "tenant < 2",
+        "tenant < 2 AND length(kind) = 1",
+    ):
         ground, _ = up(empty_ground, schema, row_filters=[{"table": "t", "predicate": predicate}])
         for column in ("note", "id", "kind"):
             guess = "'t'" if column != "id" else "2"
@@ -402,3 +621,43 @@ CREATE VIEW "Odd Schema".v AS SELECT s."a""b", p."Größe" FROM "Odd Schema"."se
     assert ground.as_agent("SELECT id FROM hr_orders") == [(2,)]
     assert ground.as_agent('SELECT * FROM people, "select"') == [(3, "[redacted]", 4, "[redacted]")]
     assert ground.as_agent("SELECT * FROM v") == [("[redacted]", "[redacted]")]
+
+
+# ---------------------------------------------------------------------- what slept before
+
+
+def test_policies_that_were_not_in_force_are_not_woken_without_a_word(empty_ground: Make) -> None:
+    """Row security is off, and a restrictive policy lies there: the wall switches it on, for the application as well."""
+    ground = empty_ground(
+        "CREATE TABLE docs (id int, tenant int); INSERT INTO docs VALUES (1, 1), (2, 2);"
+        "CREATE POLICY old_rule ON docs AS RESTRICTIVE USING (id = 2); CREATE POLICY open_rule ON docs USING (id = 1);"
+        + GRANTS
+    )
+    ground.policy = {"name": ground.stem, "row_filters": [{"table": "docs", "predicate": "tenant = 1"}]}
+    assert ground.wall()[1]["wakes_policies"] == {"public.docs": ["old_rule"]}
+    assert ground.wall("--apply")[0] == 2
+    assert ground.as_app("SELECT id FROM docs ORDER BY id") == [(1,), (2,)]
+    ground.up("--wake-policies")
+    assert ground.as_app("SELECT id FROM docs ORDER BY id") == [(2,)]
+    code, document = ground.wall("--check")
+    assert code == 0
+    assert [d["object"] for d in document["differences"] if d["kind"] == "policy"] == ["public.docs.old_rule"]
+    # Once it is awake it is still said, and again when the wall is put up again; without it there is nothing to say.
+    assert ground.wall("--apply")[0] == 2
+    ground.as_owner("DROP POLICY old_rule ON docs")
+    assert ground.up()["wakes_policies"] == {}
+    assert ground.as_app("SELECT id FROM docs ORDER BY id") == [(1,), (2,)]
+    assert ground.as_agent("SELECT id FROM docs") == [(1,)]
+
+
+def test_two_walls_wake_nothing_of_each_other(empty_ground: Make) -> None:
+    ground = empty_ground(
+        "CREATE TABLE docs (id int, tenant int); INSERT INTO docs VALUES (1, 1), (2, 2);" + GRANTS
+    )
+    for number in (1, 2):
+        ground.policy = {
+            "name": f"{ground.stem}_{number}",
+            "row_filters": [{"table": "docs", "predicate": f"tenant = {number}"}],
+        }
+        assert ground.up()["wakes_policies"] == {}
+    assert ground.as_app("SELECT id FROM docs ORDER BY id") == [(1,), (2,)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 import guarddb
+from tests.wall.conftest import made
 from tests.wall.ground import Ground
 
 SCHEMA = """
@@ -54,18 +55,24 @@ def plan(conn: psycopg.Connection, query: str) -> str:
     return re.sub(r"\(InitPlan \d+\)|\(?SubPlan \d+\)?", "plan", text)
 
 
+@pytest.fixture(scope="module")
+def ground(server_dsn: str) -> Iterator[Ground]:
+    """For all queries: none of them is run."""
+    for ground in made(server_dsn, SCHEMA):
+        ground.policy = {
+            "name": ground.stem,
+            "access_mode": "read_write",
+            "table_allowlist": ["orders", "lines"],
+            "row_filters": [{"table": t, "predicate": "tenant = 1"} for t in ("orders", "lines")],
+            "guarddb": {"wall": ground.schema},
+        }
+        ground.up()
+        ground.as_admin("ANALYZE")
+        yield ground
+
+
 @pytest.mark.parametrize("name", QUERIES)
-def test_the_plan_is_that_of_native_row_security(empty_ground: Callable[[str], Ground], name: str) -> None:
-    ground = empty_ground(SCHEMA)
-    ground.policy = {
-        "name": ground.stem,
-        "access_mode": "read_write",
-        "table_allowlist": ["orders", "lines"],
-        "row_filters": [{"table": t, "predicate": "tenant = 1"} for t in ("orders", "lines")],
-        "guarddb": {"wall": ground.schema},
-    }
-    ground.up()
-    ground.as_admin("ANALYZE")
+def test_the_plan_is_that_of_native_row_security(ground: Ground, name: str) -> None:
     # What is visible to all is up to other sessions of the server.
     options = "-c enable_indexonlyscan=off"
     app, agent = make_conninfo(ground.app, options=options), make_conninfo(ground.agent, options=options)

@@ -15,15 +15,16 @@ from typing import Any
 
 from guarddb.decision.advice import edits, texts
 from guarddb.decision.advice.edits import Concern
-from guarddb.decision.advice.names import alike_relations, identifier, nearest_relations, shown
+from guarddb.decision.advice.names import alike, alike_relations, identifier, nearest_relations, shown
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.plan import Plan
 from guarddb.decision.refusal import Refusal
 from guarddb.facts.functions import system_relation
 from guarddb.facts.system_relations import closed_columns
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.names import string_list
 from guarddb.sql.statement import Statement
-from guarddb.tree import Node
+from guarddb.tree import Node, below
 from guarddb.vocabulary import MaskKind, strictest
 
 logger = logging.getLogger("guarddb")
@@ -75,6 +76,19 @@ def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) ->
             "This policy is read only, so no form of this statement passes: read with SELECT, and leave changes to "
             "somebody with write access."
         )
+    if read_only and statement is not None and statement.command == "CopyStmt":
+        return (
+            "This policy is read only, and COPY is not among what it lets through: read the rows with SELECT."
+        )
+    if read_only and rule == "protected_setting" and statement is not None and statement.definitions:
+        if "set" not in policy.profile.statement_rules.allow:
+            return "Leave the settings as they are: this policy is read only and lets none be set or reset."
+    if rule == "table_not_allowed" and statement is not None:
+        for reference in statement.references:
+            if (instead := _WITHOUT_SECRETS.get(reference.qualified_name)) is not None:
+                return f"{instead} shows the same without what is secret."
+    if rule == "whereless_write" and statement is not None and (unknown := _unknown_column(statement)):
+        return unknown
     if rule in ("table_not_allowed", "table_denied") and catalog is not None and statement is not None:
         return _open_names(refused, policy, catalog)
     if rule == "masked_column_expression" and statement is not None:
@@ -95,6 +109,28 @@ def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) ->
         and texts.of_another_dialect(refused.sql) is not None
     ):
         return "That is a command of another program or database; in PostgreSQL it is a SELECT."
+    return None
+
+
+#: The server's own views of what its restricted catalogs hold.
+_WITHOUT_SECRETS = {
+    "pg_catalog.pg_authid": "pg_catalog.pg_roles",
+    "pg_catalog.pg_shadow": "pg_catalog.pg_user",
+}
+
+
+def _unknown_column(statement: Statement) -> str | None:
+    """Of a WHERE that names no column of the table because what it names is not there."""
+    for query in statement.queries:
+        target = query.target
+        if target is None or target.relation is None or query.filters_rows:
+            continue
+        columns = [a.name for a in target.relation.attributes]
+        for fields in below(query.fields.get("whereClause", {}), ("ColumnRef",)):
+            names = string_list(fields["fields"])
+            if len(names) == len(fields["fields"]) and names[-1] not in columns:
+                near = alike(names[-1], columns) or columns[:20]
+                return f'"{names[-1]}" is no column of "{target.qualified_name}". Did you mean {" or ".join(near)}?'
     return None
 
 
@@ -166,6 +202,8 @@ def _proposal(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None,
         return None
     if refused.refusal.rule in ("parse_error", "statement_not_allowed", "empty") or refused.statement is None:
         for text in texts.corrections(refused.sql):
+            if refused.statement is not None and text.lower().startswith("table "):
+                continue  # (LOCK TABLE t, VACUUM … TABLE t: what is left would be another question)
             answer = judge(text)
             if isinstance(answer, Plan):
                 return text
@@ -238,11 +276,13 @@ def _edits(
         yield edits.drop_conflict
         yield edits.drop_conditions
         yield edits.unmask_targets
+    elif rule == "masked_column_write":
+        yield from _without_masked(statement, policy, catalog)
     elif rule == "masked_column_rename":
         yield edits.drop_alias_columns
     elif rule == "locking_select":
         yield edits.drop_locking
-    elif rule in ("read_only", "whereless_write") and concern.read_only:
+    elif (rule in ("read_only", "whereless_write") or statement.command == "CopyStmt") and concern.read_only:
         yield edits.read_instead
     elif rule in ("row_filter_unsafe", "row_filter_violation"):
         yield edits.drop_conflict
@@ -252,12 +292,28 @@ def _edits(
         asked = _refused_name(refused)
         if asked is None:
             yield from _open_columns(statement, policy)
+            for reference in statement.references:
+                if (instead := _WITHOUT_SECRETS.get(reference.qualified_name)) is not None:
+                    yield edits.rename_relation(reference.schema, reference.name, *instead.split("."))
         else:
             for relation in alike_relations(*asked, policy, catalog)[:3]:
                 yield edits.rename_relation(*asked, relation.schema, relation.name)
     elif rule == "forbidden_function":
         names = {call.name for call in statement.calls if f'"{call.shown}"' in refused.refusal.reason}
         yield edits.drop_calls(names)
+
+
+def _without_masked(
+    statement: Statement, policy: CompiledPolicy, catalog: Catalog | None
+) -> Iterator[Callable[[Any, Concern], Any]]:
+    """A view or a table made of one table: of its other columns."""
+    if statement.command not in ("CreateTableAsStmt", "ViewStmt", "SelectStmt"):
+        return
+    read = [r for r in statement.references if r.mode == "read" and r.relation is not None]
+    if len(read) == 1 and read[0].relation is not None:
+        masks = policy.governance(catalog).rules(read[0]).masks
+        others = [a.name for a in read[0].relation.attributes if a.name not in masks]
+        yield edits.open_columns(frozenset(masks), tuple(others))
 
 
 def _open_columns(statement: Statement, policy: CompiledPolicy) -> Iterator[Callable[[Any, Concern], Any]]:

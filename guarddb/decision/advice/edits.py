@@ -283,6 +283,8 @@ def read_instead(statement: Any, concern: Concern) -> Any:
     from pglast import ast, enums
 
     kind = type(statement).__name__
+    if kind == "CopyStmt" and not statement.is_from:
+        return statement.query or _rows_of(statement.relation, statement.attlist)
     if kind not in ("UpdateStmt", "DeleteStmt") or statement.withClause is not None:
         return None
     items = [
@@ -300,6 +302,20 @@ def read_instead(statement: Any, concern: Concern) -> Any:
         targetList=targets,
         fromClause=tuple(items),
         whereClause=where,
+        limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT,
+        op=enums.SetOperation.SETOP_NONE,
+        groupDistinct=False,
+        all=False,
+    )
+
+
+def _rows_of(relation: Any, columns: Any) -> Any:
+    from pglast import ast, enums
+
+    fields: list[Any] = [ast.String(sval=each.sval) for each in columns or ()] or [ast.A_Star()]
+    return ast.SelectStmt(
+        targetList=tuple(ast.ResTarget(val=ast.ColumnRef(fields=(field,))) for field in fields),
+        fromClause=(relation,),
         limitOption=enums.LimitOption.LIMIT_OPTION_DEFAULT,
         op=enums.SetOperation.SETOP_NONE,
         groupDistinct=False,

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 _FENCE = re.compile(r"```[ \t]*(?:\w+)?[ \t]*\n?(.*?)(?:```|\Z)", re.DOTALL)
 _STARTS = (
@@ -26,6 +27,11 @@ _BACKSLASH = re.compile(r"^\s*\\(d[tvmis]?\+?|dt\+?|l\+?|dn\+?|du\+?)(?:\s+([\w.
 _TABLES = re.compile(r"^\s*SHOW\s+(?:FULL\s+)?TABLES\b.*$", re.IGNORECASE | re.DOTALL)
 _DATABASES = re.compile(r"^\s*SHOW\s+(DATABASES|SCHEMAS)\s*;?\s*$", re.IGNORECASE)
 _USE = re.compile(r"^\s*USE\s+\w+\s*;?\s*$", re.IGNORECASE)
+
+_LABEL = re.compile(r"\bAS\s+'(\w+)'", re.IGNORECASE)
+_INTERVAL = re.compile(r"\bINTERVAL\s+(-?\d+)\s+(year|month|week|day|hour|minute|second)s?\b", re.IGNORECASE)
+_AND = re.compile(r"\s&&\s")
+_LAST_COMMA = re.compile(r",(\s+FROM\b)", re.IGNORECASE)
 
 LIST_TABLES = (
     "SELECT table_schema, table_name FROM information_schema.tables "
@@ -107,7 +113,7 @@ def _spelled(text: str) -> Iterator[str]:
     plain = text.translate(_TYPOGRAPHY)
     yield plain
     changed = plain
-    for correct in (_top, _limit, _backticks, _brackets, _dual):
+    for correct in _CORRECTIONS:
         other = correct(changed)
         if other != changed:
             changed = other
@@ -136,13 +142,18 @@ def _backticks(text: str) -> str:
     )
 
 
-def _brackets(text: str) -> str:
-    return _BRACKETS.sub(r'"\1"', text)
-
-
-def _dual(text: str) -> str:
-    return _DUAL.sub("", text)
-
+#: One after the other.
+_CORRECTIONS: tuple[Callable[[str], str], ...] = (
+    _top,
+    _limit,
+    _backticks,
+    partial(_BRACKETS.sub, r'"\1"'),
+    partial(_DUAL.sub, ""),
+    partial(_LABEL.sub, r'AS "\1"'),
+    partial(_INTERVAL.sub, r"INTERVAL '\1 \2'"),
+    partial(_LAST_COMMA.sub, r"\1"),
+    partial(_AND.sub, " AND "),
+)
 
 _BLOCK = re.compile(r"\bBEGIN\b(.*)\bEND\b", re.IGNORECASE | re.DOTALL)
 

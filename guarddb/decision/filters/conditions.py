@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from guarddb.sql.leakproof.parts import conjuncts
 from guarddb.sql.names import string_list
+from guarddb.sql.rewriting.conditions import ALWAYS
 from guarddb.sql.rewriting.trees import HOLE
 from guarddb.tree import Node
 
@@ -12,7 +13,8 @@ class Conditions:
     """What one WHERE or ON gets: conditions that are ANDed to it, and guards for its parts (-1: for all of it).
 
     `gates` are ANDed behind it: conditions without a column, which are asked before any row is read. `shielded` parts stand
-    outside a fence, and are hidden from the planner, which looks through it for statistics.
+    outside a fence, and are hidden from the planner, which looks through it for statistics. `inside` are parts that a fence
+    asks: outside they are true, and else the planner would believe that they leave fewer rows once more.
     """
 
     def __init__(self, condition: Node | None) -> None:
@@ -21,6 +23,7 @@ class Conditions:
         self.guards: dict[int, list[str]] = {}
         self.gates: list[str] = []
         self.shielded: set[int] = set()
+        self.inside: set[int] = set()
 
     def guard(self, part: int, condition: str) -> None:
         """Let a part run only on rows for which a condition holds."""
@@ -32,10 +35,17 @@ class Conditions:
     def condition(self) -> str | None:
         return joined(self.texts) if self.texts else None
 
+    @property
+    def outside(self) -> set[int]:
+        """Parts that have to do with a fence."""
+        return self.shielded | self.inside
+
     def forms(self) -> dict[int, str]:
         """What each guarded part is put into, with a HOLE where it stood."""
         guards = {part: joined(texts) for part, texts in self.guards.items()}
-        return {
+        if -1 in guards or -1 in self.shielded:
+            self.inside.clear()  # all of it goes into one form
+        return dict.fromkeys(self.inside, ALWAYS) | {
             part: _guard_form(guards.get(part), self.parts[part] if part >= 0 else None)
             for part in (*guards, *(self.shielded - guards.keys()))
         }

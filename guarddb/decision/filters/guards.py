@@ -16,6 +16,7 @@ What fits none of them is refused: `row_filter_unsafe`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 from guarddb.decision.filters.conditions import Conditions
@@ -30,7 +31,7 @@ from guarddb.sql.leakproof.restrictions import Hazard
 from guarddb.sql.names import calls_in, holds_sublink, string_list, sub_selects
 from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.rewriting.trees import HOLE, around_holes
-from guarddb.sql.statement import Output, Query, Reference
+from guarddb.sql.statement import Output, Query, Reference, origins
 from guarddb.tree import Node, parse
 
 
@@ -62,6 +63,8 @@ class Guarding(Placing):
                 found = found._replace(first=True)
             elif hazard.raises_only and (gates := self._gates(hazard)):
                 found.gates.extend(gates)
+            elif (gate := self._pattern_gate(hazard)) is not None:
+                found.gates.append(gate)
             elif hazard.output is not None:
                 if not self._has_target(reference, hazard.output):
                     return None
@@ -86,13 +89,20 @@ class Guarding(Placing):
             if gate not in conditions.gates:
                 conditions.gates.append(gate)
         for output in guards.outputs:
-            assert output.target is not None
-            assert output.query is not None
-            form = f"CASE WHEN ({condition}) THEN ({HOLE}) END"
-            key = id(output.target)
-            if key in self.targets.wraps:
-                form = form.replace(HOLE, HOLE.join(around_holes(self.targets.wraps[key][3])))
-            self.targets.wraps[key] = (output.query, output.target, output, form)
+            self.around.append(partial(self._guard_target, output, condition))
+
+    def _guard_target(self, output: Output, condition: str) -> None:
+        assert output.target is not None
+        assert output.query is not None
+        form = f"CASE WHEN ({condition}) THEN ({HOLE}) END"
+        key = id(output.target)
+        if key in self.targets.columns:
+            *_, expression = self.targets.columns[key]
+            self.targets.columns[key] = (output.query, output.target, output, form.replace(HOLE, expression))
+            return
+        if key in self.targets.wraps:
+            form = form.replace(HOLE, HOLE.join(around_holes(self.targets.wraps[key][3])))
+        self.targets.wraps[key] = (output.query, output.target, output, form)
 
     def shield(self, hazards: list[Hazard]) -> bool:
         """Hide what stays outside a fence from the planner's estimates; False where one would be made that can raise.
@@ -171,12 +181,15 @@ class Guarding(Placing):
             or query.kind not in ("select", "update", "delete")
             or fields.get("kind", "AEXPR_OP") not in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_BETWEEN")
             or "lexpr" not in fields
+            or (holds_sublink(hazard.node) and not self.restrictions.judge.finds_index(fields))
         ):
-            return []
+            return []  # (a sub-select is evaluated a second time only for the sake of an index)
         judge = self.restrictions.judge
         right = fields["rexpr"]
         bounds = right["List"]["items"] if "List" in right else [right]
-        conditions = self.where_of(query)
+        conditions, gated = self.where_of(query), self._gated(query)
+        if gated is None:
+            return []
         index = _index(conditions, hazard.node)
         found: list[tuple[Conditions, str]] = []
         for place, node in enumerate((fields["lexpr"], *bounds)):
@@ -189,8 +202,50 @@ class Guarding(Placing):
             text = self._evaluated_twice(node, text)
             if text is None:
                 return []
-            found.append((conditions, f"CASE WHEN ({text}) IS NULL THEN true ELSE true END"))
+            found.append((gated, f"CASE WHEN ({text}) IS NULL THEN true ELSE true END"))
         return found
+
+    def _gated(self, query: Query) -> Conditions | None:
+        """The WHERE in which a condition without columns is asked before any row of a query is read.
+
+        What NOT EXISTS asks becomes the condition of an anti-join, asked of pairs of rows: so it is asked around it.
+        """
+        while id(query) in self.restrictions.anti:
+            if query.parent is None:
+                return None
+            query = query.parent
+        return self.where_of(query) if query.kind in ("select", "update", "delete") else None
+
+    def _pattern_gate(self, hazard: Hazard) -> tuple[Conditions, str] | None:
+        """The question whether the pattern of a LIKE ends in its escape character, which is all that LIKE raises for.
+
+        The planner tries a pattern on the statistics of the column. So it has to know at that time what the question is about:
+        constants, parameters and what is IMMUTABLE. Where it evaluates the question, it does so before it looks at statistics.
+        """
+        query = hazard.root.query
+        fields = hazard.node.get("A_Expr", {}) if isinstance(hazard.node, dict) else {}
+        if (
+            hazard.root.clause != "where"
+            or hazard.output is not None
+            or query is None
+            or query.kind not in ("select", "update", "delete")
+            or fields.get("kind") not in ("AEXPR_LIKE", "AEXPR_ILIKE")
+            or not self.restrictions.judge.is_like(fields)
+            or not _is_immutable(fields["rexpr"])
+        ):
+            return None
+        conditions, gated = self.where_of(query), self._gated(query)
+        index = _index(conditions, hazard.node)
+        pattern = self.rewriter.operand_text(query, index, 1) if index >= 0 else None
+        if pattern is None or gated is None:
+            return None
+        pattern = f"({pattern})::pg_catalog.text"
+        left = f"pg_catalog.length({pattern}) - pg_catalog.length(pg_catalog.rtrim({pattern}, pg_catalog.chr(92)))"
+        # (It raises what LIKE raises, and depends on the pattern, so that it is not evaluated ahead of time.)
+        return (
+            gated,
+            f"CASE WHEN ({left}) % 2 = 1 THEN 'x' LIKE pg_catalog.right({pattern}, 1) ELSE true END",
+        )
 
     def _evaluated_twice(self, node: Node, text: str) -> str | None:
         """An operand as it has to stand in a second place, with the filters of what its sub-selects read; None when it cannot."""
@@ -202,7 +257,7 @@ class Guarding(Placing):
         rules = [self.governance.rules(reference) for reference in references]
         if not any(each.governed for each in rules):
             return text
-        if any(each.masks or each.unsafe for each in rules):
+        if any(each.unsafe for each in rules) or self._shows_masked(queries):
             return None
         sql = f"SELECT {text}"
         raws = parse(sql, checked=False)
@@ -217,6 +272,21 @@ class Guarding(Placing):
             return None
         inner.targets.write()
         return rewriter.finish().removeprefix("SELECT ")
+
+    def _shows_masked(self, queries: list[Query]) -> bool:
+        """Whether sub-selects take a masked column, or may: what is written for it is not written a second time."""
+        judge = self.restrictions.judge
+        inside = [each for query in queries for each in judge.subtree(query)]
+        if any(output.open is not None for each in inside for output in each.outputs):
+            return True
+        links = [link for each in inside for root in judge.roots.get(id(each), ()) for link, _ in root.uses]
+        links += [link for each in inside for o in each.outputs for link in (*o.links, *o.opaque)]
+        return any(
+            name == "*" or name in masks
+            for link in links
+            for reference, name in origins(link)
+            if (masks := self.governance.rules(reference).masks)
+        )
 
     def _places(self, reference: Reference, hazard: Hazard) -> list[tuple[Conditions, int]]:
         """The part of a condition that gets the guard: the hazard's own, or one around it. Empty when there is none."""
@@ -252,7 +322,10 @@ class Guarding(Placing):
                     if any(_is_nullable(each, side) for each, side in below):
                         return []  # a row that found no partner has no columns to ask the filter of
                     conditions = self.on_of(join)
-                    return [(conditions, _index(conditions, hazard.node))]
+                    index = _index(conditions, hazard.node)
+                    if join.get("jointype") == "JOIN_FULL" and (index < 0 or is_equality(hazard.node)):
+                        return []  # FULL JOIN lives by an equality that can be hashed
+                    return [(conditions, index)]
             return []
         if join_place(reference) != "where" or not _sees(query, reference):
             return []
@@ -275,6 +348,7 @@ class Guarding(Placing):
             and join_place(reference) == "where"
             and not query.fields.keys()
             & {"groupClause", "distinctClause", "windowClause", "sortClause", "havingClause"}
+            and not self.restrictions.judge.has_groups(query)
             and id(target) not in self.targets.columns
             and id(target) not in self.targets.stars
             and not target["val"].get("TypeCast", {}).get("typeName", {}).get("typmods")
@@ -283,6 +357,32 @@ class Guarding(Placing):
 
 def _index(conditions: Conditions, node: Node) -> int:
     return next((i for i, part in enumerate(conditions.parts) if part is node), -1)
+
+
+def _is_immutable(pattern: Node) -> bool:
+    """A parameter, or constants and parameters put together with ||."""
+    stack = [pattern]
+    parameters = False
+    while stack:
+        node = stack.pop()
+        fields = node.get("A_Expr", {})
+        if "ParamRef" in node:
+            parameters = True
+        elif "TypeCast" in node:
+            names = string_list(node["TypeCast"]["typeName"].get("names", ()))
+            if (
+                names[-1:] not in (["text"], ["varchar"])
+                or not {"ParamRef", "A_Const"} & node["TypeCast"]["arg"].keys()
+            ):
+                return False
+            stack.append(node["TypeCast"]["arg"])
+        elif fields.get("kind", "AEXPR_OP") == "AEXPR_OP" and string_list(fields.get("name", ())) == ["||"]:
+            if "lexpr" not in fields:
+                return False
+            stack += (fields["lexpr"], fields["rexpr"])
+        elif "sval" not in node.get("A_Const", {}):
+            return False
+    return parameters
 
 
 def _asks_no_statistics(part: Node) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from guarddb.decision.filters.conditions import Conditions, joined
 from guarddb.decision.filters.rule import unsafe
@@ -42,13 +43,22 @@ class Placing(ABC):
         self.hidden_returning = False
         #: a row that is written may raise our own error
         self.checks_rows = False
+        #: what goes around targets as they stand when every relation has its place: a fence that hashes a column itself takes
+        #: the hash out of the target, and what is asked there has to stay
+        self.around: list[Callable[[], Refusal | None]] = []
         self._restrictions: Restrictions | None = None
 
     @property
     def restrictions(self) -> Restrictions:
         """What the conditions of the statement may tell; worked out when the first filter asks."""
         if self._restrictions is None:
-            self._restrictions = Restrictions(self.statement, self.catalog)
+            rules_of = self.governance.rules
+            about = [
+                reference
+                for reference in self.statement.references
+                if (rules := rules_of(reference)).filters or rules.needs_inlining
+            ]
+            self._restrictions = Restrictions(self.statement, self.catalog, about)
         return self._restrictions
 
     def show(self, rules: RelationRules) -> None:
@@ -59,12 +69,12 @@ class Placing(ABC):
     def write_conditions(self) -> None:
         """Make the edits to WHERE and ON."""
         for query, conditions in self.where.values():
-            if conditions.texts or conditions.guards or conditions.gates or conditions.shielded:
+            if conditions.texts or conditions.guards or conditions.gates or conditions.outside:
                 self.rewriter.add_condition(
                     query, conditions.condition, conditions.forms(), tuple(conditions.gates)
                 )
         for join, conditions in self.on.values():
-            if conditions.texts or conditions.guards or conditions.shielded:
+            if conditions.texts or conditions.guards or conditions.outside:
                 self.rewriter.add_on(join, conditions.condition, conditions.forms())
 
     def where_of(self, query: Query) -> Conditions:

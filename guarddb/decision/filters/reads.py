@@ -10,7 +10,8 @@ from guarddb.decision.refusal import Refusal
 from guarddb.sql.leakproof.parts import is_equality
 from guarddb.sql.leakproof.restrictions import Hazard
 from guarddb.sql.names import quote
-from guarddb.sql.statement import Link, Output, Reference
+from guarddb.sql.statement import Link, Output, Query, Reference
+from guarddb.vocabulary import MaskKind
 
 
 class Reads(Guarding):
@@ -147,12 +148,12 @@ class Reads(Guarding):
         if not self.shield(hazards):
             return False
         texts = [p.text(alias) if p.bound else p.source.text for p in rules.filters]
-        if fence and join_place(reference) == "where":
+        if fence:
             texts += self.inside(reference, alias)
         columns = self._columns(reference, alias)
         rest = f"WHERE {joined(texts)}{' OFFSET 0' if fence else ''}"
         if reference.sample is not None:
-            self.rewriter.replace_sample(reference, alias, rest)
+            self.rewriter.replace_sample(reference, columns, alias, rest)
         else:
             self.rewriter.replace_relation(
                 reference, f"SELECT {columns} FROM {name} AS {quote(alias)} {rest}"
@@ -164,12 +165,19 @@ class Reads(Guarding):
 
         `only`: those that ask for no other columns than these.
         """
-        found = (
-            self.rewriter.copied_conjunct(query, index, alias, attributes)
-            for query, index, attributes in self.restrictions.inside_fence(reference)
-            if only is None or only.issuperset(attributes.values())
-        )
-        return [text for text in found if text is not None]
+        texts = []
+        for place, index, node, attributes in self.restrictions.inside_fence(reference):
+            if only is not None and not only.issuperset(attributes.values()):
+                continue
+            text = self.rewriter.copied_conjunct(place, index, alias, attributes)
+            if text is None:
+                continue
+            texts.append(text)
+            # (What follows from an equality for the tables that it is joined with follows from that outside.)
+            if not is_equality(node):
+                conditions = self.where_of(place) if isinstance(place, Query) else self.on_of(place)
+                conditions.inside.add(index)
+        return texts
 
     def _columns(self, reference: Reference, alias: str) -> str:
         """What a fence has to select: nothing that the sent text does not ask for, so that a grant of columns will do."""
@@ -181,27 +189,42 @@ class Reads(Guarding):
             return "*"
         # Where columns are known by their place, something has to stand there.
         places = reference.alias_columns is not None or reference.hidden_by_join_alias
-        tested = self._only_tested(reference)
+        tested = self._only_shown(reference, "redact")
+        hashed = self.hashed_below(reference)
         columns = []
         for attribute in relation.attributes:
             column = f"{quote(alias)}.{quote(attribute.name)}"
             if attribute.name in tested:
                 # All that goes on of it is whether it is NULL.
                 columns.append(f"{mask_expression('redact', column, attribute)} AS {quote(attribute.name)}")
+            elif attribute.name in hashed:
+                self.targets.hash_below(reference, attribute.name)
+                columns.append(f"{mask_expression('hash', column, attribute)} AS {quote(attribute.name)}")
             elif attribute.name in used:
                 columns.append(column)
             elif places:
                 columns.append(f"NULL AS {quote(attribute.name)}")
         return ", ".join(columns)
 
-    def _only_tested(self, reference: Reference) -> set[str]:
-        """The redacted columns of which the statement wants nothing but what stands in their place."""
+    def hashed_below(self, reference: Reference) -> set[str]:
+        """The columns whose hash can be made where the relation is read."""
+        return {
+            name for name in self._only_shown(reference, "hash") if (reference, name) in self.targets.hashed
+        }
+
+    def _only_shown(self, reference: Reference, kind: MaskKind) -> set[str]:
+        """The columns under a kind of mask of which the statement wants nothing but what stands in their place."""
         masks = self.governance.rules(reference).masks
-        found = {column for column, kind in masks.items() if kind == "redact"} & self._used(reference)
+        found = {column for column, each in masks.items() if each == kind} & self._used(reference)
         if not found:
             return found
         for root in self.statement.roots:
-            found -= {link[1] for link, _ in root.uses if isinstance(link, tuple) and link[0] is reference}
+            for link, _ in root.uses:
+                # ORDER BY 1 names an output of its own query and means the column itself.
+                own = isinstance(link, Output) and link.query is root.query
+                for below in link.links if own and isinstance(link, Output) else (link,):
+                    if isinstance(below, tuple) and below[0] is reference:
+                        found.discard(below[1])
         return found - {name for raw, name in self.targets.raw if raw is reference}
 
     def _used(self, reference: Reference) -> set[str]:

@@ -37,8 +37,7 @@ def row_filters(case: Case) -> Refusal | None:
                 "Leave out VERBOSE.",
             )
     filtered = 0
-    for reference in statement.references:
-        rules = governance.rules(reference)
+    for reference, rules in case.ruled:
         if not rules.filters and not rules.needs_inlining and not rules.unsafe:
             continue
         filtered += 1
@@ -157,7 +156,7 @@ def _evaluates(command: str, fields: Node) -> str | None:
         for wrapped in fields.get("cmds", ()):
             part = wrapped["AlterTableCmd"]
             subtype = part.get("subtype", "AT_AddColumn")
-            if subtype in _LOOKS_AT_NO_ROW:
+            if subtype in _LOOKS_AT_NO_ROW and not is_enforced(part):
                 continue
             if subtype == "AT_AddColumn":
                 column = part.get("def", {}).get("ColumnDef", {})
@@ -166,6 +165,12 @@ def _evaluates(command: str, fields: Node) -> str | None:
                     continue
             return "a part of ALTER TABLE"
     return None
+
+
+def is_enforced(part: Node) -> bool:
+    """ALTER CONSTRAINT … ENFORCED, which asks the rows that are there (PostgreSQL 18)."""
+    constraint = part.get("def", {}).get("ATAlterConstraint", {})
+    return bool(constraint.get("alterEnforceability") and constraint.get("is_enforced"))
 
 
 def _redefines(command: str, fields: Node, rules: RelationRules) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from guarddb.decision.filters.placing import join_place, joined, unsafe
+from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.reads import Reads
 from guarddb.decision.masks.rule import is_missing_side
 from guarddb.decision.masks.writing import Targets, mask_expression
@@ -10,7 +10,7 @@ from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Relation
-from guarddb.sql.names import quote
+from guarddb.sql.names import quote, quote_qualified
 from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
 from guarddb.sql.statement import Link, Output, Reference, Statement, origins
 from guarddb.tree import parse
@@ -32,9 +32,12 @@ class Views(Reads):
         relation = reference.relation
         assert relation is not None
         try:
-            text = self.inlined(relation)
+            hashed = self.hashed_below(reference)
+            text = self.inlined(relation, hashed, self._unused(reference))
         except RewriteError as ex:
             return unsafe(reference, str(ex))
+        for name in hashed:
+            self.targets.hash_below(reference, name)
         hazards = self.restrictions.hazards(reference)
         if hazards or self._asks_for_computed(reference, rules):
             if not self.shield(hazards):
@@ -42,7 +45,7 @@ class Views(Reads):
                     reference, "a condition that can raise an error would meet statistics of hidden rows"
                 )
             copied = self._copied(reference, rules)
-            kept = self.inside(reference, relation.name, copied) if join_place(reference) == "where" else []
+            kept = self.inside(reference, relation.name, copied)
             where = f" WHERE {joined(kept)}" if kept else ""
             text = f"SELECT * FROM ({text}) AS {quote(relation.name)}{where} OFFSET 0"
         if rules.filters:
@@ -72,7 +75,7 @@ class Views(Reads):
             return False
         alias = quote(reference.alias)
         fields = ", ".join(f"{alias}.{quote(name)}" for name in names)
-        made = f"ROW({fields})::{quote(relation.schema)}.{quote(relation.name)}"
+        made = f"ROW({fields})::{quote_qualified(relation.schema, relation.name)}"
         if is_missing_side(reference):
             made = f"CASE WHEN {alias} IS DISTINCT FROM NULL THEN {made} END"
         for query in self.statement.queries:
@@ -131,8 +134,17 @@ class Views(Reads):
                 stack.append(below.top.outputs[names.index(item[1])])
         return True
 
-    def inlined(self, view: Relation) -> str:
+    def _unused(self, reference: Reference) -> set[str]:
+        """The columns of a view under a hash that the statement does not name: nothing of them is needed."""
+        used = self._used(reference)
+        masks = self.governance.rules(reference).masks
+        return set() if "*" in used else {name for name, kind in masks.items() if kind == "hash"} - used
+
+    def inlined(self, view: Relation, hashed: set[str], unused: set[str]) -> str:
         """A view's definition with the filters of what it reads written in. Its own scope, its own check.
+
+        Args:
+            hashed: the columns whose hash is made in the definition, and `unused` those of which nothing is needed.
 
         Raises:
             RewriteError: a filter finds no place in it.
@@ -154,7 +166,7 @@ class Views(Reads):
                 raise RewriteError(
                     f'a filter below it reads the setting "{missing}", for which no value was given'
                 )
-        self._mask_inside(view, statement, inner.targets)
+        self._mask_inside(view, statement, inner.targets, hashed, unused)
         refusal = inner.write()
         if refusal is not None:
             raise RewriteError(refusal.reason)
@@ -169,8 +181,11 @@ class Views(Reads):
                 rewriter.qualify(reference)
         return rewriter.finish() if rewriter.edited else definition
 
-    def _mask_inside(self, view: Relation, statement: Statement, targets: Targets) -> None:
-        """Put NULL and the token of redacted columns into the definition: of those nothing goes out of it."""
+    def _mask_inside(
+        self, view: Relation, statement: Statement, targets: Targets, hashed: set[str], unused: set[str]
+    ) -> None:
+        """Put masks into the definition: NULL and the token of redacted columns, of which nothing goes out of it, and the hash
+        where nobody needs the value itself."""
         masks = self.governance.rules_for(view).masks
         top = statement.top
         if not masks or self.policy.profile.guarddb.mask_uses:
@@ -179,13 +194,18 @@ class Views(Reads):
             return
         for index, attribute in enumerate(view.attributes):
             kind = masks.get(attribute.name)
-            if kind is None or kind == "hash":
+            if kind == "hash" and attribute.name in unused:
+                kind = "null"
+            if kind is None or (kind == "hash" and attribute.name not in hashed):
                 continue
             for leaf in top.leaves():
                 output = leaf.outputs[index]
-                if output.target is None or self.governance.mask_of(output) is None:
+                # (What shares an output with a hash is hashed as well.)
+                if output.target is None or (kind != "hash" and self.governance.mask_of(output) is None):
                     continue
                 form = mask_expression(kind, "({})", attribute)
+                if kind == "hash" and len(output.links) == 1 and isinstance(link := output.links[0], tuple):
+                    targets.hashed.setdefault(link, []).append((id(output.target), None, ""))
                 targets.wraps[id(output.target)] = (leaf, output.target, output, form)
                 if "{}" not in form:
                     targets.gone.add(id(output))

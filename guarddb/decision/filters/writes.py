@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.proposed import MARKER, Proposals
@@ -10,7 +11,7 @@ from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.names import literal, quote
 from guarddb.sql.rewriting.trees import HOLE, around_holes
-from guarddb.sql.statement import Query, Reference
+from guarddb.sql.statement import Output, Query, Reference
 from guarddb.tree import Node, nodes
 
 _RETURNING_FOR_MERGE = 170000
@@ -33,9 +34,13 @@ class FilterWriter(Proposals):
             refusal = self._place(reference, rules)
             if refusal is not None:
                 return refusal
+        for put in self.around:
+            refusal = put()
+            if refusal is not None:
+                return refusal
         if "explain" in self.statement.kinds and self.shown:
             # Estimates come from statistics over all rows, the hidden ones among them.
-            self.rewriter.explain_without_costs(self.statement.fields, self.statement.location)
+            self.rewriter.explain_quietly(self.statement.fields, self.statement.location)
         self.write_conditions()
         return None
 
@@ -96,9 +101,12 @@ class FilterWriter(Proposals):
         if any(each.has_row_triggers for each in (relation, *children)):
             return True
         generated = {a.name for a in relation.attributes if a.generated}
+        names = {a.name for a in relation.attributes}
         for predicate in rules.filters:
             if predicate.has_sublink or not predicate.bound:
                 return True
+            if not predicate.columns <= names:
+                return True  # a system column: a row that moves to another partition has another tableoid
             if predicate.columns & (query.written | generated):
                 return True
         return False
@@ -111,33 +119,48 @@ class FilterWriter(Proposals):
             if query.top:
                 self.hidden_returning = True
             return None
-        target = query.fields["returningClause"]["exprs"][0]["ResTarget"]
-        form = f"CASE WHEN ({check}) THEN ({HOLE}) END"
-        key = id(target)
-        if key in self.targets.columns:
-            owner, node, output, expression = self.targets.columns[key]
-            self.targets.columns[key] = (owner, node, output, _filled(form, expression))
-            return None
-        if key in self.targets.wraps:
-            owner, node, output, inner = self.targets.wraps[key]
-            self.targets.wraps[key] = (owner, node, output, _filled(form, HOLE.join(around_holes(inner))))
-            return None
-        outputs = [o for o in query.outputs if o.target is target]
-        if not outputs or any(o.open is not None for o in outputs):
-            return unsafe(reference, "the columns of RETURNING * are not known without a catalog")
-        if key not in self.targets.stars and outputs[0].star:
-            entries = [
-                f"{quote(o.qualifier)}.{quote(o.name)}" if o.qualifier is not None else quote(o.name)
-                for o in outputs
-            ]
-            self.targets.stars[key] = (query, target, entries, [""] * len(entries))
-        if key in self.targets.stars:
-            owner, node, entries, names = self.targets.stars[key]
-            entries[0] = _filled(form, entries[0])
-            names[0] = names[0] or outputs[0].name
-            return None
-        self.targets.wraps[key] = (query, target, outputs[0], form)
+        self.around.append(partial(self._check_returned, reference, query, check))
         return None
+
+    def _check_returned(self, reference: Reference, query: Query, check: str) -> Refusal | None:
+        form = f"CASE WHEN ({check}) THEN ({HOLE}) END"
+        # In whichever column can be named: all of them are evaluated.
+        for wrapped in query.fields["returningClause"]["exprs"]:
+            target = wrapped["ResTarget"]
+            outputs = [o for o in query.outputs if o.target is target]
+            if not outputs or any(o.open is not None for o in outputs):
+                return unsafe(reference, "the columns of RETURNING * are not known without a catalog")
+            if self._ask_in(query, target, outputs, form):
+                return None
+        return unsafe(reference, "two columns of RETURNING * have one name")
+
+    def _ask_in(self, query: Query, target: Node, outputs: list[Output], form: str) -> bool:
+        """Put one target of RETURNING into a form; whether it could be."""
+        targets, key = self.targets, id(target)
+        if key in targets.columns:
+            owner, node, output, expression = targets.columns[key]
+            targets.columns[key] = (owner, node, output, _filled(form, expression))
+        elif key in targets.wraps:
+            owner, node, output, inner = targets.wraps[key]
+            targets.wraps[key] = (owner, node, output, _filled(form, HOLE.join(around_holes(inner))))
+        elif key in targets.stars or outputs[0].star:
+            if key in targets.stars:
+                _, _, entries, names = targets.stars[key]
+            else:
+                written = [(_written(o, whole=o.whole_item), o.whole_item) for o in outputs]
+                entries = [
+                    e for i, (e, whole) in enumerate(written) if not whole or written.index((e, whole)) == i
+                ]
+                names = [""] * len(entries)
+            place = _spelled_out((entries, names), outputs)
+            if place is None:
+                return False
+            entries[place[0]] = _filled(form, entries[place[0]])
+            names[place[0]] = names[place[0]] or place[1]
+            targets.stars[key] = (query, target, entries, names)
+        else:
+            targets.wraps[key] = (query, target, outputs[0], form)
+        return True
 
     def _conflict(self, reference: Reference, rules: RelationRules, query: Query) -> Refusal | None:
         """ON CONFLICT: a proposed row that may not be written, or a hidden row in the way of DO UPDATE, is an error."""
@@ -194,6 +217,35 @@ def _seen(item: Node) -> Iterator[str]:
             yield node["relname"]
         if "aliasname" in node:
             yield node["aliasname"]
+
+
+def _written(output: Output, *, whole: bool = False) -> str:
+    """A column of a star, or the star over its item."""
+    name = "*" if whole else quote(output.name)
+    return name if output.qualifier is None else f"{quote(output.qualifier)}.{name}"
+
+
+def _spelled_out(star: tuple[list[str], list[str]], outputs: list[Output]) -> tuple[int, str] | None:
+    """Where in a star that is written out a column stands by itself, and its name; an item's star is taken apart for it.
+
+    None where no column can be named.
+    """
+    entries, names = star
+    alone = [(o.qualifier, o.name) for o in outputs if not o.whole_item]
+    if len(set(alone)) < len(alone):
+        return None
+    at = 0
+    for place, entry in enumerate(entries):
+        if not entry.endswith(".*"):
+            return (place, outputs[at].name) if outputs[at].spelled else None
+        qualifier = outputs[at].qualifier
+        item = [o for o in outputs if o.qualifier == qualifier]
+        if all(o.spelled for o in item) and len({o.name for o in item}) == len(item):
+            entries[place : place + 1] = [_written(o) for o in item]
+            names[place : place + 1] = [""] * len(item)
+            return place, item[0].name
+        at += len(item)
+    return None
 
 
 def _filled(form: str, text: str) -> str:

@@ -13,8 +13,6 @@ def conflicts(case: Case) -> Refusal | None:
 
     (A target that names columns is a use of these columns like any other.)
 
-    `INSERT … ON CONFLICT ON CONSTRAINT customers_email_key DO NOTHING` -> refused; `ON CONFLICT (id) DO NOTHING` -> passes
-
     >>> import guarddb
     >>> policy = {"access_mode": "read_write", "masking_rules": [{"table": "p", "column": "ssn", "kind": "null"}]}
     >>> guarddb.evaluate("INSERT INTO p VALUES (1) ON CONFLICT ON CONSTRAINT p_ssn_key DO NOTHING", policy).rule

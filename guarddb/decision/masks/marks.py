@@ -13,11 +13,13 @@ class Marks:
         kinds: the mask on what an output carries, once somebody has asked.
         raw: outputs whose value must flow on as it is, because a clause further out may use it.
         required: the kind that a set operation, or a scalar subquery, further out asks an output for.
+        clean: nothing in the statement goes back to a masked column (False: something does, or nobody has looked).
     """
 
-    __slots__ = ("kinds", "raw", "required")
+    __slots__ = ("clean", "kinds", "raw", "required")
 
     def __init__(self) -> None:
+        self.clean = False
         self.kinds: dict[int, MaskKind | None] = {}
         self.raw: set[int] = set()
         self.required: dict[int, MaskKind] = {}

@@ -34,8 +34,9 @@ def masking(case: Case) -> Refusal | None:
     statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.masks:
         return None
-    touched = [r for r in statement.references if governance.rules(r).masks]
-    for reference in statement.references:
+    touched = [reference for reference, rules in case.ruled if rules.masks]
+    plain = {reference for reference, rules in case.ruled if not rules.masks}
+    for reference, rules in case.ruled:
         relation = reference.relation
         if relation is not None and relation.has_rules and reference.mode in WRITE_MODES:
             return Refusal(
@@ -43,7 +44,7 @@ def masking(case: Case) -> Refusal | None:
                 f'"{reference.qualified_name}" has rules (CREATE RULE), and what their statements return passes no mask',
                 "Write to a table without rules.",
             )
-        hidden = governance.rules(reference).predicate_masks
+        hidden = rules.predicate_masks
         if hidden and reference.mode != "ddl":
             return Refusal(
                 "masked_column_predicate",
@@ -63,7 +64,7 @@ def masking(case: Case) -> Refusal | None:
             return Refusal(
                 "masked_column_predicate",
                 f'in which partition a row of "{reference.qualified_name}" is tells its masked column "{told}"',
-                "Read the partitioned table itself, without tableoid and without EXPLAIN ANALYZE.",
+                "Read the partitioned table itself, without tableoid, ctid and EXPLAIN ANALYZE.",
             )
         if reference.unmapped_alias or _twice(reference):
             return Refusal(
@@ -71,7 +72,7 @@ def masking(case: Case) -> Refusal | None:
                 f'the column aliases of "{reference.alias}" could rename a masked column of "{reference.qualified_name}"',
                 "Leave out the alias column list.",
             )
-    refusal = _structure(statement, governance, touched)
+    refusal = _structure(statement, governance, touched) or _analyzed(case, touched)
     if refusal is not None:
         return refusal
     for _, counted, _ in statement.row_counts:
@@ -81,19 +82,67 @@ def masking(case: Case) -> Refusal | None:
                 f'a row of "{counted.qualified_name}", which has masked columns, may be NULL here and cannot be counted',
                 "Count a column that is not masked, or count(*).",
             )
-    for root in statement.roots:
-        for link, _ in root.uses:
-            if governance.mask_of(link, case.marks) is None:
-                continue
-            refusal = _judge(root, link, case)
-            if refusal is not None:
-                return refusal
+    if _is_clean(case, plain):
+        case.marks.clean = True
+    else:
+        for root in statement.roots:
+            for link, _ in root.uses:
+                if type(link) is tuple and link[0] in plain:
+                    continue
+                if governance.mask_of(link, case.marks) is None:
+                    continue
+                refusal = _judge(root, link, case)
+                if refusal is not None:
+                    return refusal
     return _copy(statement, policy, governance)
 
 
+def _is_clean(case: Case, plain: set[Reference]) -> bool:
+    """Whether no output and no expression of a statement goes back to a masked column, in whatever way: one walk over them all.
+
+    Args:
+        plain: the mentions of relations that have no masks.
+    """
+    statement = case.statement
+    unmasked = {reference: rules.unmasked for reference, rules in case.ruled if rules.masks}
+    links: list[Link] = []
+    for root in statement.roots:
+        for link, _ in root.uses:
+            if type(link) is not tuple:
+                links.append(link)
+            elif link[0] in plain or link[1] in unmasked.get(link[0], ()):
+                continue
+            elif case.governance.mask_of(link) is not None:
+                return False
+    for query in statement.queries:
+        links += query.outputs
+    seen: set[Link] = set()
+    for link in links:  # (It grows.)
+        if type(link) is tuple:
+            if link[0] in plain or link[1] in unmasked.get(link[0], ()):
+                continue
+            if case.governance.mask_of(link) is not None:
+                return False
+        elif link not in seen:
+            assert isinstance(link, Output)
+            seen.add(link)
+            links += link.links
+            if link.opaque:
+                links += link.opaque
+            if link.root is not None:
+                links += [use for use, _ in link.root.uses]
+    return True
+
+
 def comes_as_null(case: Case) -> Finding | None:
-    """A note where a masked column comes as NULL under every kind of mask: from a scalar sub-select, or in a whole row."""
-    if not case.governance.masks:
+    """A note where a masked column comes as NULL under every kind of mask: from a scalar sub-select, or in a whole row.
+
+    >>> import guarddb
+    >>> policy = {"masking_rules": [{"table": "people", "column": "ssn", "kind": "redact"}]}
+    >>> guarddb.evaluate("SELECT (SELECT ssn FROM people) AS s", policy).notes[0][:31]
+    '"s" comes as NULL: a scalar sub'
+    """
+    if case.marks.clean or not case.governance.masks:
         return None
     for query in case.statement.queries:
         for output in query.outputs:
@@ -146,6 +195,8 @@ def _judge(root: Root, link: Link, case: Case) -> Refusal | None:
     clause = root.clause
     if clause in PREDICATE_CLAUSES:
         if governance.use_allowed(link, root):
+            if case.statement.analyzes and clause in _KEEPS_ROWS:
+                return _told_by_memory(f'the masked column "{shown}"')
             if isinstance(link, Output) and link.query is root.query:
                 # The clause names an output of its own query: the value below stays raw, the output itself is masked.
                 for below in link.links:
@@ -176,6 +227,32 @@ def _judge(root: Root, link: Link, case: Case) -> Refusal | None:
         "Select the column by itself, without a function, an operator or a cast.",
     )
 
+
+def _analyzed(case: Case, touched: list[Reference]) -> Refusal | None:
+    """EXPLAIN ANALYZE of what carries masked values where no mask can be written: in a view that sorts, groups or joins what
+    it hands out, and behind a wall."""
+    if not case.statement.analyzes:
+        return None
+    for reference in touched:
+        masks = case.governance.rules(reference).masks
+        relation = reference.relation
+        if relation is not None and relation.kind == "v" and not case.governance.is_pulled_up(relation):
+            return _told_by_memory(f'the view "{reference.qualified_name}"')
+        if case.wall is not None and not set(masks.values()) <= {"null"}:
+            return _told_by_memory(f'"{reference.qualified_name}"')
+    return None
+
+
+def _told_by_memory(what: str) -> Refusal:
+    return Refusal(
+        "masked_column_predicate",
+        f"EXPLAIN ANALYZE of {what} tells how much memory masked values take, and so how long they are",
+        "Use EXPLAIN without ANALYZE.",
+    )
+
+
+#: Clauses for which an executor keeps rows, and tells how large they are.
+_KEEPS_ROWS = frozenset(("on", "using", "group", "order", "distinct", "setop", "window"))
 
 _PURPOSE = {
     "where": "filter rows",
@@ -274,23 +351,23 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
 def masked_columns(case: Case) -> tuple[MaskedColumn, ...]:
     """Every masked column of every touched relation, and every output that carries one."""
     statement, governance = case.statement, case.governance
-    found: dict[tuple[str, MaskKind], MaskedColumn] = {}
+    found: dict[MaskedColumn, None] = {}
     if not governance.masks:
         return ()
-    for reference in statement.references:
-        for column, kind in governance.rules(reference).masks.items():
-            found[column, kind] = MaskedColumn(column, kind)
-    if found and statement.top is not None:
+    for _, rules in case.ruled:
+        if rules.masks:
+            found.update(dict.fromkeys(rules.masked))
+    if found and statement.top is not None and not case.marks.clean:
         for output in statement.top.outputs:
             if output.open is None and (carried := governance.mask_of(output, case.marks)) is not None:
-                found[output.name, carried] = MaskedColumn(output.name, carried)
-    return tuple(found.values())
+                found[MaskedColumn(output.name, carried)] = None
+    return tuple(found)
 
 
 def output_kinds(case: Case) -> dict[int, MaskKind]:
     """Index of each output of the statement's own result that carries a mask -> its kind."""
     statement, governance = case.statement, case.governance
-    if statement.top is None or not governance.masks:
+    if statement.top is None or not governance.masks or case.marks.clean:
         return {}
     return {
         i: kind

@@ -6,9 +6,10 @@ So the raw value does not flow on inside the statement, and what a rule might ov
 from __future__ import annotations
 
 from guarddb.decision.case import Case
+from guarddb.decision.masks.refused import RefusedByServer, is_grouping_sets
 from guarddb.decision.masks.rule import is_missing_side, witness
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.names import holds_sublink, quote, string_list
+from guarddb.sql.names import holds_sublink, quote, quote_qualified, string_list
 from guarddb.sql.rewriting.rewriter import Rewriter
 from guarddb.sql.statement import Link, Output, Query, Reference, origins
 from guarddb.tree import Node
@@ -42,7 +43,8 @@ class Targets:
     `wraps`: an expression becomes a form with `{}` where it stood.
 
     And what of the statement's columns is needed for that: `gone` are the outputs, and counted rows, by id, in whose place
-    nothing of their column stands; `needed` are columns that stand there instead; `raw` flow on as they are.
+    nothing of their column stands; `needed` are columns that stand there instead; `raw` flow on as they are. `hashed` are the
+    columns that stand inside a hash, with the places where: who puts a subquery in the relation's place can hash them there.
     """
 
     def __init__(self, rewriter: Rewriter) -> None:
@@ -53,6 +55,17 @@ class Targets:
         self.gone: set[int] = set()
         self.needed: set[tuple[Reference, str]] = set()
         self.raw: set[tuple[Reference, str]] = set()
+        #: (id of the target, place in its star, the column as it is written there)
+        self.hashed: dict[tuple[Reference, str], list[tuple[int, int | None, str]]] = {}
+
+    def hash_below(self, reference: Reference, name: str) -> None:
+        """The column comes hashed from below: where its hash was to be made it stands as it is."""
+        for target, place, column in self.hashed.pop((reference, name)):
+            if place is None:
+                self.columns.pop(target, None)
+                self.wraps.pop(target, None)
+            else:
+                self.stars[target][2][place], self.stars[target][3][place] = column, ""
 
     def write(self) -> None:
         """Make the edits."""
@@ -75,6 +88,7 @@ class MaskWriter:
         self.statement = case.statement
         self.governance = case.governance
         self.marks = case.marks
+        self.masked = any(rules.masks for _, rules in case.ruled)
         self.targets = targets
         self.has_key = case.policy.profile.guarddb.hash_key_env is not None
         self.redacts_nulls = case.policy.profile.guarddb.redact_nulls
@@ -85,6 +99,9 @@ class MaskWriter:
         #: outputs, by id, that are not masked and would be hashed with the key because they share an output further out with
         #: one that is: a guess, perhaps
         self.guesses: set[int] = set()
+        #: outputs, by id, whose type PostgreSQL may not match with that of another branch -> both, and what is known of its own
+        self.matched: dict[int, tuple[Attribute | None, Attribute]] = {}
+        self.is_refused = RefusedByServer(case.statement)
 
     def write(self) -> tuple[int, ...]:
         """Fill the targets; the indexes of the statement's outputs to be hashed with the key in the process.
@@ -92,8 +109,7 @@ class MaskWriter:
         Raises:
             Unmappable: a star cannot be written out.
         """
-        governance = self.governance
-        if not governance.masks or not any(governance.rules(r).masks for r in self.statement.references):
+        if not self.masked:
             return ()
         keyed = self._keyed()
         self._require()
@@ -173,6 +189,7 @@ class MaskWriter:
                             self.types.setdefault(id(inner), self.types.get(id(output)))
             if query.branches is None:
                 continue
+            self._match_types(query)
             for i, output in enumerate(query.outputs):
                 kind = strictest(self._mask(output), self.marks.required_of(output))
                 if kind is None or self.marks.is_raw(output):
@@ -186,6 +203,29 @@ class MaskWriter:
                         self.marks.require(branch.outputs[i], kind)
                         self.types[id(branch.outputs[i])] = self.types.get(id(output)) or attribute_of(output)
 
+    def _match_types(self, query: Query) -> None:
+        """Find the branches beside a hash that may be of another type: as texts they would be matched, and by themselves not."""
+        for i, output in enumerate(query.outputs):
+            if self._mask(output) != "hash" or self.marks.is_raw(output):
+                continue
+            branches = [leaf.outputs[i] for leaf in query.leaves() if i < len(leaf.outputs)]
+            types = [None if branch.root is not None else attribute_of(branch) for branch in branches]
+            first = next((t for t, b in zip(types, branches, strict=True) if t and self._mask(b)), None)
+            for branch, type_ in zip(branches, types, strict=True):
+                if first is not None and (type_ is None or type_.base_type != first.base_type):
+                    self.matched[id(branch)] = (type_, first)
+
+    def _is_matched(self, output: Output) -> bool:
+        return id(output) in self.matched and self._mask(output) is not None
+
+    def _matching(self, output: Output, text: str) -> str:
+        """A hash, or what is to be hashed, as PostgreSQL takes it beside the other branches (42804 where it does not)."""
+        own, other = self.matched.get(id(output), (None, None))
+        if own is None or other is None:
+            return text
+        pair = f"COALESCE(NULL::{_type_text(own)}, NULL::{_type_text(other)})"
+        return f"CASE WHEN false THEN ({pair})::pg_catalog.text ELSE {text} END"
+
     def _wanted(self, output: Output) -> MaskKind | None:
         """The mask to write at this output: None when what comes from below is masked as strictly already."""
         if id(output) in self.guesses and id(output) not in self.keyed:
@@ -193,10 +233,10 @@ class MaskWriter:
         if id(output) in self.keyed:
             return "hash"  # every branch of a set operation, for the mark on the type must be on all of them
         marks = self.marks
-        if marks.is_raw(output):
+        if id(output) in marks.raw:
             self.targets.raw.update(link for link in output.links if isinstance(link, tuple))
             return None
-        kind = strictest(self._mask(output), marks.required_of(output))
+        kind = strictest(self._mask(output), marks.required.get(id(output)))
         if kind is None:
             return None
         raw = False
@@ -216,30 +256,37 @@ class MaskWriter:
         if output.opaque:
             # A whole row. (A scalar subquery needs nothing here: its own target list delivers NULL.)
             if "ColumnRef" in node and self._mask(output) is not None:
-                self.targets.columns[id(target)] = (query, target, output, _null_row(output))
-                self.targets.gone.add(id(output))
+                self._require_spelled(output)
+                null = _null_row(output)
+                if self.is_refused(output):
+                    text = self.targets.rewriter.column_text(node["ColumnRef"])
+                    null = _beside(text, null)
+                else:
+                    self.targets.gone.add(id(output))
+                self.targets.columns[id(target)] = (query, target, output, null)
             return
         kind = self._wanted(output)
         if kind is None:
+            if self._is_matched(output):
+                # (What comes from below is hashed already.)
+                self.targets.wraps[id(target)] = (query, target, output, self._matching(output, "({})"))
             return
         attribute = attribute_of(output) or self.types.get(id(output))
         if "ColumnRef" in node:
-            if not output.spelled:
-                raise Unwritable(
-                    f'the column reference "{output.name}" is ambiguous',
-                    "Write the name of the table before it.",
-                )
+            self._require_spelled(output)
             text = self.targets.rewriter.column_text(node["ColumnRef"])
+            self._note_hash(kind, attribute, output, (id(target), None, text))
             prefix = ".".join(quote(part) for part in string_list(node["ColumnRef"]["fields"])[:-1])
+            column = self._of_unknown_type(output, text) or text
             self.targets.columns[id(target)] = (
                 query,
                 target,
                 output,
-                self._in_place(kind, text, attribute, output, prefix),
+                self._in_place(kind, column, attribute, output, prefix),
             )
             self._keep_places(output, query, text)
         else:
-            form = self._expression(kind, "({})", attribute, output)
+            form = self._expression(kind, self._of_unknown_type(output, "{}") or "({})", attribute, output)
             if form.startswith("NULL") and attribute is None:
                 form = "CASE WHEN false THEN ({}) END"  # NULL of the expression's own type
             elif "{}" not in form:
@@ -249,12 +296,42 @@ class MaskWriter:
                 self._keep_places(output, query, self.targets.rewriter.target_text(target)[2])
             self.targets.wraps[id(target)] = (query, target, output, form)
 
+    def _of_unknown_type(self, output: Output, text: str) -> str | None:
+        """An expression beside a hash as PostgreSQL would match it with the first branch; None: nothing to be matched here."""
+        own, first = self.matched.get(id(output), (None, None))
+        if own is not None or first is None:
+            return None
+        return f"(CASE WHEN false THEN NULL::{_type_text(first)} ELSE ({text}) END)"
+
+    @staticmethod
+    def _require_spelled(output: Output) -> None:
+        """A name that PostgreSQL finds ambiguous is not to be replaced: it would not see it any more."""
+        if not output.spelled:
+            raise Unwritable(
+                f'the column reference "{output.name}" is ambiguous',
+                "Write the name of the table before it.",
+            )
+
+    def _note_hash(
+        self, kind: MaskKind, attribute: Attribute | None, output: Output, place: tuple[int, int | None, str]
+    ) -> None:
+        """Write down that a bare column is to be hashed here by the server, and not by the process."""
+        if kind != "hash" or self.has_key or self.statement.analyzes or id(output) in self.matched:
+            return
+        if attribute is None or attribute.base_type == _BYTEA:
+            return
+        if len(output.links) == 1 and isinstance(link := output.links[0], tuple):
+            self.targets.hashed.setdefault(link, []).append(place)
+
     def _in_place(
         self, kind: MaskKind, column: str, attribute: Attribute | None, output: Output, prefix: str
     ) -> str:
         """The expression in the place of a bare column; where nothing of the column is in it, that is written down."""
         form = self._expression(kind, _COLUMN, attribute, output, prefix)
         if _COLUMN not in form:
+            if self.is_refused(output):
+                # PostgreSQL says so itself, where it finds the name.
+                return _beside(column, form)
             self.targets.gone.add(id(output))
         return form.replace(_COLUMN, column)
 
@@ -267,6 +344,11 @@ class MaskWriter:
         prefix: str | None = None,
     ) -> str:
         """What stands in a column's place. `prefix`: of a bare column, what stands before its name (an alias, or nothing)."""
+        if self.statement.analyzes:
+            # Nothing of the column: how much memory it takes in a sort would tell how long its values are. No row is shown.
+            if kind == "hash" and (attribute is None or attribute.base_type != _BYTEA):
+                return "NULL::pg_catalog.text"
+            return mask_expression(kind, column, attribute, present=None)
         if id(output) in self.guesses and id(output) not in self.keyed:
             return f"CASE WHEN false THEN {column} END"  # NULL of its own type
         if id(output) in self.keyed:
@@ -279,7 +361,7 @@ class MaskWriter:
                 printed = as_printed(
                     column, attribute.base_type if attribute is not None else "pg_catalog.text"
                 )
-            return f"({printed})::pg_catalog.varchar({TO_BE_HASHED})"
+            return f"({self._matching(output, printed)})::pg_catalog.varchar({TO_BE_HASHED})"
         if kind == "hash" and self.has_key and (attribute is None or attribute.base_type != _BYTEA):
             return "NULL::pg_catalog.text"  # what is not hashed in the process
         present: str | None = column
@@ -287,7 +369,8 @@ class MaskWriter:
             present = None
         elif attribute is not None and attribute.not_null and prefix is not None and len(output.links) == 1:
             present = self._presence(output, prefix, column)
-        return mask_expression(kind, column, attribute, present=present)
+        written = mask_expression(kind, column, attribute, present=present)
+        return self._matching(output, written) if kind == "hash" else written
 
     def _presence(self, output: Output, prefix: str, column: str) -> str | None:
         """For a column that is never NULL, what tells whether there is a row at all; None where there always is.
@@ -347,17 +430,21 @@ class MaskWriter:
         wanted = [None if o.open is not None else self._wanted(o) for o in outputs]
         if any(o.open is not None and self._mask(o) is not None for o in outputs):
             raise Unmappable("the columns behind * are not known")
-        if not any(wanted):
+        if not any(wanted) and not any(self._is_matched(o) for o in outputs):
             return
         target, query = outputs[0].target, outputs[0].query
         assert target is not None
         assert query is not None
-        if query.in_exists:
+        if query.in_exists and all(o.spelled and not self.is_refused(o) for o in outputs):
             # Whether there is a row is all that is asked.
             self.targets.stars[id(target)] = (query, target, ["NULL"], [""])
             self.targets.gone.update(map(id, outputs))
             return
-        masked = {o.qualifier for o, kind in zip(outputs, wanted, strict=True) if kind is not None}
+        masked = {
+            o.qualifier
+            for o, kind in zip(outputs, wanted, strict=True)
+            if kind is not None or self._is_matched(o)
+        }
         expressions, names = [], []
         written: set[str | None] = set()
         seen: set[tuple[str | None, str]] = set()
@@ -379,9 +466,12 @@ class MaskWriter:
             prefix = quote(qualifier) if qualifier is not None else ""
             column = f"{prefix}.{quote(output.name)}" if prefix else quote(output.name)
             if kind is not None:
+                self._note_hash(kind, attribute_of(output), output, (id(target), len(expressions), column))
                 column = self._in_place(kind, column, attribute_of(output), output, prefix)
+            elif self._is_matched(output):
+                column = self._matching(output, column)
             expressions.append(column)
-            names.append("" if kind is None else output.name)
+            names.append("" if kind is None and not self._is_matched(output) else output.name)
         self.targets.stars[id(target)] = (query, target, expressions, names)
 
 
@@ -396,14 +486,23 @@ def attribute_of(link: Link) -> Attribute | None:
 
 
 def _null_row(output: Output) -> str:
-    relations = {link[0] for link in output.opaque if isinstance(link, tuple)}
-    if len(relations) == 1 and (relation := relations.pop().relation) is not None:
-        return f"NULL::{quote(relation.schema)}.{quote(relation.name)}"
-    return "NULL"
+    """NULL of a row's type: a table's own, `record` for a subquery's or a join's."""
+    rows = [link for link in output.opaque if isinstance(link, tuple) and link[1] == "*"]
+    if any(link[0].relation is None for link in rows):
+        return "NULL"  # without a catalog
+    if len(rows) == len(output.opaque) == 1 and (relation := rows[0][0].relation) is not None:
+        return f"NULL::{quote_qualified(relation.schema, relation.name)}"
+    return "NULL::pg_catalog.record"
 
 
-def is_grouping_sets(query: Query) -> bool:
-    return any("GroupingSet" in node for node in query.fields.get("groupClause", ()))
+def _beside(column: str, form: str) -> str:
+    """A mask of its own type, and the column where PostgreSQL sees it and never looks."""
+    return f"CASE WHEN false AND ({column}) IS NULL THEN NULL ELSE {form} END"
+
+
+def _type_text(attribute: Attribute) -> str:
+    schema, _, name = attribute.base_type.partition(".")
+    return f"{quote(schema)}.{quote(name)}"
 
 
 def mask_expression(

@@ -142,6 +142,8 @@ def _step_is_free(old: Column, new: Column, script: Script) -> bool:
     if domain is not None:
         return _step_is_free(Column(domain.base_type), new, script)  # its modifier is forgotten on the way
     source, wanted = old.type.removeprefix("pg_catalog."), new.type.removeprefix("pg_catalog.")
+    if {source, wanted} == {"timestamp", "timestamptz"} and script.is_utc:
+        return new.typmod in (-1, _MICROSECONDS)
     if wanted not in _BINARY.get(source, ()):
         return False
     if new.typmod == -1:

@@ -31,18 +31,11 @@ def cluster(statement: StatementText, script: Script) -> Iterator[Said]:
 
 
 def vacuum(statement: StatementText, script: Script) -> Iterator[Said]:
-    """VACUUM runs beside others; VACUUM FULL writes the table anew. Neither can run in a transaction; ANALYZE can."""
+    """VACUUM runs beside others; VACUUM FULL writes the table anew."""
     fields = statement.fields
     options = {
         o["DefElem"]["defname"]: o["DefElem"].get("arg") for o in fields.get("options", ()) if "DefElem" in o
     }
-    if script.in_transaction and fields.get("is_vacuumcmd"):
-        yield Remark(
-            "error",
-            "not_in_transaction",
-            "VACUUM cannot run inside a transaction block; PostgreSQL refuses it",
-            script_of(["COMMIT", statement.text, "BEGIN"]),
-        )
     relations = [
         each["VacuumRelation"]["relation"]
         for each in fields.get("rels", ())

@@ -211,13 +211,6 @@ def drop_everything(statement: StatementText, script: Script) -> Iterator[Said]:
         "unsafe_drop",
         f"{what} destroys data with no undo; each table in it is locked ACCESS EXCLUSIVE",
     )
-    if statement.kind == "DropdbStmt" and script.in_transaction:
-        yield Remark(
-            "error",
-            "not_in_transaction",
-            "DROP DATABASE cannot run inside a transaction block; PostgreSQL refuses it",
-            script_of(["COMMIT", statement.text, "BEGIN"]),
-        )
 
 
 def move_all(statement: StatementText, script: Script) -> Iterator[Said]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guarddb.facts import functions
-from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown, of_open
+from guarddb.sql.analysis.scope import CTE, Scope, Source, Table, Unknown, is_sure, of_open
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import string_list, type_name
 from guarddb.sql.statement import Call, Clause, Link, Output, Query, Reference, Root, Statement, TypeUse
@@ -423,6 +423,8 @@ class Expressions(ABC):
         if len(fields) == 1:
             name = fields[0]["String"]["sval"]
             links = scope.column(name)
+            if links and is_sure(links[0]):
+                return links, False
             source = scope.source(name)
             if links is not None:
                 if source is None or scope.has_column(name):
@@ -470,7 +472,10 @@ _SPECIAL: dict[str, Callable[[Expressions, Node, Scope, Query | None, Root, list
 
 
 def _is_guessed(links: list[Link]) -> bool:
-    return any(isinstance(link, Output) and link.guessed for link in links)
+    for link in links:  # noqa: SIM110 (asked of every column: a generator would cost as much as the rest)
+        if isinstance(link, Output) and link.guessed:
+            return True
+    return False
 
 
 def _as_call(constructor: Node) -> Node:

@@ -9,6 +9,7 @@ from typing import Any
 from guarddb.facts import functions
 from guarddb.facts.columns import columns_of
 from guarddb.sql.analysis.expressions import Expressions, UnknownNode
+from guarddb.sql.analysis.item_types import POLYMORPHIC, ItemTypes
 from guarddb.sql.analysis.scope import (
     CTE,
     AliasedUsing,
@@ -23,9 +24,12 @@ from guarddb.sql.analysis.scope import (
     Unknown,
 )
 from guarddb.sql.catalog import Function, Relation
-from guarddb.sql.names import column_name, string_list, type_name
+from guarddb.sql.names import column_name, string_list
 from guarddb.sql.statement import Call, Link, Mode, Open, Output, Query, Reference, Root, origins
 from guarddb.tree import Node
+
+#: The type of WITH ORDINALITY's column.
+_BIGINT: Node = {"names": [{"String": {"sval": "pg_catalog"}}, {"String": {"sval": "int8"}}]}
 
 
 class FromClause(Expressions):
@@ -48,6 +52,7 @@ class FromClause(Expressions):
             # Only LATERAL sees the items to its left.
             inside = self.query(fields["subquery"], scope if fields.get("lateral") else outer, query)
             inside.null_extended = _null_extended(joins, query)
+            inside.joins = joins
             return self._mapped(Derived(alias, inside.outputs, aliases))
         if name == "RangeFunction":
             return self._range_function(fields, scope, query, alias, aliases)
@@ -67,8 +72,10 @@ class FromClause(Expressions):
                 self.expression(argument, outer, query, "sample")
             return item
         if name in ("RangeTableFunc", "JsonTable"):
-            names = self._table_function_columns(fields, scope, query)
-            return self._mapped(Derived(alias, _guessed(names, query), aliases))
+            columns = self._table_function_columns(fields, scope, query)
+            # (addRangeTableEntryForTableFunc)
+            shown = alias or ("xmltable" if name == "RangeTableFunc" else "json_table")
+            return self._mapped(Derived(shown, _typed(columns, query), aliases))
         raise UnknownNode(name)
 
     def _range_var(
@@ -162,6 +169,7 @@ class FromClause(Expressions):
             for column in names:
                 links = [link for item in (left, right) for link in _links_of(item, column)]
                 merged[column] = links
+                root.compared.append(links)
                 root.uses.extend((link, None) for link in links)
         if "quals" in fields:
             on = Scope(outer, query)
@@ -205,20 +213,18 @@ class FromClause(Expressions):
             items = entry["List"]["items"]
             call = items[0]
             self.expression(call, scope, query, "function")
-            found = self._function_columns(call, items[1:], alias, fields)
-            outputs += _guessed(found, query) if found is not None else [unknown_columns(query)]
+            found = self._function_columns(call, items[1:], alias, fields, scope)
+            outputs += self._of_call(call, items[1:], found, query)
             if found is not None and (alias is not None or found != [_call_name(call)]):
                 # Named by the alias, or by the type or the function itself: there certainly are such columns.
                 for output in outputs[-len(found) :]:
                     output.guessed = False
         if "coldeflist" in fields:
-            outputs = _guessed([self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]], query)
+            outputs = _typed([self._column_definition(c["ColumnDef"]) for c in fields["coldeflist"]], query)
         if fields.get("ordinality", False):
-            outputs += _guessed(["ordinality"], query)
+            outputs.append(Output("ordinality", query=query))  # certainly of this name, but for an alias list
+            outputs[-1].type_name = _BIGINT
         shown = alias or _call_name(fields["functions"][0]["List"]["items"][0])
-        single = len(fields["functions"]) == 1 and "coldeflist" not in fields
-        if single and len(outputs) - fields.get("ordinality", False) == 1 and outputs[0].open is None:
-            outputs[0].call = fields["functions"][0]["List"]["items"][0]
         if aliases and len(outputs) == 1 and outputs[0].open is not None:
             # Its alias list names the first of its columns, and there may be more.
             outputs = [*_guessed(aliases, query), *outputs]
@@ -228,38 +234,65 @@ class FromClause(Expressions):
             output.guessed = False  # under this name there certainly is a column
         return self._mapped(Derived(shown, outputs, aliases))
 
-    def _column_definition(self, fields: Node) -> str:
+    def _column_definition(self, fields: Node) -> tuple[str, Node | None]:
         if "typeName" in fields:
             self._type(fields["typeName"])
-        name: str = fields["colname"]
-        return name
+        return fields["colname"], fields.get("typeName")
+
+    def _of_call(self, call: Node, rest: list[Any], found: list[str] | None, query: Query) -> list[Output]:
+        """The columns of one function in FROM, with what tells their types."""
+        if found is None:
+            return [unknown_columns(query)]
+        outputs = _guessed(found, query)
+        definitions = _definitions(rest)
+        if definitions:
+            for output, definition in zip(outputs, definitions, strict=True):
+                output.type_name = definition.get("typeName")
+            return outputs
+        fields = call.get("FuncCall", {})
+        arguments = fields.get("args", ())
+        for place, output in enumerate(outputs):
+            output.call, output.place = call, place
+            if self._is_several(fields) and len(arguments) == len(outputs):
+                output.call, output.place = {"FuncCall": {**fields, "args": [arguments[place]]}}, 0
+        return outputs
+
+    def _is_several(self, fields: Node) -> bool:
+        """unnest(a, b), which is written for ROWS FROM (unnest(a), unnest(b)) (transformRangeFunction)."""
+        return (
+            string_list(fields.get("funcname", ())) == ["unnest"]
+            and len(fields.get("args", ())) > 1
+            and not self.has_function("unnest")
+        )
 
     def _function_columns(
-        self, call: Node, rest: list[Any], alias: str | None, fields: Node
+        self, call: Node, rest: list[Any], alias: str | None, fields: Node, scope: Scope
     ) -> list[str] | None:
         """The column names of a function in FROM, or None when its result is not known."""
-        definitions = [c for item in rest if item for c in item.get("List", {}).get("items", ())]
+        definitions = _definitions(rest)
         if definitions:
-            return [self._column_definition(c["ColumnDef"]) for c in definitions]
+            return [self._column_definition(each)[0] for each in definitions]
         name = column_name(call)
         single = alias if alias is not None and len(fields["functions"]) == 1 else name
         if "FuncCall" not in call:
-            return self._expression_columns(call, single)
+            return self._expression_columns(call, single, scope)
         parts = string_list(call["FuncCall"]["funcname"])
-        if parts[-1] == "unnest" and _is_plain_array(call["FuncCall"].get("args", ())):
-            return [single]
+        arguments = call["FuncCall"].get("args", ())
+        if self._is_several(call["FuncCall"]):
+            each = [self._unnested(argument, scope) for argument in arguments]
+            return None if None in each else [name for names in each if names is not None for name in names]
         known = functions.builtin(parts[-1]) if len(parts) == 1 or parts[0] == "pg_catalog" else ()
         mine: Sequence[Function] = ()
         if self.catalog is not None and parts[0] != "pg_catalog":
             mine = self.catalog.functions_named(parts[-1], parts[-2] if len(parts) > 1 else None)
-        shapes = {
-            tuple(o.output_names) if o.output_names else (o.returns in _POLYMORPHIC,) for o in known
-        } | {self._shape(function) for function in mine}
-        if len(shapes) != 1:
-            return None
-        (shape,) = shapes
+        shapes = {tuple(o.output_names) if o.output_names else (o.returns in POLYMORPHIC,) for o in known} | {
+            self._shape(function) for function in mine
+        }
+        shape = next(iter(shapes)) if len(shapes) == 1 else (True,)
         if shape == (False,):
             return [single]
+        if shape == (True,):
+            return self._columns_of_type(self._types(scope).of(call), single)
         if not shape or not isinstance(shape[0], str) or "" in shape:
             return None
         if known and parts[-1].startswith("pg_"):
@@ -291,39 +324,63 @@ class FromClause(Expressions):
         """Whether a type, by its qualified name, certainly is none that has columns."""
         schema, _, name = type.partition(".")
         if schema == "pg_catalog":
-            return name not in _POLYMORPHIC
+            return name not in POLYMORPHIC
         found = self.catalog.type_named(schema, name) if self.catalog is not None else None
         return found is not None and found.kind in "bermd" and self._composite(type) is None
 
-    def _expression_columns(self, call: Node, single: str) -> list[str] | None:
+    def _expression_columns(self, call: Node, single: str, scope: Scope) -> list[str] | None:
         """The columns of what stands in FROM in the syntax of a function: CAST, COALESCE, CURRENT_DATE …"""
-        ((kind, fields),) = call.items()
+        ((kind, _),) = call.items()
         if kind in ("SQLValueFunction", "XmlExpr", "XmlSerialize"):
             return [single]
-        if kind == "TypeCast":
-            names = type_name(fields["typeName"])
-            if names is None or fields["typeName"].get("arrayBounds"):
-                return [single]
-            schema, name = names
-            found = self.catalog.type_named(schema, name) if self.catalog is not None else None
-            if found is None:
-                built_in = schema in (None, "pg_catalog") and functions.builtin_type(name) is not None
-                return [single] if built_in and name not in _POLYMORPHIC else None
-            composite = self._composite(f"{found.schema}.{found.name}")
-            if composite is not None:
-                return list(composite)
-            return [single] if self._is_scalar(f"{found.schema}.{found.name}") else None
-        if kind == "CoalesceExpr" or kind == "MinMaxExpr":
-            return [single] if all(map(_is_plain_constant, fields["args"])) else None
-        return None
+        return self._columns_of_type(self._types(scope).of(call), single)
 
-    def _table_function_columns(self, fields: Node, scope: Scope, query: Query) -> list[str]:
-        """XMLTABLE and JSON_TABLE: the expressions they take and the columns they make."""
-        names: list[str] = []
-        nested: list[str] = []
+    def _columns_of_type(self, type: str | None, single: str) -> list[str] | None:
+        """The columns of a FROM item of this type; None where nobody knows."""
+        if type is None or type == "pg_catalog.record":
+            return None
+        composite = self._composite(type)
+        if composite is not None:
+            return list(composite)
+        return [single] if type.endswith("[]") or self._is_scalar(type) else None
+
+    def _unnested(self, array: Node, scope: Scope) -> list[str] | None:
+        """The columns of one array of several that unnest() is given."""
+        type = self._types(scope).of(array)
+        if type is None or not type.endswith("[]"):
+            return None
+        return self._columns_of_type(type.removesuffix("[]"), "unnest")
+
+    def _types(self, scope: Scope) -> ItemTypes:
+        return ItemTypes(self.catalog, lambda column: self._type_of_column(column, scope))
+
+    def _type_of_column(self, column: Node, scope: Scope) -> str | None:
+        """The type of a column that is a bare copy of one of a table, or of a table's row."""
+        links, _ = self.resolve(column, scope)
+        while len(links) == 1 and isinstance(output := links[0], Output):
+            if output.root is not None or output.opaque or output.open is not None or output.guessed:
+                return None
+            links = output.links
+        if len(links) != 1 or not isinstance(link := links[0], tuple) or not link[0].exact:
+            return None
+        reference, name = link
+        relation = reference.relation
+        if relation is None:
+            return None
+        if name == "*":
+            return f"{relation.schema}.{relation.name}"
+        found = next((a.type for a in relation.attributes if a.name == name), None)
+        return None if found is None else self._types(scope).of_attribute(found)
+
+    def _table_function_columns(
+        self, fields: Node, scope: Scope, query: Query
+    ) -> list[tuple[str, Node | None]]:
+        """XMLTABLE and JSON_TABLE: the expressions they take and the columns they make, with their types."""
+        names: list[tuple[str, Node | None]] = []
+        nested: list[tuple[str, Node | None]] = []
         root = Root(query, "function", fields)
         self.statement.roots.append(root)
-        stack: list[tuple[Any, list[str]]] = [(fields, names)]
+        stack: list[tuple[Any, list[tuple[str, Node | None]]]] = [(fields, names)]
         while stack:
             value, into = stack.pop()
             if isinstance(value, list):
@@ -335,7 +392,7 @@ class FromClause(Expressions):
                 if key in ("RangeTableFuncCol", "JsonTableColumn"):
                     is_nested = child.get("coltype") == "JTC_NESTED"
                     if (column := child.get("colname") or child.get("name")) and not is_nested:
-                        into.append(column)
+                        into.append((column, child.get("typeName")))
                     if "typeName" in child:
                         self._type(child["typeName"])
                     # The columns of NESTED PATH come behind the plain ones (transformJsonTableColumns).
@@ -353,29 +410,6 @@ class FromClause(Expressions):
                 else:
                     stack.append((child, into))
         return names + nested
-
-
-#: Types of results that may have columns of their own: which, the call decides.
-_POLYMORPHIC = frozenset(
-    ("record", "anyelement", "anynonarray", "anycompatible", "anycompatiblenonarray", "any")
-)
-
-
-def _is_plain_constant(node: Node) -> bool:
-    return "A_Const" in node
-
-
-def _is_plain_array(arguments: list[Node]) -> bool:
-    """One array whose elements are scalars by the look of it."""
-    if len(arguments) != 1:
-        return False
-    ((kind, fields),) = arguments[0].items()
-    if kind == "A_ArrayExpr":
-        return all(map(_is_plain_constant, fields.get("elements", ())))
-    names = type_name(fields["typeName"]) if kind == "TypeCast" else None
-    if names is None or names[0] not in (None, "pg_catalog") or names[1] in _POLYMORPHIC:
-        return False
-    return bool(fields["typeName"].get("arrayBounds")) and functions.builtin_type(names[1]) is not None
 
 
 def unknown_columns(query: Query) -> Output:
@@ -418,6 +452,21 @@ def _guessed(names: Iterable[str], query: Query) -> list[Output]:
     for output in outputs:
         output.guessed = True
     return outputs
+
+
+def _typed(columns: Iterable[tuple[str, Node | None]], query: Query) -> list[Output]:
+    """Columns of a function whose types stand beside their names."""
+    outputs = []
+    for name, type_name in columns:
+        output = Output(name, query=query)
+        output.guessed, output.type_name = True, type_name
+        outputs.append(output)
+    return outputs
+
+
+def _definitions(rest: list[Any]) -> list[Node]:
+    """The column definitions of one function of ROWS FROM."""
+    return [c["ColumnDef"] for item in rest if item for c in item.get("List", {}).get("items", ())]
 
 
 def _call_name(call: Node) -> str | None:

@@ -388,7 +388,7 @@ class Scope:
     (True, True)
     """
 
-    __slots__ = ("_columns", "ctes", "items", "parent", "query")
+    __slots__ = ("_by_alias", "_columns", "_indexed", "ctes", "items", "parent", "query")
 
     def __init__(self, parent: Scope | None, query: Query | None) -> None:
         self.parent = parent
@@ -397,6 +397,9 @@ class Scope:
         #: names that were looked up already, each with the items it was looked up in
         self._columns: dict[tuple[str, int, int], list[Link] | None] = {}
         self.ctes: dict[str, CTE] = {}
+        #: what a qualified name can reach, by alias, and for which items that holds: how many, and the last of them
+        self._by_alias: dict[str | None, list[Source]] = {}
+        self._indexed: tuple[int, Item | None] = (0, None)
 
     def cte(self, name: str) -> CTE | None:
         scope: Scope | None = self
@@ -473,11 +476,33 @@ class Scope:
 
     def own_source(self, alias: str, schema: str | None) -> Source | None:
         """The item of this very query that a qualified name can reach."""
-        for item in self.items:
-            for source in item.sources():
-                if source.alias == alias and (schema is None or source.schema == schema):
-                    return source
-        return None
+        return next(iter(self._own_sources(alias, schema)), None)
+
+    def is_ambiguous(self, alias: str, schema: str | None) -> bool:
+        """Whether a qualified name reaches more than one item of the innermost query that has it: PostgreSQL takes neither.
+
+        (Such as `excluded` of INSERT INTO t AS excluded … ON CONFLICT.)
+        """
+        scope: Scope | None = self
+        while scope is not None:
+            if scope.own_source(alias, schema) is not None:
+                return len(scope._own_sources(alias, schema)) > 1
+            scope = scope.parent
+        return False
+
+    def _own_sources(self, alias: str, schema: str | None) -> list[Source]:
+        items = self.items
+        if not items:
+            return []
+        number, last = self._indexed
+        if number != len(items) or last is not items[-1]:
+            by_alias = self._by_alias = {}
+            for item in items:
+                for source in item.sources():
+                    by_alias.setdefault(source.alias, []).append(source)
+            self._indexed = len(items), items[-1]
+        found = self._by_alias.get(alias, [])
+        return found if schema is None else [source for source in found if source.schema == schema]
 
 
 #: A column of a function whose columns nobody knows.

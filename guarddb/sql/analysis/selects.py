@@ -84,6 +84,8 @@ class Selects(FromClause):
         fields = query.fields
         for row, values in enumerate(fields["valuesLists"]):
             for i, node in enumerate(values["List"].get("items", ())):
+                if row and "A_Const" in node:
+                    continue  # it takes nothing and calls nothing, and there may be thousands
                 root = self.expression(node, scope, query, "values")
                 if row == 0:
                     output = Output(f"column{i + 1}", query=query)
@@ -162,6 +164,7 @@ class Selects(FromClause):
                 cte, clause, "cycle_col_list", ("cycle_mark_column", "cycle_path_column"), query
             )
         cte.state = "done"
+        cte.scope = None  # which holds the CTE: a circle less for Python's collector
 
     def _added_columns(
         self, cte: CTE, clause: Node, listed: str, added: tuple[str, ...], query: Query
@@ -211,6 +214,9 @@ class Selects(FromClause):
                         output.spelled = (
                             sum(max(item.many(last), bool(item.find(last))) for item in items) <= 1
                         )
+                reached = string_list(fields[:-1] or (fields if whole else ()))
+                if reached and scope.is_ambiguous(*_qualifier(reached)):
+                    output.spelled = False
                 outputs.append(output)
                 continue
             if (rows := self._row_star(node, scope, query, clause, target)) is not None:
@@ -230,7 +236,7 @@ class Selects(FromClause):
     def _star(self, fields: list[Node], scope: Scope, query: Query, target: Node) -> list[Output]:
         parts = string_list(fields[:-1])
         if parts:
-            source = scope.source(parts[-1], parts[-2] if len(parts) > 1 else None)
+            source = scope.source(*_qualifier(parts))
             if source is None:
                 return [self._unresolved_star(scope, query, target)]
             columns = source.columns()
@@ -247,6 +253,9 @@ class Selects(FromClause):
                     output.links = [(output.open.reference, "*")]
             outputs.append(output)
         self._spell(outputs, scope)
+        if parts and scope.is_ambiguous(*_qualifier(parts)):
+            for output in outputs:
+                output.spelled = output.whole_item = False
         return outputs
 
     @staticmethod
@@ -270,7 +279,8 @@ class Selects(FromClause):
                 continue
             # A merged column: its bare name may mean another one as well.
             name = output.name
-            if sum(item.many(name) for item in scope.items) == 1 and not any(i.opens() for i in scope.items):
+            meant = sum(max(item.many(name), bool(item.find(name))) for item in scope.items)
+            if meant == 1 and not any(i.opens() for i in scope.items):
                 continue
             merging = [join for item in scope.items for join in item.merging(name)]
             holder = merging[0].holder(name) if len(merging) == 1 else None
@@ -381,6 +391,11 @@ class Selects(FromClause):
             root.uses += [(link, column) for link in self.resolve(column, scope)[0]]
         self.statement.roots.append(root)
         return root
+
+
+def _qualifier(parts: list[str]) -> tuple[str, str | None]:
+    """What stands before a column or a star: the item's name, and its schema."""
+    return parts[-1], parts[-2] if len(parts) > 1 else None
 
 
 def _merged(output: Output, query: Query) -> Output:

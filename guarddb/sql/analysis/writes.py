@@ -196,20 +196,30 @@ class Analysis(Selects):
     def merge(self, fields: Node, scope: Scope | None, parent: Query | None) -> Query:
         self.statement.kinds.update(("insert", "update", "delete"))
         query, outer, target = self._dml("merge", fields, scope, parent)
-        inner = self._dml_from([fields["sourceRelation"]], target, outer, query)
+        # A LATERAL source does not see the target, not even to be told so (transformMergeStmt).
+        inner = Scope(outer, query)
+        inner.items.append(self._from_item(fields["sourceRelation"], inner, outer, query, ()))
+        inner.items.insert(0, target)
         join = fields["joinCondition"]
         query.filters_rows = self._picks_rows(join, inner, query, "on")
+        # Where one side has no row, the clause does not see it (setNamespaceForMergeWhen).
+        sides = {
+            "MERGE_WHEN_NOT_MATCHED_BY_TARGET": inner.items[1:],
+            "MERGE_WHEN_NOT_MATCHED_BY_SOURCE": inner.items[:1],
+        }
         for wrapped in fields.get("mergeWhenClauses", ()):
             clause = wrapped["MergeWhenClause"]
+            seen = Scope(outer, query)
+            seen.items = list(sides.get(clause.get("matchKind", ""), inner.items))
             if "condition" in clause:
-                self.expression(clause["condition"], inner, query, "merge")
+                self.expression(clause["condition"], seen, query, "merge")
             if clause.get("commandType") == "CMD_UPDATE":
-                self._assignments(clause.get("targetList", ()), inner, query)
+                self._assignments(clause.get("targetList", ()), seen, query)
             elif clause.get("commandType") == "CMD_INSERT":
                 columns = [c["ResTarget"]["name"] for c in clause.get("targetList", ())]
                 query.written.update(columns or [c[0] for c in target.columns()])
                 for node in clause.get("values", ()):
-                    self.expression(node, inner, query, "set")
+                    self.expression(node, seen, query, "set")
         # RETURNING of MERGE sees the source first, then the target (transformMergeStmt).
         self._returning(fields, [*inner.items[1:], inner.items[0]], outer, query)
         return query

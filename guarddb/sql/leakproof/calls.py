@@ -69,6 +69,34 @@ class Calls:
             self._operators[key] = self._find_operator(schema, name, left, right)
         return self._operators[key]
 
+    def results(self, name: str, left: Type | None, right: Type | None) -> frozenset[Type]:
+        """What a built-in operator without a schema may return, with an operand of any type (None); empty when nobody knows."""
+        if self.is_users(name):
+            return frozenset()
+        found = {
+            fact.result
+            for fact in builtin_operator(name)
+            if fact.left is not None
+            and (left is None or self.types.converts(left, _PREFIX + fact.left))
+            and (right is None or self.types.converts(right, _PREFIX + fact.right))
+        }
+        return (
+            frozenset() if any(r.startswith("any") for r in found) else frozenset(_PREFIX + r for r in found)
+        )
+
+    def may_mean(self, name: str, left: Type, right: Type) -> bool:
+        """Whether there is an operator for operands of these types, be it one of several."""
+        return self.is_users(name) or any(
+            fact.left is not None
+            and self.types.converts(left, _PREFIX + fact.left)
+            and self.types.converts(right, _PREFIX + fact.right)
+            for fact in builtin_operator(name)
+        )
+
+    def is_users(self, name: str) -> bool:
+        """Whether an operator without a schema could be one of a user's."""
+        return self.catalog is not None and bool(self.catalog.operators_named(name, None))
+
     def _find_operator(self, schema: str | None, name: str, left: Type | None, right: Type) -> Found | None:
         signatures: list[tuple[Type, ...]] = []
         found: list[Found] = []
@@ -123,6 +151,21 @@ class Calls:
         ):
             return _builtin_function(name, tuple(given))
         return self._find_function(schema, name, given)
+
+    def column(self, schema: str | None, name: str, given: Sequence[Type], place: int) -> Type | None:
+        """The type of one column of what a built-in function in FROM returns; None when it cannot be told."""
+        overloads = list(_taking(name, len(given))) if schema in (None, "pg_catalog") else []
+        signatures = [_expanded(overload, len(given)) for overload in overloads]
+        exact = [index for index, wanted in enumerate(signatures) if wanted == tuple(given)]
+        index = exact[0] if len(exact) == 1 else self.types.select(given, signatures)
+        if index is None or (self.catalog is not None and self.catalog.functions_named(name, schema)):
+            return None
+        overload = overloads[index]
+        if not overload.output_types:
+            return self._result(overload, given) if place == 0 else None
+        if place >= len(overload.output_types) or overload.output_types[place].startswith("any"):
+            return None
+        return _PREFIX + overload.output_types[place]
 
     def _find_function(self, schema: str | None, name: str, given: Sequence[Type]) -> Found | None:
         signatures: list[tuple[Type, ...]] = []

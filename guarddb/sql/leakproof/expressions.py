@@ -8,6 +8,7 @@ from typing import Any
 from guarddb.facts import functions
 from guarddb.facts.functions import builtin_type
 from guarddb.sql.leakproof.calls import Found
+from guarddb.sql.leakproof.columns import NARROWED
 from guarddb.sql.leakproof.judged import (
     CONSTANT,
     FEW_DIGITS,
@@ -78,17 +79,19 @@ class Expressions(Operators):
             if len(links) == 1:
                 return self._link(links[0])
             parts = [self._link(link) for link in links]
-            return together(self.types.common([part.type for part in parts]), parts)
+            return self._of_one_type(self.types.common([part.type for part in parts]), parts, parts)
         if kind == "A_Const":
-            judged = Judged(_constant_type(fields))
+            judged = Judged(constant_type(fields))
             text = fields.get("fval", {}).get("fval", "e")
             if judged.type == _NUMERIC and "e" not in text.lower():
                 judged.digits = len(text)
             return judged
         if kind == "ParamRef":
             number = fields.get("number", 0)
-            declared = self.parameters[number - 1] if 0 < number <= len(self.parameters) else UNKNOWN
-            return Judged(declared, FREE)
+            declared = self.parameters[number - 1] if 0 < number <= len(self.parameters) else self.undeclared
+            judged = Judged(declared, FREE)
+            judged.loose = declared == UNKNOWN
+            return judged
         if kind == "A_Expr":
             return self._expression(fields, depth, estimated=estimated)
         if kind == "BoolExpr":
@@ -121,7 +124,8 @@ class Expressions(Operators):
             judged = copied(self._node(fields["arg"], depth))
             names = string_list(fields.get("collname", ()))
             judged.collations, judged.explicit = frozenset(names[-1:]), True
-            return judged if names and names[-1] in _HARMLESS_COLLATIONS else lost([judged], judged.type)
+            harmless = names[:-1] in ([], ["pg_catalog"]) and names[-1:] and names[-1] in _HARMLESS_COLLATIONS
+            return judged if harmless else lost([judged], judged.type)
         if kind == "GroupingFunc":
             return Judged("pg_catalog.int4", ROW)
         if kind == "CurrentOfExpr":
@@ -145,7 +149,7 @@ class Expressions(Operators):
                     found.append(self.query(query) if query is not None else Judged(None, FREE, raises=True))
                     stack.append(value["SubLink"].get("testexpr", {}))
                 elif "ParamRef" in value:
-                    found.append(Judged(UNKNOWN, FREE))
+                    found.append(Judged(self.undeclared, FREE))
                 else:
                     stack.extend(value.values())
             elif isinstance(value, list):
@@ -166,7 +170,7 @@ class Expressions(Operators):
         type_ = self.types.common([result.type for result in results])
         if type_ is None:
             return lost([*parts, *results])
-        return together(type_, [*parts, *(self._converted(result, type_) for result in results)])
+        return self._of_one_type(type_, [*parts, *results], results)
 
     def _indirection(self, fields: Node, depth: int) -> Judged:
         steps = fields.get("indirection", ())
@@ -198,9 +202,12 @@ class Expressions(Operators):
         if target == "pg_catalog.text" and part.type == "pg_catalog.regclass" and _is_tableoid(fields["arg"]):
             return together(target, [part])  # the name of a table that is there
         if not narrowed and not self.types.conversion_tells(part.type, target, explicit=True):
-            return together(target, [part])
+            judged = together(target, [part])
+            judged.loose = False
+            return judged
         # Text input and output follow settings for some types, so that they are not folded.
         judged = lost([part], target, folds=True)
+        judged.loose = False
         if not judged.uses and not _folds(part.type, target):
             judged.level, judged.raises = max(judged.level, STABLE), True
         return judged
@@ -234,6 +241,8 @@ class Expressions(Operators):
             return self._applied(Found(result, True, volatility, ()), parts)
         if name in _CLOCKS and schema in (None, "pg_catalog") and not parts:
             return Judged(found.result, FREE)
+        if any(part.loose for part in parts) and any(part.uses and part.type in NARROWED for part in parts):
+            return lost(parts, found.result)  # it may be another function
         return self._applied(found, parts)
 
     def _aggregate(self, schema: str | None, name: str, fields: Node, parts: list[Judged]) -> Judged:
@@ -255,7 +264,7 @@ class Expressions(Operators):
         return judged
 
 
-def _constant_type(fields: Node) -> Type:
+def constant_type(fields: Node) -> Type:
     if "ival" in fields:
         return "pg_catalog.int4"
     if "fval" in fields:

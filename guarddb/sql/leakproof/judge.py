@@ -17,13 +17,14 @@ from itertools import pairwise
 from typing import Any
 
 from guarddb.facts import functions
+from guarddb.sql.keys import constant_tells_apart, tells_apart
 from guarddb.sql.leakproof.expressions import Expressions
 from guarddb.sql.leakproof.judged import CONSTANT, FREE, ROW, Judged, lost, together
-from guarddb.sql.leakproof.parts import conjuncts, holds_aggregate
+from guarddb.sql.leakproof.parts import AGGREGATES, conjuncts, is_aggregate
 from guarddb.sql.leakproof.types import BOOL, Type
-from guarddb.sql.names import calls_in, string_list
+from guarddb.sql.names import calls_in, string_list, sub_selects
 from guarddb.sql.statement import Query, Root
-from guarddb.tree import Node
+from guarddb.tree import Node, below
 
 
 class Judge(Expressions):
@@ -44,11 +45,9 @@ class Judge(Expressions):
         """Judge the equalities of USING or NATURAL."""
         if root.node is None:
             return lost([self._link(link) for link, _ in root.uses])
-        by_name: dict[str, list[Judged]] = {}
-        for link, _ in root.uses:
-            by_name.setdefault(link[1] if isinstance(link, tuple) else link.name, []).append(self._link(link))
         parts = []
-        for sides in by_name.values():
+        for links in root.compared:
+            sides = [self._link(link) for link in links]
             # More than two of a name: merged columns of a join further in.
             parts += [self._operator(None, "=", one, other) for one, other in pairwise(sides)]
             if len(sides) < 2:
@@ -94,6 +93,7 @@ class Judge(Expressions):
             uses,
             tells,
         )
+        judged.loose = len(query.outputs) == 1 and self.output(query.outputs[0]).loose
         judged.raises = any(part.raises or part.tells for part in parts) or any(
             each.kind not in ("select", "values", "setop") for each in inside
         )
@@ -119,9 +119,54 @@ class Judge(Expressions):
             return False
         if not fields.get("fromClause"):
             return True
-        if not fields.get("groupClause") and any(holds_aggregate(t) for t in fields.get("targetList", ())):
+        if not fields.get("groupClause") and self._has_one_group(query):
             return True
         return self._by_key(query)
+
+    def _has_one_group(self, query: Query) -> bool:
+        """Whether an aggregate that surely is the query's own stands in its columns."""
+        inside = list(self.subtree(query))
+        references = {reference for each in inside for reference in each.references}
+        for fields in below(query.fields.get("targetList", ()), AGGREGATES, ("SubLink",)):
+            if "over" in fields or not is_aggregate(fields) or self._users(fields, "fpw"):
+                continue
+            columns = below(fields, ("ColumnRef",), ("SubLink",))
+            links = [link for column in columns for link in self.links.get(id(column), ())]
+            if not columns and not below(fields, ("SubLink",)):
+                return True
+            if any(k[0] in references if isinstance(k, tuple) else k.query in inside for k in links):
+                return True
+        return False
+
+    def _users(self, call: Node, kinds: str) -> bool:
+        """Whether a call may mean a function that is not built in, of one of these kinds (pg_proc.prokind)."""
+        names = string_list(call.get("funcname", ()))
+        if self.catalog is None or not names or names[:-1] == ["pg_catalog"]:
+            return False
+        found = self.catalog.functions_named(names[-1], names[-2] if len(names) > 1 else None)
+        return any(function.kind in kinds for function in found)
+
+    def _may_aggregate(self, call: Node) -> bool:
+        return is_aggregate(call) or self._users(call, "a")
+
+    def has_groups(self, query: Query) -> bool:
+        """Whether a query runs on groups, or on windows, by what its columns hold.
+
+        An aggregate belongs to the query whose columns it takes: `SELECT (SELECT max(a.id) FROM b) FROM a` has one row.
+        """
+        columns = [query.fields.get(clause, ()) for clause in ("targetList", "sortClause", "distinctClause")]
+        if any("over" in f or self._may_aggregate(f) for f in below(columns, AGGREGATES, ("SubLink",))):
+            return True
+        nested = [q for fields in sub_selects(columns) if (q := self.by_fields.get(id(fields))) is not None]
+        own = {reference for each in nested for q in self.subtree(each) for reference in q.references}
+        for query_inside in nested:
+            for fields in below(query_inside.fields, AGGREGATES):
+                if "over" in fields or not self._may_aggregate(fields):
+                    continue
+                uses = frozenset(r for judged in self._columns(fields) for r in judged.uses)
+                if uses and not uses & own:
+                    return True
+        return False
 
     def _by_key(self, query: Query) -> bool:
         """Whether WHERE gives every column of a key of the only table a value."""
@@ -132,6 +177,7 @@ class Judge(Expressions):
         relation = reference.relation
         if relation is None or relation.kind not in ("r", "p") or relation.descendants:
             return False
+        types = {a.name: a.base_type for a in relation.attributes}
         given = set()
         for node in conjuncts(query.fields.get("whereClause")):
             fields = node.get("A_Expr", {})
@@ -146,7 +192,11 @@ class Judge(Expressions):
                     len(links) == 1
                     and isinstance(links[0], tuple)
                     and links[0][0] is reference
-                    and reference not in self._node(other, 0).uses
+                    and (value := self._node(other, 0)).uses.isdisjoint((reference,))
+                    and (key := types.get(links[0][1])) is not None
+                    and ("ParamRef" not in other or constant_tells_apart(key, other))
+                    and "CollateClause" not in other
+                    and tells_apart(key, value.type)
                 ):
                     given.add(links[0][1])
         keys = [relation.primary_key, *(c.columns for c in relation.constraints if c.kind == "u")]
@@ -175,6 +225,7 @@ class Judge(Expressions):
     def _placed(type_: Type | None, inside: Judged, *, raises: bool) -> Judged:
         """A sub-select in an expression: what raises in it tells of whatever row it was run for."""
         judged = Judged(type_, inside.level, inside.uses, inside.tells, raises=raises and not inside.uses)
+        judged.loose = inside.loose and type_ != BOOL
         if raises:
             judged.tells |= frozenset((reference, None) for reference in inside.uses)
         return judged
@@ -195,5 +246,6 @@ class Judge(Expressions):
         parts = [placed]
         for one, output in pairs:
             column = Judged(self.output(output).type, FREE)
+            column.loose = self.output(output).loose
             parts.append(self._operator(names[-2] if len(names) > 1 else None, names[-1], one, column))
         return together(BOOL, parts)

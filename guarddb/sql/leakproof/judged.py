@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from guarddb.sql.leakproof.types import Type
+from guarddb.sql.leakproof.types import BOOL, Type
 from guarddb.sql.statement import Output, Reference
 
 #: How much an expression's value can change: not at all, from statement to statement, from call to call, from row to row.
@@ -27,9 +27,22 @@ class Judged:
         raises: evaluating it may raise whatever the row (a free part of it may).
         collations: those of its columns that are not the database's; `explicit` when COLLATE gave it.
         digits: of a number, the most that it can have in front of the point; 0 when nobody knows.
+        others: what it is of where a parameter in it is of another type than what stands beside it: `current_date - $1`.
+        loose: a parameter is in it that may come with another type, and then its own is another too (a float, say).
     """
 
-    __slots__ = ("collations", "digits", "explicit", "level", "raises", "tells", "type", "uses")
+    __slots__ = (
+        "collations",
+        "digits",
+        "explicit",
+        "level",
+        "loose",
+        "others",
+        "raises",
+        "tells",
+        "type",
+        "uses",
+    )
 
     def __init__(
         self,
@@ -48,6 +61,8 @@ class Judged:
         self.raises = raises
         self.collations = collations
         self.explicit = False
+        self.others: frozenset[Type] = frozenset()
+        self.loose = False
         self.digits = 19 if type_ in _WHOLE_NUMBERS else 0
 
 
@@ -56,6 +71,7 @@ def together(type_: Type | None, parts: Sequence[Judged]) -> Judged:
     if len(parts) == 1:
         judged = copied(parts[0])
         judged.type = type_
+        judged.loose = judged.loose and type_ != BOOL
         return judged
     judged = Judged(type_)
     if parts and all(part.digits for part in parts):
@@ -66,6 +82,9 @@ def together(type_: Type | None, parts: Sequence[Judged]) -> Judged:
         judged.tells |= part.tells
         judged.raises = judged.raises or part.raises
         judged.collations |= part.collations
+        judged.loose = judged.loose or part.loose
+    if type_ == BOOL:
+        judged.loose = False
     return judged
 
 
@@ -90,6 +109,7 @@ def copied(judged: Judged) -> Judged:
     )
     made.explicit = judged.explicit
     made.digits = judged.digits
+    made.loose = judged.loose
     return made
 
 

@@ -6,14 +6,28 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from guarddb.facts.functions import Volatility
 from guarddb.sql.leakproof.calls import LIKES, Found
 from guarddb.sql.leakproof.columns import Columns
-from guarddb.sql.leakproof.judged import CONSTANT, FREE, STABLE, Judged, copied, digits_of, lost, together
-from guarddb.sql.leakproof.types import BOOL, COLLATABLE, RECORD, UNKNOWN, Type
+from guarddb.sql.leakproof.judged import (
+    CONSTANT,
+    FEW_DIGITS,
+    FREE,
+    STABLE,
+    Judged,
+    copied,
+    digits_of,
+    lost,
+    together,
+)
+from guarddb.sql.leakproof.types import BOOL, COLLATABLE, RECORD, UNKNOWN
 from guarddb.sql.names import string_list
 from guarddb.tree import Node
 
 _NUMERIC = "pg_catalog.numeric"
+#: Numbers that a division rounds or cuts, and never makes too small or too large for their type.
+_EXACT = frozenset(("pg_catalog.int2", "pg_catalog.int4", "pg_catalog.int8", _NUMERIC))
+_DIVISIONS = frozenset(("/", "%"))
 _BOOLEAN = frozenset(("=", "<>", "!=", "<", ">", "<=", ">=", *LIKES))
 
 
@@ -77,6 +91,21 @@ class Operators(Columns):
             return self._applied(self.calls.operator(schema, name, None, value.type), [value])
         return self._pair(schema, name, left, right, depth, estimated)
 
+    def is_like(self, fields: Node) -> bool:
+        """Whether a LIKE is PostgreSQL's own over a text that tells nothing by itself, and a pattern without columns."""
+        name = string_list(fields.get("name", ()))
+        if len(name) != 1 or name[0] not in LIKES or self.calls.is_users(name[0]):
+            return False
+        value, pattern = self._node(fields["lexpr"], 0), self._node(fields["rexpr"], 0)
+        return (
+            value.type in (*COLLATABLE, UNKNOWN)
+            and not value.tells
+            and not value.raises
+            and len(value.collations) < 2
+            and not pattern.uses
+            and pattern.type in (UNKNOWN, "pg_catalog.text", "pg_catalog.varchar")
+        )
+
     def _pair(
         self, schema: str | None, name: str, left: Any, right: Any, depth: int, estimated: bool
     ) -> Judged:
@@ -89,7 +118,32 @@ class Operators(Columns):
                 BOOL, [self._pair(schema, name, one, other, depth + 1, False) for one, other in pairs]
             )
         one, other = self._node(left, depth), self._node(right, depth)
+        if name in _DIVISIONS and one.type in _EXACT and other.type in _EXACT and _divides(right, name):
+            return self._divided(schema, name, one, other, right)
         return self._operator(schema, name, one, other, estimated=estimated)
+
+    def _divided(self, schema: str | None, name: str, one: Judged, other: Judged, divisor: Any) -> Judged:
+        """A division by a constant other than zero, which returns for every number."""
+        assert one.type is not None
+        assert other.type is not None
+        found = self.calls.operator(schema, name, one.type, other.type)
+        if found is None or found.result not in _EXACT:
+            return self._operator(schema, name, one, other)
+        digits = one.digits + len(divisor["A_Const"].get("fval", {}).get("fval", "")) if one.digits else 0
+        if found.result == _NUMERIC and not 0 < digits < FEW_DIGITS:
+            return self._operator(schema, name, one, other)
+        judged = self._applied(found._replace(tells=False), [one, other])
+        judged.digits = digits if found.result == _NUMERIC else judged.digits
+        return judged
+
+    def finds_index(self, fields: Node) -> bool:
+        """Whether a comparison of a column is leakproof to PostgreSQL itself: an index may serve it under a native policy."""
+        names = string_list(fields.get("name", ()))
+        kind = fields.get("kind", "AEXPR_OP")
+        if kind not in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_BETWEEN") or len(names) != 1:
+            return False
+        value = self._node(fields["lexpr"], 0)
+        return value.type not in (None, _NUMERIC) and self.types.kind(value.type) != "e"
 
     def _operator(
         self, schema: str | None, name: str, one: Judged, other: Judged, *, estimated: bool = False
@@ -97,20 +151,22 @@ class Operators(Columns):
         if one.type is None or other.type is None or RECORD in (one.type, other.type):
             return lost([one, other], BOOL if name in _BOOLEAN else None)
         for this, that in ((one, other), (other, one)):
-            if (
-                this.type == "pg_catalog.numeric"
-                and that.type == UNKNOWN
-                and that.level == FREE
-                and this.uses
-            ):
+            if this.type == _NUMERIC and that.loose and this.uses:
                 # A parameter may turn out to be a float, and the column would be converted to that.
                 return lost([one, other], BOOL)
         found = self.calls.operator(schema, name, one.type, other.type)
+        if found is None and bool(one.others) != bool(other.others):
+            found = self._of_others(schema, name, one, other)
         digits = digits_of(name, one, other)
         if digits and found is not None and found.result == _NUMERIC:
             found = found._replace(tells=False)
         judged = self._applied(found, [one, other])
         judged.digits = digits
+        if not judged.uses and schema is None:
+            for this, that in ((one, other), (other, one)):
+                if this.type == UNKNOWN and this.level == FREE and that.type != UNKNOWN:
+                    sides = (None, that.type) if this is one else (that.type, None)
+                    judged.others = self.calls.results(name, *sides)
         if estimated and judged.raises and not judged.tells and judged.type == BOOL:
             # The planner evaluates a stable operand of a comparison with one relation's columns, for its estimate: if it
             # raises, it raises whatever the rows are.
@@ -119,18 +175,49 @@ class Operators(Columns):
                     judged.raises = False
         return judged
 
+    def _of_others(self, schema: str | None, name: str, one: Judged, other: Judged) -> Found | None:
+        """An operator with an operand of several types: of none but those for which PostgreSQL finds one."""
+        assert one.type is not None
+        assert other.type is not None
+        volatility: set[Volatility] = set()
+        for type_ in one.others or other.others:
+            sides = (type_, other.type) if one.others else (one.type, type_)
+            found = self.calls.operator(schema, name, *sides)
+            if found is None:
+                if self.calls.may_mean(name, *sides):
+                    return None
+                continue
+            known = 1 if one.others else 0
+            given, wanted = sides[known], found.wanted[known]
+            if (
+                found.tells
+                or found.result != BOOL
+                or (given != wanted and self.types.conversion_tells(given, wanted))
+            ):
+                return None
+            volatility.add(found.volatility)
+        return (
+            Found(BOOL, False, max(volatility, key="isv".index), (one.type, other.type))
+            if volatility
+            else None
+        )
+
     def _applied(self, found: Found | None, parts: Sequence[Judged]) -> Judged:
         """A function or operator, once it is known which."""
         if found is None:
             return lost(parts)
-        collations = frozenset(c for part in parts for c in part.collations)
+        collations = frozenset().union(*(part.collations for part in parts))
         conflict = len(collations) > 1 and not any(part.explicit for part in parts)
         tells = (
             found.tells
             or conflict
             or any(
                 part.type is None
-                or (part.level > CONSTANT and self.types.conversion_tells(part.type, wanted))
+                or (
+                    part.type != wanted
+                    and part.level > CONSTANT
+                    and self.types.conversion_tells(part.type, wanted)
+                )
                 for part, wanted in zip(parts, found.wanted, strict=False)
             )
         )
@@ -163,14 +250,21 @@ class Operators(Columns):
         type_ = self.types.common([part.type for part in parts])
         if type_ is None:
             return lost(parts)
-        return together(type_, [self._converted(part, type_) for part in parts])
+        return self._of_one_type(type_, parts, parts)
 
-    def _converted(self, part: Judged, target: Type) -> Judged:
-        if part.type is None:
-            return lost([part], target)
-        if not self.types.conversion_tells(part.type, target):
-            return part
-        return lost([part], target, folds=part.level == CONSTANT)
+
+def _divides(node: Node, name: str) -> bool:
+    """A constant other than zero. (Of the smallest number, what -1 divides it to is too large.)"""
+    constant = node.get("A_Const", {})
+    if "ival" in constant:
+        return bool(constant["ival"].get("ival", 0) not in (0, -1))
+    text = constant.get("fval", {}).get("fval", "0")
+    return (
+        name == "/"
+        and "e" not in text.lower()
+        and any(digit in "123456789" for digit in text)
+        and "-" not in text
+    )
 
 
 def _harmless_pattern(node: Any) -> bool:

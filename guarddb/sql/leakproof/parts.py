@@ -6,7 +6,9 @@ from typing import Any
 
 from guarddb.facts import functions
 from guarddb.sql.names import string_list
-from guarddb.tree import Node
+from guarddb.tree import Node, below
+
+AGGREGATES = frozenset(("FuncCall", "GroupingFunc", "JsonObjectAgg", "JsonArrayAgg"))
 
 
 def conjuncts(node: Any) -> list[Any]:
@@ -19,21 +21,13 @@ def conjuncts(node: Any) -> list[Any]:
 
 def holds_aggregate(node: Any) -> bool:
     """Whether an expression holds an aggregate or a window function: then it runs on groups, and never becomes part of WHERE."""
-    stack = [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            call = value.get("FuncCall")
-            if "GroupingFunc" in value or "JsonObjectAgg" in value or "JsonArrayAgg" in value:
-                return True
-            if call is not None and (
-                "over" in call or functions.is_aggregate(string_list(call["funcname"])[-1])
-            ):
-                return True
-            stack.extend(v for k, v in value.items() if k != "SubLink")
-        elif isinstance(value, list):
-            stack.extend(value)
-    return False
+    return any("over" in fields or is_aggregate(fields) for fields in below(node, AGGREGATES, ("SubLink",)))
+
+
+def is_aggregate(fields: Node) -> bool:
+    """Whether the fields of one of AGGREGATES are an aggregate's and not a function's."""
+    names = fields.get("funcname")
+    return names is None or functions.is_aggregate(string_list(names)[-1])
 
 
 def is_equality(node: Node) -> bool:

@@ -8,16 +8,19 @@ that becomes a join.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Collection, Iterator
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 from guarddb.facts import functions
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.judge import Judge
 from guarddb.sql.leakproof.judged import Judged
 from guarddb.sql.leakproof.parts import conjuncts, holds_aggregate
+from guarddb.sql.leakproof.plain import tells_nothing
 from guarddb.sql.names import calls_in, columns_in, holds_sublink, string_list
-from guarddb.sql.statement import Clause, Link, Output, Query, Reference, Root, Statement, depends_on
+from guarddb.sql.statement import Call, Clause, Link, Output, Query, Reference, Root, Statement, depends_on
+from guarddb.tree import Node, below
 
 #: Clauses that PostgreSQL makes part of a scan or a join.
 _CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having"))
@@ -37,8 +40,15 @@ _ABOVE: frozenset[Clause] = frozenset(
         "write",
     )
 )
+#: VOLATILE, and nobody can tell afterwards how often they ran.
+_LEAVES_NO_TRACE = frozenset(("clock_timestamp", "timeofday", "gen_random_uuid", "uuidv4", "uuidv7"))
+#: STABLE, and the first call gives the transaction a number.
+_LEAVES_A_TRACE = frozenset(("pg_current_xact_id", "txid_current"))
 #: A longer conjunction is taken as one: telling its parts apart in the text takes time.
 MANY_PARTS = 64
+
+
+_COLUMNS_AND_SUBLINKS = frozenset(("ColumnRef", "SubLink"))
 
 
 class Hazard:
@@ -62,30 +72,129 @@ class Hazard:
         self.raises_only = raises_only
 
 
-class Restrictions:
-    """The parts of all conditions of one statement, judged when first asked for."""
+class Inside(NamedTuple):
+    """A part of a condition that may stand in a fence: the `number`th of a query's WHERE, or of a join's ON.
 
-    def __init__(self, statement: Statement, catalog: Catalog | None) -> None:
+    `attributes`: of each ColumnRef, by its id, the attribute of the relation that it means.
+    """
+
+    place: Query | Node
+    number: int
+    node: Node
+    attributes: dict[int, str]
+
+
+class Restrictions:
+    """The parts of the conditions of one statement that may have to do with some of its relations.
+
+    Attributes:
+        about: these relations. A part that takes no column of theirs, however far round, is not looked at.
+        joined: queries of sub-selects that the planner makes a join, by their id, and `anti` those of NOT EXISTS among them.
+    """
+
+    def __init__(self, statement: Statement, catalog: Catalog | None, about: Collection[Reference]) -> None:
         self.statement = statement
-        self.judge = Judge(statement, catalog)
-        #: queries of sub-selects that the planner makes a join
+        self.catalog = catalog
+        self.about = frozenset(about)
         self.joined: set[int] = set()
-        self.parts: list[tuple[Root, Any, Judged]] = []
+        self.anti: set[int] = set()
         self._hazards: dict[Reference, list[Hazard]] = {}
-        conditions = [root for root in statement.roots if root.clause in _CONDITIONS]
-        for root in conditions:
-            for node in self._nodes(root):
-                inside = self._becomes_join(root, node)
-                if inside is not None:
-                    self.joined.add(id(inside))
-        for root in conditions:
-            for node in self._nodes(root):
-                self._add(root, node)
+        #: outputs that go back to no relation that this is about
+        self._of_others: set[int] = set()
+        #: names of functions that leave a trace of each call: `random()` after `setseed()`, a sequence
+        self._traced = traced(statement, catalog) if statement.calls else set()
+        self._is_plain = not self._traced and self._all_plain()
+
+    def _all_plain(self) -> bool:
+        """Whether nothing has to be judged, for all conditions are of the commonest shape."""
+        catalog = self.catalog
+        if catalog is None:
+            return False
+        parameters = self.statement.command != "PrepareStmt"
+        for root in self.statement.roots:
+            clause = root.clause
+            if clause in _CONDITIONS:
+                if not tells_nothing(root, catalog, parameters=parameters):
+                    return False
+            elif clause == "function" and root.uses:
+                return False
+        return True
+
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(self.statement, self.catalog)
+
+    @cached_property
+    def parts(self) -> list[tuple[Root, Any, Judged]]:
+        """Each part of a condition that may have to do with these relations, and what it tells."""
+        judged: list[tuple[Root, Any, Judged]] = []
+        found: list[tuple[Root, Any, Query | None]] = []
+        of_all = self.about.issuperset(self.statement.references)
+        for root in self.statement.roots:
+            if root.clause in _CONDITIONS and (of_all or self._concerns(root)):
+                found += [(root, node, self._becomes_join(root, node)) for node in self._nodes(root)]
+        self.joined.update(id(inside) for _, _, inside in found if inside is not None)
+        for root, node, inside in found:
+            if (part := self._judged(root, node, joins=inside is not None)) is not None:
+                judged.append((root, node, part))
+                self._add(root, node, part)
         self._add_functions()
+        return judged
 
     def hazards(self, reference: Reference) -> list[Hazard]:
-        """What may tell of this reference's hidden rows."""
+        """What may tell of this reference's hidden rows; it is one that this is about."""
+        assert reference in self.about
+        if self._is_plain:
+            return []
+        _ = self.parts  # which finds them
         return self._hazards.get(reference, [])
+
+    def _concerns(self, root: Root) -> bool:
+        """Whether a condition may take a column of a relation that this is about. Of a sub-select in it that is not asked.
+
+        One that leaves a trace of having run concerns all of them: PostgreSQL runs it where it likes.
+        """
+        if self.is_traced(root.node):
+            return True
+        taken = self._taken(root)
+        return taken is None or any(self._is_of(link) for link in taken)
+
+    def _taken(self, root: Root) -> list[Link] | None:
+        """The columns that an expression takes; None where a sub-select stands in it, which may take any."""
+        taken = [link for link, _ in root.uses]
+        for fields in below(root.node, _COLUMNS_AND_SUBLINKS):
+            if "fields" not in fields:
+                return None
+            taken += self.judge.links.get(id(fields), ())
+        return taken
+
+    def _is_of(self, link: Link) -> bool:
+        """Whether a link goes back to a relation that this is about, through whatever nested queries."""
+        seen: set[int] = set()
+        stack = [link]
+        while stack:
+            item = stack.pop()
+            if isinstance(item, tuple):
+                if item[0] in self.about:
+                    return True
+                continue
+            if id(item) in seen or id(item) in self._of_others:
+                continue
+            seen.add(id(item))
+            if not _is_of_columns(item):
+                return True
+            stack += item.links
+            if item.root is not None:
+                taken = self._taken(item.root)
+                if taken is None:
+                    return True
+                stack += taken
+        self._of_others |= seen
+        return False
+
+    def is_traced(self, node: Any) -> bool:
+        """Whether it can be told afterwards how often an expression ran: before a filter it runs on hidden rows too."""
+        return bool(self._traced) and not self._traced.isdisjoint(calls_in(node))
 
     @staticmethod
     def _nodes(root: Root) -> list[Any]:
@@ -94,17 +203,27 @@ class Restrictions:
         parts = conjuncts(root.node)
         return parts if len(parts) <= MANY_PARTS else [root.node]
 
-    def _add(self, root: Root, node: Any) -> None:
+    def _judged(self, root: Root, node: Any, *, joins: bool) -> Judged | None:
+        """What a part of a condition tells; None where it tells of nothing here."""
         if root.query is not None and root.query.kind == "insert":
-            return  # ON CONFLICT … WHERE is guarded by the check of the row in the way
+            return None  # ON CONFLICT … WHERE is guarded by the check of the row in the way
         if root.clause == "using":
-            judged = self.judge.using(root)
-        elif root.clause == "having" and holds_aggregate(node):
-            return
-        else:
-            judged = self.judge.condition(node, joins=self._becomes_join(root, node) is not None)
-        self.parts.append((root, node, judged))
+            return self.judge.using(root)
+        if root.clause == "having" and holds_aggregate(node):
+            return None
+        return self.judge.condition(node, joins=joins)
+
+    def _add(self, root: Root, node: Any, judged: Judged) -> None:
         told = {}
+        if self.is_traced(node):
+            for reference in self.about:
+                if (
+                    self._runs_at_scan(root, reference)
+                    if reference in judged.uses
+                    else _meets(root, reference)
+                ):
+                    told[reference] = True
+                    self._note(Hazard(root, node, reference, None, raises_only=False))
         for reference, output in judged.tells:
             if self._runs_at_scan(root, reference):
                 told[reference] = True
@@ -157,8 +276,6 @@ class Restrictions:
         """The query of a sub-select that the planner takes into the join tree (pull_up_sublinks), or None."""
         if not isinstance(node, dict) or root.query is None or root.query.kind == "insert":
             return None
-        if root.clause == "on" and not _is_inner(root):
-            return None
         if root.clause not in ("where", "on"):
             return None
         negated = False
@@ -166,7 +283,7 @@ class Restrictions:
         if inner.get("boolop") == "NOT_EXPR":
             negated, node = True, inner["args"][0]
         fields = node.get("SubLink")
-        if fields is None:
+        if fields is None or (root.clause == "on" and not _is_inner(root)):
             return None
         query = self.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
         if query is None or query.kind not in ("select", "setop", "values"):
@@ -183,14 +300,17 @@ class Restrictions:
             nested = any(
                 self.judge.query(child).uses & outer for child in self.judge.children.get(id(query), ())
             )
-            return query if inside and not elsewhere and not nested else None
+            if not inside or elsewhere or nested:
+                return None
+            if negated:
+                self.anti.add(id(query))
+            return query
         return None
 
     def _refers_outwards(self, query: Query) -> frozenset[Reference]:
         return self.judge.query(query).uses
 
-    @staticmethod
-    def _is_simple(query: Query) -> bool:
+    def _is_simple(self, query: Query) -> bool:
         fields = query.fields
         return (
             bool(fields.get("fromClause"))
@@ -205,31 +325,30 @@ class Restrictions:
                 "lockingClause",
                 "groupClause",
             }
-            and not holds_aggregate(fields.get("targetList", ()))
+            and not self.judge.has_groups(query)
         )
 
     # ------------------------------------------------------------------ what goes into a fence
 
-    def inside_fence(self, reference: Reference) -> Iterator[tuple[Query, int, dict[int, str]]]:
-        """(query, index of a part of its WHERE, ColumnRef id -> attribute) of what tells nothing and asks for it alone.
+    def inside_fence(self, reference: Reference) -> Iterator[Inside]:
+        """What tells nothing and asks for a reference alone.
 
         As below native row security these may run on every row, so that they find their index.
         """
         for root, node, judged in self.parts:
-            query = root.query
             if (
-                root.clause != "where"
-                or query is None
-                or query.kind not in ("select", "update", "delete")
-                or judged.uses != {reference}
+                judged.uses != {reference}
                 or judged.tells
                 or judged.raises
                 or holds_sublink(node)
-                or not self._reaches(query, reference)
+                or self.is_traced(node)
             ):
                 continue
-            where = conjuncts(query.fields.get("whereClause"))
-            index = next((i for i, part in enumerate(where) if part is node), None)
+            place = self._place_inside(root, reference)
+            if place is None:
+                continue
+            whole = place.fields.get("whereClause") if isinstance(place, Query) else place["quals"]
+            index = next((i for i, part in enumerate(conjuncts(whole)) if part is node), None)
             if index is None:
                 continue
             inside = columns_in(node)
@@ -242,7 +361,28 @@ class Restrictions:
                     break
             else:
                 if len(attributes) == len(inside):
-                    yield query, index, attributes
+                    yield Inside(place, index, node, attributes)
+
+    def _place_inside(self, root: Root, reference: Reference) -> Query | Node | None:
+        """The query whose WHERE, or the join whose ON, a condition is, if it may as well be asked where a reference is read."""
+        query = root.query
+        if query is None:
+            return None
+        if root.clause == "where":
+            reads = query.kind in ("select", "update", "delete") and all(
+                _keeps(join, side) for join, side in reference.joins
+            )
+            return query if reads and self._reaches(query, reference) else None
+        if root.clause != "on" or query is not reference.query:
+            return None
+        for depth, (join, side) in enumerate(reference.joins):
+            if join.get("quals") is root.node:
+                # A row for which it is not true finds no partner, and is kept by no other join on the way to this one.
+                drops = not _keeps(join, side) or join.get("jointype", "JOIN_INNER") == "JOIN_INNER"
+                full = join.get("jointype") == "JOIN_FULL"
+                below = reference.joins[depth + 1 :]
+                return join if drops and not full and all(_keeps(*each) for each in below) else None
+        return None
 
     @staticmethod
     def is_unindexed(reference: Reference, hazard: Hazard) -> bool:
@@ -260,8 +400,26 @@ class Restrictions:
         served |= {column for constraint in relation.constraints for column in constraint.columns}
         return bool(taken) and None not in taken and taken.isdisjoint({*served, *relation.primary_key})
 
-    @staticmethod
-    def _reaches(query: Query, reference: Reference) -> bool:
+    def _passes_conditions(self, query: Query) -> bool:
+        """A query whose rows are its tables' rows, one by one."""
+        fields = query.fields
+        return (
+            query.kind == "select"
+            and not fields.keys()
+            & {
+                "groupClause",
+                "havingClause",
+                "windowClause",
+                "limitCount",
+                "limitOffset",
+                "distinctClause",
+                "lockingClause",
+            }
+            and not self.judge.has_groups(query)
+            and not any(functions.returns_set(name) for name in calls_in(fields.get("targetList", ())))
+        )
+
+    def _reaches(self, query: Query, reference: Reference) -> bool:
         """Whether a condition of a query may as well be asked where the reference is read, in it or in a query in its FROM."""
         inner = reference.query
         while inner is not query:
@@ -269,40 +427,65 @@ class Restrictions:
                 inner is None
                 or inner.clause is not None
                 or inner.null_extended
-                or not _passes_conditions(inner)
+                or not self._passes_conditions(inner)
             ):
                 return False
-            if inner.parent is not None and _is_cte(inner, inner.parent):
+            if inner.parent is not None and is_cte(inner, inner.parent):
                 return False  # it may be read a second time
             inner = inner.parent
         return True
 
 
-def _passes_conditions(query: Query) -> bool:
-    """A query whose rows are its tables' rows, one by one."""
-    fields = query.fields
-    return (
-        query.kind == "select"
-        and not fields.keys()
-        & {
-            "groupClause",
-            "havingClause",
-            "windowClause",
-            "limitCount",
-            "limitOffset",
-            "distinctClause",
-            "lockingClause",
-        }
-        and not holds_aggregate(fields.get("targetList", ()))
-        and not any(functions.returns_set(name) for name in calls_in(fields.get("targetList", ())))
-    )
+def traced(statement: Statement, catalog: Catalog | None) -> set[str]:
+    """The names of what a statement calls of which it can be told afterwards how often it ran."""
+    return {call.name for call in statement.calls if _leaves_a_trace(call, catalog)}
 
 
-def _is_cte(query: Query, parent: Query) -> bool:
+def _leaves_a_trace(call: Call, catalog: Catalog | None) -> bool:
+    mine = catalog.functions_named(call.name, call.schema) if catalog is not None else ()
+    if mine and any(function.volatility == "v" for function in mine):
+        return True
+    return _builtin_leaves_a_trace(call.name)
+
+
+@lru_cache(maxsize=4096)
+def _builtin_leaves_a_trace(name: str) -> bool:
+    if name in _LEAVES_A_TRACE:
+        return True
+    return name not in _LEAVES_NO_TRACE and any(each.volatility == "v" for each in functions.builtin(name))
+
+
+def _keeps(join: Node, side: str) -> bool:
+    """Whether a row on one side of a join is what its rows are made from: without it there are no such rows."""
+    kind = join.get("jointype", "JOIN_INNER")
+    return kind == "JOIN_INNER" or (kind, side) in (("JOIN_LEFT", "l"), ("JOIN_RIGHT", "r"))
+
+
+def _meets(root: Root, reference: Reference) -> bool:
+    """Whether a condition that takes no column of a relation may run on its rows: in its query, or around it with nothing
+    between that rows wait for."""
+    query = reference.query
+    while query is not None and query is not root.query:
+        if query.clause is not None or not query.fields.keys().isdisjoint(("limitCount", "limitOffset")):
+            return False
+        query = query.parent
+    return query is not None
+
+
+def is_cte(query: Query, parent: Query) -> bool:
     return any(
         next(iter(wrapped["CommonTableExpr"]["ctequery"].values())) is query.fields
         for wrapped in parent.fields.get("withClause", {}).get("ctes", ())
     )
+
+
+def _is_of_columns(output: Output) -> bool:
+    """Whether an output is made of what its links and its expression say; a scalar sub-select may take a column around it."""
+    if output.opaque or output.open is not None or output.call is not None:
+        return False
+    if output.query is not None and output.query.kind == "values":
+        return False  # whose other rows have expressions of their own
+    return output.root is not None or bool(output.links)
 
 
 def _attribute(link: Link, reference: Reference) -> str | None:

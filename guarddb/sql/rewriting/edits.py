@@ -6,9 +6,14 @@ Offsets of the tree are bytes, those of the scanner characters; `TextEdits` know
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cached_property
+from typing import Generic, TypeVar
 
 from pglast import parser
+
+T = TypeVar("T")
+_COMMENTS = frozenset(("SQL_COMMENT", "C_COMMENT"))
 
 AFTER_WHERE = frozenset(
     [
@@ -26,9 +31,12 @@ AFTER_WHERE = frozenset(
         "RETURNING",
         "ON",
         "ASCII_59",
-        "WITH_LA",
+        "WITH",
     ]
 )
+
+#: What WITH says of a statement around a query: CREATE TABLE … AS … WITH NO DATA, CREATE VIEW … WITH CHECK OPTION.
+_OF_THE_WHOLE = frozenset(("NO", "DATA_P", "CHECK", "CASCADED", "LOCAL"))
 
 OPEN, CLOSE, COMMA, DOT, SEMICOLON, STAR = (
     "ASCII_40",
@@ -48,25 +56,34 @@ class RewriteError(Exception):
     """An edit found no place, or the edited text does not parse to the edited tree."""
 
 
+class _Scanned(Generic[T]):
+    """What the tokens of a text are called, where they start and what their last characters are: known once one is asked for.
+
+    (A `cached_property` would take a lock, and the tokens would be gone through once for each.)
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, edits: TextEdits, owner: type) -> Sequence[T]:
+        tokens = [t for t in parser.scan(edits.sql) if t[2] not in _COMMENTS]
+        starts, ends, names, _ = zip(*tokens, strict=True) if tokens else ((),) * 4
+        edits.__dict__.update(names=names, starts=starts, _lasts=ends)
+        found: Sequence[T] = edits.__dict__[self._name]
+        return found
+
+
 class TextEdits:
-    """A text, its tokens, and edits that are applied in one go."""
+    """A text, its tokens without comments, and edits that are applied in one go."""
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
         # (start, rank among the edits at one place, order of making, end, text)
         self._edits: list[tuple[int, int, int, int, str]] = []
 
-    @cached_property
-    def tokens(self) -> list[parser.Token]:
-        return [t for t in parser.scan(self.sql) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
-
-    @cached_property
-    def names(self) -> list[str]:
-        return [t.name for t in self.tokens]
-
-    @cached_property
-    def starts(self) -> list[int]:
-        return [t.start for t in self.tokens]
+    names = _Scanned[str]()
+    starts = _Scanned[int]()
+    _lasts = _Scanned[int]()
 
     @cached_property
     def _bytes(self) -> list[int] | None:
@@ -90,7 +107,7 @@ class TextEdits:
         return index
 
     def _end(self, index: int) -> int:
-        return self.tokens[index].end + 1
+        return self._lasts[index] + 1
 
     def _edit(self, start: int, end: int, text: str, rank: int = REPLACES) -> None:
         self._edits.append((start, rank, len(self._edits), end, text))
@@ -164,6 +181,9 @@ class TextEdits:
                 if name == "ON" and (position + 1 >= count or names[position + 1] != "CONFLICT"):
                     position += 1  # a join's, or DISTINCT ON's
                     continue
+                if name == "WITH" and (position + 1 >= count or names[position + 1] not in _OF_THE_WHOLE):
+                    position += 1  # WITH ORDINALITY, of a function
+                    continue
                 if name == "FROM" and names[position - 1] == "DISTINCT":
                     position += 1
                     continue
@@ -230,7 +250,7 @@ class TextEdits:
     @property
     def changes(self) -> tuple[tuple[int, int, int], ...]:
         """Each edit in order: start and end in the text, and the length of what stands there instead, in characters."""
-        return tuple((start, end, len(text)) for start, _, _, end, text in sorted(self._edits))
+        return tuple([(start, end, len(text)) for start, _, _, end, text in sorted(self._edits)])
 
     def _apply(self) -> str:
         """The edited text."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from guarddb.tree import Node, decode, parse_json
+from guarddb.tree import Node, below, decode, parse_json
 
 #: Where things stand in the text; never part of what it means.
 # Literal beginnings: the search for these is a memchr, and a location is by far the most frequent.
@@ -152,21 +152,32 @@ def substituted(form: str, node: Node) -> Node:
 
 def columns_below(node: Any) -> list[Node]:
     """The ColumnRef fields below a node."""
-    found, stack = [], [node]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, dict):
-            if "ColumnRef" in value:
-                found.append(value["ColumnRef"])
-            else:
-                stack.extend(value.values())
-        elif isinstance(value, list):
-            stack.extend(value)
-    return found
+    return below(node, ("ColumnRef",))
+
+
+#: The field of a node that is written first, where its own location is that of what stands behind it.
+_FIRST = {"A_Expr": "lexpr", "BoolExpr": "args", "NullTest": "arg", "BooleanTest": "arg"}
 
 
 def first_location(node: Any) -> int | None:
-    """The smallest byte offset of any node below."""
+    """The smallest byte offset of any node below.
+
+    >>> from guarddb.tree import parse
+    >>> where = parse("SELECT 1 WHERE a + 1 = 2 AND b")[0]["stmt"]["SelectStmt"]["whereClause"]
+    >>> first_location(where)
+    15
+    """
+    while type(node) is dict and len(node) == 1:
+        ((kind, fields),) = node.items()
+        if kind == "ColumnRef" or kind == "A_Const":
+            place: int = fields.get("location", -1)
+            if place >= 0:
+                return place
+            break
+        first = fields.get(_FIRST.get(kind, ""))
+        if first is None or fields.get("boolop") == "NOT_EXPR":
+            break
+        node = first[0] if type(first) is list else first
     best: int | None = None
     stack = [node]
     while stack:

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import update
 
 from ..errors import Forbidden, NotFound, Unauthenticated
 from ..state import Server, server_of
-from ..store.columns import now
-from ..store.keys import Principal, Role, authenticate
-from ..store.tables import Key
-
-#: How exact "last used" is; writing it for every request would make each of them wait for the disk.
-_LAST_USED = timedelta(minutes=1)
+from ..store.keys import Principal, Role
 
 ServerDep = Annotated[Server, Depends(server_of)]
 
@@ -36,7 +29,7 @@ def _shown_key(request: Request, *, api_key_header: bool) -> str:
     raise Unauthenticated(f"no key; send it as {how}", headers={"WWW-Authenticate": "Bearer"})
 
 
-def identify(server: Server, request: Request, *, api_key_header: bool = False) -> Principal:
+async def identify(server: Server, request: Request, *, api_key_header: bool = False) -> Principal:
     """The owner of the key that a request shows.
 
     Raises:
@@ -45,30 +38,32 @@ def identify(server: Server, request: Request, *, api_key_header: bool = False) 
         TooManyRequests: too many requests of this key, or too many wrong keys from this address.
     """
     text = _shown_key(request, api_key_header=api_key_header)
-    with server.database.read() as session:
-        found = authenticate(session, server.secret, text)
-    if found is None:
-        server.rates.wrong_key(address_of(request))
+    known = server.recall.shown(text) or await server.recall.read_key(text)
+    if known is not None:
+        # Only a key that is right is counted: nobody uses up the rate of another by its identifier.
+        request.state.key_id = known.principal.key_id  # for the access log
+        state = await server.rates.request_async(known.principal.key_id)
+        if not server.recall.still(known, state):
+            known = await server.recall.read_key(text)
+    if known is None or not known.works:
+        if not server.recall.was_right(text):
+            # (Who is told to wait does not learn that the key is withdrawn: a session would go on with the profile it has.)
+            server.rates.wrong_key(address_of(request))
         raise Unauthenticated(
             "the key is not valid; it may have expired or been withdrawn",
             headers={"WWW-Authenticate": 'Bearer error="invalid_token"'},
         )
-    key, principal = found
-    request.state.key_id = key.id  # for the access log
-    server.rates.request(key.id)
-    if principal.agent_status == "disabled":
-        raise Forbidden(f"agent {principal.agent_id} is disabled", "agent_disabled")
-    if key.last_used_at is None or key.last_used_at < now() - _LAST_USED:
-        with server.database.write() as session:
-            session.execute(update(Key).where(Key.id == key.id).values(last_used_at=now()))
-    return principal
+    if known.principal.agent_status == "disabled":
+        raise Forbidden(f"agent {known.principal.agent_id} is disabled", "agent_disabled")
+    await server.last_used.note(known)
+    return known.principal
 
 
-def allowed(*roles: Role, in_project: bool = True) -> Callable[..., Principal]:
+def allowed(*roles: Role, in_project: bool = True) -> Callable[..., Awaitable[Principal]]:
     """A dependency: the caller, who has one of `roles` in the project of the path."""
 
-    def caller(request: Request, server: ServerDep) -> Principal:
-        principal = identify(server, request, api_key_header=not in_project)
+    async def caller(request: Request, server: ServerDep) -> Principal:
+        principal = await identify(server, request, api_key_header=not in_project)
         # Another project's identifiers look like ones that do not exist.
         if in_project and request.path_params["project_id"] != principal.project_id:
             raise NotFound("there is no such project")

@@ -221,10 +221,16 @@ def nullable(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of an input where null stands for the default of what is not required."""
     required = schema.get("required", ())
     properties = {
-        name: each if name in required or "null" in str(each) else {"anyOf": [each, {"type": "null"}]}
+        name: each if name in required or _takes_null(each) else {"anyOf": [each, {"type": "null"}]}
         for name, each in schema["properties"].items()
     }
     return {**schema, "properties": properties}
+
+
+def _takes_null(schema: dict[str, Any]) -> bool:
+    if "null" in (kind if isinstance(kind := schema.get("type"), list) else [kind]):
+        return True
+    return any(_takes_null(each) for each in (*schema.get("anyOf", ()), *schema.get("oneOf", ())))
 
 
 def schemas() -> dict[str, Any]:

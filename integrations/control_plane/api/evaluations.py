@@ -2,84 +2,56 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from typing import Any
 
-from cachetools import LRUCache
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import select
 
 import guarddb
 from guarddb import Catalog, Decision, PolicyError, PolicyProfile
 
 from ..errors import Forbidden, InvalidRequest
 from ..state import Server
-from ..store import policies
 from ..store.keys import Principal
-from ..store.tables import CatalogSnapshot, Policy
 from .access import Reader, ReaderOrAgent, ServerDep
+from .policies import check_size
 from .shapes import DecisionBody, EvaluationRequest, LintBody, LintRequest, failures
 
 router = APIRouter(tags=["evaluations"])
 
-# Profiles and catalogs are read once for each version: both take longer to read than a statement to judge.
-_lock = threading.Lock()
-_profiles: LRUCache[tuple[str, int], PolicyProfile] = LRUCache(256)
-_catalogs: LRUCache[str, Catalog] = LRUCache(16)
+#: Characters of a statement that is judged where it came in; a longer one goes to a thread, and others are answered meanwhile.
+_SHORT = 4_000
 
 
-def stored_profile(policy: Policy) -> PolicyProfile:
-    """The profile in a row, as guarddb's own model."""
-    key = (policy.id, policy.version)
-    with _lock:
-        profile = _profiles.get(key)
-    if profile is None:
-        profile = PolicyProfile.model_validate(policies.wire(policy))
-        with _lock:
-            _profiles[key] = profile
-    return profile
-
-
-def project_catalog(server: Server, project_id: str) -> Catalog | None:
-    """The catalog snapshot of a project, if one was pushed."""
-    with server.database.read() as session:
-        digest = session.scalar(
-            select(CatalogSnapshot.digest).where(CatalogSnapshot.project_id == project_id)
-        )
-        if digest is None:
-            return None
-        with _lock:
-            catalog = _catalogs.get(digest)
-        if catalog is None:
-            snapshot = session.get_one(CatalogSnapshot, project_id)
-            catalog = Catalog.from_json(snapshot.document)
-            with _lock:
-                _catalogs[snapshot.digest] = catalog
-    return catalog
-
-
-def judge(server: Server, project_id: str, sql: str, profile: PolicyProfile) -> Decision:
-    """guarddb's decision, with the project's catalog where there is one."""
-    decision: Decision = guarddb.evaluate(sql, profile, project_catalog(server, project_id))
+def judge(server: Server, sql: str, profile: PolicyProfile, catalog: Catalog | None) -> Decision:
+    """guarddb's decision."""
+    decision: Decision = guarddb.evaluate(sql, profile, catalog)
     server.metrics.evaluation(decision.verdict, decision.rule)
     return decision
 
 
-def _profile(server: Server, caller: Principal, request: EvaluationRequest) -> PolicyProfile:
+def _draft(document: dict[str, Any]) -> PolicyProfile:
+    check_size(document)
+    try:
+        return PolicyProfile.draft(document)
+    except PolicyError as ex:
+        problems = [(f"policy.{path}" if path else "policy", message) for path, message in ex.problems]
+        raise InvalidRequest(str(PolicyError(problems=problems))) from None
+
+
+async def _profile(server: Server, caller: Principal, request: EvaluationRequest) -> PolicyProfile:
     if (request.policy_id is None) == (request.policy is None):
         raise InvalidRequest("policy_id, policy: give exactly one of them")
     if request.policy is not None:
-        try:
-            return PolicyProfile.draft(request.policy)
-        except PolicyError as ex:
-            problems = [(f"policy.{path}" if path else "policy", message) for path, message in ex.problems]
-            raise InvalidRequest(str(PolicyError(problems=problems))) from None
-    with server.database.read() as session:
-        policy = policies.find(session, caller.project_id, request.policy_id or "")
-    if caller.role == "agent" and caller.agent_policy_id != policy.id:
+        return await asyncio.to_thread(_draft, request.policy)
+    stored = await server.recall.policy(caller.project_id, request.policy_id or "", caller.state)
+    if caller.role == "agent" and caller.agent_policy_id != stored.row.id:
         raise Forbidden("an agent evaluates against the profile that it is bound to, or a draft")
-    return stored_profile(policy)
+    try:
+        return server.recall.profile(stored.row)
+    except PolicyError as ex:  # stored by a version of guarddb that took it
+        raise InvalidRequest(f"policy {stored.row.id} is not valid any more: {ex}") from None
 
 
 @router.post(
@@ -87,13 +59,20 @@ def _profile(server: Server, caller: Principal, request: EvaluationRequest) -> P
     operation_id="dryEvalPolicy",
     responses={200: {"model": DecisionBody}, **failures(400, 404, 413)},
 )
-def evaluate(project_id: str, caller: ReaderOrAgent, server: ServerDep, body: EvaluationRequest) -> Response:
+async def evaluate(
+    project_id: str, caller: ReaderOrAgent, server: ServerDep, body: EvaluationRequest
+) -> Response:
     """What would happen to a statement under a stored profile or a draft. Nothing is run and nothing is kept.
 
     The decision is the one of a live session with the same catalog. Without a catalog snapshot of the project it may
     be stricter; then a note says so.
     """
-    decision = judge(server, project_id, body.sql, _profile(server, caller, body))
+    profile = await _profile(server, caller, body)
+    catalog = await server.recall.catalog(project_id, caller.state)
+    if len(body.sql) <= _SHORT and body.policy is None:
+        decision = judge(server, body.sql, profile, catalog)
+    else:
+        decision = await asyncio.to_thread(judge, server, body.sql, profile, catalog)
     return JSONResponse(decision.to_dict())
 
 
@@ -109,7 +88,7 @@ def lint(project_id: str, _: Reader, server: ServerDep, body: LintRequest) -> Re
 
 def lint_script(server: Server, project_id: str, sql: str) -> dict[str, Any]:
     """guarddb's lint of a script, with the project's catalog where there is one, as the API shows it."""
-    findings = guarddb.lint(sql, project_catalog(server, project_id))
+    findings = guarddb.lint(sql, server.recall.read_catalog(project_id))
     return {
         "safe": all(finding.severity != "error" for finding in findings),
         "findings": [finding.to_dict() for finding in findings],

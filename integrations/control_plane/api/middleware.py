@@ -14,6 +14,9 @@ access_log = logging.getLogger("guarddb.control_plane.access")
 logger = logging.getLogger("guarddb.control_plane")
 
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
 def error_body(code: str, message: str) -> bytes:
     """`{"error": {"code", "message"}}`."""
     return orjson.dumps({"error": {"code": code, "message": message}})
@@ -145,7 +148,9 @@ class AccessLog:
             server = scope["app"].state.server if "app" in scope else None
             route = scope.get("route")
             if server is not None:
-                server.metrics.request(scope["method"], getattr(route, "path", "other"), status, seconds)
+                # Any word can be a method; what somebody makes up must not become a time series.
+                method = scope["method"] if scope["method"] in _METHODS else "other"
+                server.metrics.request(method, getattr(route, "path", "other"), status, seconds)
             entry = {
                 "method": scope["method"],
                 "path": scope["path"],

@@ -22,7 +22,11 @@ Every failed request answers `{"error": {"code", "message"}}`.
 
 def _profile_schemas() -> dict[str, Any]:
     schema = PolicyProfile.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas: dict[str, Any] = {**schema.pop("$defs", {}), **action_policies.schemas()}
+    parts = {
+        name: action_policies.nullable(part) if "properties" in part else part
+        for name, part in schema.pop("$defs", {}).items()
+    }
+    schemas: dict[str, Any] = {**parts, **action_policies.schemas()}
     stored = {"id", "project_id", "created_at", "updated_at"}
     properties = schema["properties"]
     own = {key: value for key, value in properties.items() if key not in stored}

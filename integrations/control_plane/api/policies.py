@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Response
@@ -26,6 +27,17 @@ _ANSWER: dict[str, Any] = {"content": {"application/json": {"schema": STORED}}}
 IfNoneMatch = Annotated[str | None, Header(description="The ETag of the version that the caller has.")]
 
 
+#: Bytes of a profile: sessions read no larger one.
+MAX_BYTES = 1 << 20
+
+
+def check_size(document: dict[str, Any]) -> None:
+    """Raises InvalidRequest when no session would read a profile of that size."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        raise InvalidRequest(f"a profile may have at most {MAX_BYTES} bytes: sessions read no larger one")
+
+
 def read_profile(body: Any, *, policy: Policy | None = None) -> PolicyProfile:
     """The profile in a request's body.
 
@@ -34,6 +46,7 @@ def read_profile(body: Any, *, policy: Policy | None = None) -> PolicyProfile:
     """
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a mapping of fields, sent as application/json")
+    check_size(body)
     given = {name: body[name] for name in policies.STORED_FIELDS if body.get(name) is not None}
     if given and policy is None:
         raise InvalidRequest(f"{next(iter(given))}: is set by the server; leave it out")
@@ -50,17 +63,30 @@ def read_profile(body: Any, *, policy: Policy | None = None) -> PolicyProfile:
         raise InvalidRequest(str(ex)) from None
 
 
-def _answer(server: Server, policy: Policy, if_none_match: str | None = None, status: int = 200) -> Response:
-    tag = policies.etag(policy)
-    headers = {"ETag": tag, "Cache-Control": "no-cache", "Vary": "Authorization"}
-    if if_none_match is not None and policies.matches(if_none_match, tag):
-        return Response(status_code=304, headers=headers)
-    document = policies.wire(policy)
+def _headers(server: Server, policy: Policy, document: dict[str, Any]) -> dict[str, str]:
+    headers = {"ETag": policies.etag(policy), "Cache-Control": "no-cache", "Vary": "Authorization"}
     if server.signer is not None:
         headers[HEADER] = server.signer.sign(document)
+    return headers
+
+
+def _stored(server: Server, policy: Policy, status: int = 200) -> Response:
+    document = policies.wire(policy)
+    headers = _headers(server, policy, document)
     if status == 201:
         headers["Location"] = f"/v1/projects/{policy.project_id}/policies/{policy.id}"
     return JSONResponse(document, status, headers)
+
+
+async def _read(server: Server, caller: Principal, policy_id: str, if_none_match: str | None) -> Response:
+    known = await server.recall.policy(caller.project_id, policy_id, caller.state)
+    if caller.role == "agent" and caller.agent_policy_id != policy_id:
+        raise Forbidden("an agent reads the profile that it is bound to, and no other")
+    headers = _headers(server, known.row, known.document)
+    if if_none_match is not None and policies.matches(if_none_match, headers["ETag"]):
+        headers.pop(HEADER, None)
+        return Response(status_code=304, headers=headers)
+    return Response(known.body, headers=headers, media_type="application/json")
 
 
 @router.post(
@@ -78,7 +104,7 @@ def create(
         policy = policies.create(
             session, project_id, profile, actor=caller.actor, limit=server.settings.max_policies
         )
-    return _answer(server, policy, status=201)
+    return _stored(server, policy, 201)
 
 
 @router.get(
@@ -115,17 +141,12 @@ def index(
     return JSONResponse(listed("policies", rows, page_size, policies.wire, lambda policy: policy.id))
 
 
-def _own(caller: Principal, policy_id: str) -> None:
-    if caller.role == "agent" and caller.agent_policy_id != policy_id:
-        raise Forbidden("an agent reads the profile that it is bound to, and no other")
-
-
 @router.get(
     "/v1/projects/{project_id}/policies/{policy_id}",
     operation_id="getPolicyProfile",
     responses={200: _ANSWER, 304: {"description": "Not changed."}, **failures(404)},
 )
-def read(
+async def read(
     project_id: str,
     policy_id: str,
     caller: ReaderOrAgent,
@@ -133,10 +154,7 @@ def read(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     """One profile, with the ETag of its version."""
-    with server.database.read() as session:
-        policy = policies.find(session, project_id, policy_id)
-    _own(caller, policy_id)
-    return _answer(server, policy, if_none_match)
+    return await _read(server, caller, policy_id, if_none_match)
 
 
 @router.get(
@@ -144,13 +162,11 @@ def read(
     operation_id="getBoundPolicyProfile",
     responses={200: _ANSWER, 304: {"description": "Not changed."}, **failures(404)},
 )
-def bound(
+async def bound(
     project_id: str, caller: AgentOnly, server: ServerDep, if_none_match: IfNoneMatch = None
 ) -> Response:
     """The profile that the agent of this key is bound to."""
-    with server.database.read() as session:
-        policy = policies.find(session, project_id, caller.agent_policy_id or "")
-    return _answer(server, policy, if_none_match)
+    return await _read(server, caller, caller.agent_policy_id or "", if_none_match)
 
 
 @router.put(
@@ -174,7 +190,7 @@ def replace(
     with server.database.write() as session:
         policy = policies.find(session, project_id, policy_id)
         policies.replace(session, policy, profile, actor=caller.actor, if_match=if_match)
-    return _answer(server, policy)
+    return _stored(server, policy)
 
 
 @router.delete(

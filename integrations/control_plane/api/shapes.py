@@ -9,7 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, TypeVar
 
 from fastapi import Query
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 from ..errors import InvalidRequest
 
@@ -28,6 +36,16 @@ def _label(text: str) -> str:
 Label = Annotated[
     str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]*$"), AfterValidator(_label)
 ]
+
+
+def _text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError("must be a date and time with a zone (RFC 3339)")
+    return value
+
+
+#: A number, of seconds since 1970 or of milliseconds, is not what anybody means.
+Instant = Annotated[AwareDatetime, BeforeValidator(_text)]
 PageSize = Annotated[int, Query(ge=1, le=100, description="How many items to return.")]
 PageToken = Annotated[str | None, Query(max_length=200, description="`next_page_token` of the page before.")]
 
@@ -106,7 +124,7 @@ class AgentInput(Body):
     name: Label
     policy_id: str | None = None
     policy_profile_id: str | None = None
-    expires_at: AwareDatetime | None = Field(None, description="When its key stops to work.")
+    expires_at: Instant | None = Field(None, description="When its key stops to work.")
 
     @property
     def bound_to(self) -> str:
@@ -157,7 +175,7 @@ class KeyInput(Body):
 
     name: Label
     role: Literal["admin", "approver", "viewer"]
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
 
 
 class KeyBody(BaseModel):
@@ -193,9 +211,9 @@ class ApprovalInput(Body):
     sql: Annotated[str, Field(min_length=1, max_length=1_000_000)]
     kind: Annotated[str, Field(max_length=64)] = "other"
     tables: Annotated[list[str], Field(max_length=1_000)] = []
-    rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
-    estimated_rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
-    counted_rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    rows: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
+    estimated_rows: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
+    counted_rows: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
     parameters: list[Any] | dict[str, Any] | None = None
     sample: Annotated[list[Any], Field(max_length=1_000)] = []
     findings: Annotated[list[Any], Field(max_length=1_000)] = []
@@ -204,9 +222,9 @@ class ApprovalInput(Body):
     policy_id: Annotated[str, Field(max_length=80)] | None = None
     policy_version: Annotated[str, Field(max_length=80)] | None = None
     catalog_version: Annotated[str, Field(max_length=80)] | None = None
-    requested_at: AwareDatetime | None = None
-    expires_at: AwareDatetime | None = None
-    timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86_400)] | None = None
+    requested_at: Instant | None = None
+    expires_at: Instant | None = None
+    timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86_400, strict=True)] | None = None
 
     def waits(self) -> timedelta | None:
         """How long it waits; None: for ever."""
@@ -228,7 +246,7 @@ class ApprovalReport(Body):
     """What became of the statement; `expired`: the session no longer waits."""
 
     status: Literal["executed", "failed", "expired"]
-    rows: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    rows: Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)] | None = None
     error: Annotated[str, Field(max_length=2_000)] | None = None
 
 
@@ -285,7 +303,7 @@ class DecisionEntry(Body):
 
     model_config = ConfigDict(extra="allow")
     id: Annotated[str, Field(pattern=r"^dec_[0-9a-z]{26}$")] | None = None
-    at: AwareDatetime
+    at: Instant
     verdict: Annotated[str, Field(max_length=16)]
     rule: Annotated[str, Field(max_length=64)]
 
@@ -294,7 +312,9 @@ class DecisionUpload(Body):
     """Decisions of one agent's sessions, oldest first."""
 
     entries: Annotated[list[DecisionEntry], Field(min_length=1, max_length=1_000)]
-    dropped: Annotated[int, Field(ge=0)] = Field(0, description="Entries that were lost before these.")
+    dropped: Annotated[int, Field(ge=0, strict=True)] = Field(
+        0, description="Entries that were lost before these."
+    )
 
 
 class WebhookInput(Body):

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import math
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import StreamingResponse
 
-from ..broker import Broker, Told
+from ..broker import Told
 from ..errors import Forbidden
+from ..state import Server
 from ..store import approvals, policies
-from ..store.keys import Principal
+from ..store.columns import now
+from ..store.keys import KEY_ENDS, Principal, works_until
 from .access import ReaderOrAgent, ServerDep
 from .shapes import failures
 
@@ -27,46 +30,58 @@ _STREAM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _message(event: Told) -> bytes:
-    return f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(event.data)}\n\n".encode()
-
-
 async def _events(
-    broker: Broker, project_id: str, wants: Callable[[Told], bool], last: str | None
+    server: Server, caller: Principal, wants: Callable[[Told], bool], last: str | None
 ) -> AsyncIterator[bytes]:
-    subscription = broker.subscribe(project_id, wants)
+    broker, project_id = server.broker, caller.project_id
+    subscription = broker.subscribe(project_id, lambda told: told.kind == KEY_ENDS or wants(told))
     try:
+        # Asked for after subscribing, so that a key cannot be withdrawn in between.
+        ends = await asyncio.to_thread(_works_until, server, caller.key_id)
         yield b"retry: 1000\n: guarddb\n\n"
         seen = int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
         if seen is not None:
             for event in await asyncio.to_thread(broker.since, project_id, seen):
                 seen = event.seq
-                if wants(event):
-                    yield _message(event)
+                if event.kind != KEY_ENDS and wants(event):
+                    yield event.message
         while True:
+            left = math.inf if ends is None else (ends - now()).total_seconds()
+            if left <= 0:
+                return
             try:
-                told = await asyncio.wait_for(subscription.queue.get(), HEARTBEAT)
+                async with asyncio.timeout(min(HEARTBEAT, left)):
+                    told = await subscription.queue.get()
             except TimeoutError:
                 yield b": still here\n\n"
                 continue
             if told is None:
                 return
+            if told.kind == KEY_ENDS:
+                if told.topic == caller.key_id:
+                    ends = datetime.fromisoformat(told.data["expires_at"])
+                continue
             if seen is None or told.seq > seen:
-                yield _message(told)
+                yield told.message
             if told.kind == "agent_disabled" and told.topic == getattr(wants, "agent_id", None):
                 return
     finally:
         broker.unsubscribe(subscription)
 
 
+def _works_until(server: Server, key_id: str) -> datetime | None:
+    with server.database.read() as session:
+        return works_until(session, key_id)
+
+
 def stream_of(
-    broker: Broker, caller: Principal, wants: Callable[[Told], bool], last: str | None
+    server: Server, caller: Principal, wants: Callable[[Told], bool], last: str | None
 ) -> StreamingResponse:
-    """An event stream with what `wants` picks, from after the event `last` on."""
+    """An event stream with what `wants` picks, from after the event `last` on, until the caller's key ends."""
     if caller.agent_id is not None:
         wants.agent_id = caller.agent_id  # type: ignore[attr-defined]
     return StreamingResponse(
-        _events(broker, caller.project_id, wants, last),
+        _events(server, caller, wants, last),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
@@ -95,7 +110,7 @@ def policy_events(
     def wants(event: Told) -> bool:
         return event.topic in topics
 
-    return stream_of(server.broker, caller, wants, last_event_id)
+    return stream_of(server, caller, wants, last_event_id)
 
 
 @router.get(
@@ -120,7 +135,7 @@ def project_events(
             return True
         return event.topic == bound or event.data.get("agent_id") == agent_id
 
-    return stream_of(server.broker, caller, wants, last_event_id)
+    return stream_of(server, caller, wants, last_event_id)
 
 
 @router.get(
@@ -144,4 +159,4 @@ def approval_events(
     def wants(event: Told) -> bool:
         return event.topic == approval_id
 
-    return stream_of(server.broker, caller, wants, last_event_id)
+    return stream_of(server, caller, wants, last_event_id)

@@ -24,6 +24,7 @@ def root() -> Response:
 
 
 @router.get("/ui")
+@router.get("/ui/")
 def start() -> Response:
     """The first page."""
     return RedirectResponse("/ui/policies", 303)

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse, Response, StreamingResponse
 from ..api.access import ServerDep
 from ..api.approvals import decide
 from ..api.streams import stream_of
-from ..store import approvals
+from ..store import agents, approvals
 from .rendering import page
 from .session import AnyVisitor, ApproverForm, Form
 
@@ -22,9 +22,11 @@ def index(who: AnyVisitor, server: ServerDep, part: str = "") -> Response:
     with server.database.read() as session:
         waiting = approvals.page(session, project, 100, None, "pending")
         recent = approvals.page(session, project, 50, None)
+        names = agents.names(session, project)
     return page(
         "queue.html" if part == "queue" else "approvals.html",
         who,
+        names=names,
         waiting=[approvals.wire(each) for each in reversed(waiting)],
         decided=[wire for each in recent if (wire := approvals.wire(each))["status"] != "pending"],
     )
@@ -42,4 +44,4 @@ def answer(approval_id: str, who: ApproverForm, server: ServerDep, form: Form) -
 @router.get("/events")
 def events(who: AnyVisitor, server: ServerDep) -> StreamingResponse:
     """What happens in the project, for pages that are open."""
-    return stream_of(server.broker, who.principal, lambda _: True, None)
+    return stream_of(server, who.principal, lambda _: True, None)

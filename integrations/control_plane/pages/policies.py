@@ -11,7 +11,7 @@ from starlette.datastructures import FormData
 from guarddb import PolicyError, PolicyProfile
 
 from ..api.access import ServerDep
-from ..api.evaluations import judge, project_catalog
+from ..api.evaluations import judge
 from ..api.policies import read_profile
 from ..changes import changes
 from ..errors import ApiError, InvalidRequest
@@ -90,8 +90,9 @@ def _verdict(server: Server, who: Visitor, document: dict[str, Any], sql: str) -
     except PolicyError as ex:
         return {**nothing, "draft_problem": str(ex)}
     texts = dict.fromkeys(("hint", "try_sql", "row_filter_predicate", "rewritten_sql"), "")
-    decision = {**texts, **judge(server, project, sql, profile).to_dict()}
-    return {**nothing, "decision": decision, "with_catalog": project_catalog(server, project) is not None}
+    catalog = server.recall.read_catalog(project)
+    decision = {**texts, **judge(server, sql, profile, catalog).to_dict()}
+    return {**nothing, "decision": decision, "with_catalog": catalog is not None}
 
 
 @router.post("/evaluate")

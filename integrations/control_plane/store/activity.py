@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ..identifiers import new_id
+from . import rows
 from .columns import now, rfc3339
 from .tables import Agent, LoggedDecision, Policy
 
@@ -51,9 +52,7 @@ def wire(decision: LoggedDecision) -> dict[str, Any]:
 def page(session: Session, agent: Agent, size: int, after: str | None) -> Sequence[LoggedDecision]:
     """Up to `size` decisions, newest first."""
     query = select(LoggedDecision).where(LoggedDecision.agent_id == agent.id)
-    if after is not None:
-        query = query.where(LoggedDecision.id < after)
-    return session.scalars(query.order_by(LoggedDecision.id.desc()).limit(size)).all()
+    return rows.page(session, query, LoggedDecision.id, size, after, newest_first=True)
 
 
 def summary(session: Session, agent: Agent) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from ..errors import Conflict, Forbidden, NotFound
-from ..identifiers import is_id, new_id
-from . import policies
+from ..errors import Conflict, Forbidden
+from ..identifiers import new_id
+from . import policies, rows
 from .columns import now, rfc3339
 from .journal import announce, record
 from .tables import Agent
@@ -31,18 +31,18 @@ def wire(agent: Agent) -> dict[str, Any]:
 
 def find(session: Session, project_id: str, agent_id: str) -> Agent:
     """The project's agent with that identifier. Raises NotFound."""
-    agent = session.get(Agent, agent_id) if is_id(agent_id, "agt") else None
-    if agent is None or agent.project_id != project_id:
-        raise NotFound(f"there is no agent {agent_id!r} in this project")
-    return agent
+    return rows.find(session, Agent, "agt", "agent", project_id, agent_id)
 
 
 def page(session: Session, project_id: str, size: int, after: str | None) -> Sequence[Agent]:
     """Up to `size` agents, oldest first, those after the one with the identifier `after`."""
-    query = select(Agent).where(Agent.project_id == project_id)
-    if after is not None:
-        query = query.where(Agent.id > after)
-    return session.scalars(query.order_by(Agent.id).limit(size)).all()
+    return rows.page(session, select(Agent).where(Agent.project_id == project_id), Agent.id, size, after)
+
+
+def names(session: Session, project_id: str) -> dict[str, str]:
+    """The names of the project's agents, by identifier."""
+    found = session.execute(select(Agent.id, Agent.name).where(Agent.project_id == project_id))
+    return {row.id: row.name for row in found}
 
 
 def create(

@@ -10,7 +10,8 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from ..errors import Conflict, NotFound
-from ..identifiers import is_id, new_id
+from ..identifiers import new_id
+from . import rows
 from .columns import now, rfc3339
 from .journal import announce, record
 from .tables import Approval
@@ -46,8 +47,8 @@ def wire(approval: Approval) -> dict[str, Any]:
 
 def find(session: Session, project_id: str, approval_id: str, agent_id: str | None = None) -> Approval:
     """The project's request with that identifier; with `agent_id`, only if it is that agent's. Raises NotFound."""
-    approval = session.get(Approval, approval_id) if is_id(approval_id, "apr") else None
-    if approval is None or approval.project_id != project_id or agent_id not in (None, approval.agent_id):
+    approval = rows.find(session, Approval, "apr", "approval", project_id, approval_id)
+    if agent_id not in (None, approval.agent_id):
         raise NotFound(f"there is no approval {approval_id!r} in this project")
     return approval
 
@@ -62,8 +63,6 @@ def page(
 ) -> Sequence[Approval]:
     """Up to `size` requests, newest first, those older than the one with the identifier `after`."""
     query = select(Approval).where(Approval.project_id == project_id)
-    if after is not None:
-        query = query.where(Approval.id < after)
     if status == "pending":
         in_time = Approval.expires_at.is_(None) | (Approval.expires_at > now())
         query = query.where(Approval.status == status, in_time)
@@ -74,7 +73,7 @@ def page(
         query = query.where(Approval.status == status)
     if agent_id is not None:
         query = query.where(Approval.agent_id == agent_id)
-    return session.scalars(query.order_by(Approval.id.desc()).limit(size)).all()
+    return rows.page(session, query, Approval.id, size, after, newest_first=True)
 
 
 def submit(

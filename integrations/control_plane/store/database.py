@@ -11,13 +11,27 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import ORMExecuteState, Session
+
+from .tables import Agent, CatalogSnapshot, Key, Policy
 
 #: The lock that writers of one PostgreSQL database take: events and audit entries then have one order, which is
 #: the order in which they become visible.
 _WRITERS = 0x67_75_61_72_64_64_62
+#: The state that the servers of one PostgreSQL database share, and the step to the next one.
+STATE = text("SELECT coalesce((SELECT value::bigint FROM server_settings WHERE name = 'state'), 0)")
+_NEXT_STATE = text(
+    "INSERT INTO server_settings (name, value) VALUES ('state', '1') "
+    "ON CONFLICT (name) DO UPDATE SET value = (server_settings.value::bigint + 1)::text"
+)
 #: The channel on which the servers of one PostgreSQL database wake each other.
 CHANNEL = "guarddb_control_plane"
+
+
+#: What servers answer from their memory: a change of these is a new state of the database, see `Database.state`.
+_REMEMBERED = (Key, Agent, Policy, CatalogSnapshot)
+#: An execution option: this statement changes nothing of them that is remembered.
+UNREMEMBERED = "guarddb_unremembered"
 
 
 class DatabaseError(ValueError):
@@ -60,6 +74,7 @@ class Database:
         self.shared = self.url.get_backend_name() == "postgresql"
         self.after_write: Callable[[], None] = lambda: None
         self._writing = threading.Lock()
+        self._changes = 0
         self.engine = self._connect()
 
     def _connect(self) -> Engine:
@@ -88,16 +103,29 @@ class Database:
     def write(self) -> Iterator[Session]:
         """A transaction that changes something, alone among writers; committed when the block ends well."""
         if self.shared:
-            with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            with _Writing(self.engine, expire_on_commit=False) as session, session.begin():
                 session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITERS})
                 yield session
                 session.flush()
+                if session.changed:
+                    session.execute(_NEXT_STATE)
                 session.execute(text(f"NOTIFY {CHANNEL}"))
         else:
             writer = self.engine.execution_options(guarddb_writes=True)
-            with self._writing, Session(writer, expire_on_commit=False) as session, session.begin():
-                yield session
+            with self._writing, _Writing(writer, expire_on_commit=False) as session:
+                with session.begin():
+                    yield session
+                if session.changed:
+                    self._changes += 1
         self.after_write()
+
+    def state(self) -> int:
+        """A number that is another one after every change of keys, agents, profiles and catalogs."""
+        if not self.shared:
+            return self._changes
+        with self.engine.connect() as connection:
+            state: int = connection.scalar(STATE)
+        return state
 
     def close(self) -> None:
         """Give the connections back."""
@@ -106,6 +134,26 @@ class Database:
     def libpq_dsn(self) -> str:
         """The database as psycopg takes it, for LISTEN."""
         return self.url.set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+class _Writing(Session):
+    """A session that knows whether it changes anything that servers remember."""
+
+    changed = False
+
+
+@event.listens_for(_Writing, "after_flush")
+def _flushed(session: _Writing, _: object) -> None:
+    if any(isinstance(each, _REMEMBERED) for each in (*session.new, *session.dirty, *session.deleted)):
+        session.changed = True
+
+
+@event.listens_for(_Writing, "do_orm_execute")
+def _executed(statement: ORMExecuteState) -> None:
+    if (statement.is_update or statement.is_delete) and not statement.execution_options.get(UNREMEMBERED):
+        mapper = statement.bind_mapper
+        if mapper is None or mapper.class_ in _REMEMBERED:
+            statement.session.changed = True  # type: ignore[attr-defined]
 
 
 def _make_private(path: str) -> None:

@@ -7,21 +7,24 @@ import hmac
 import re
 import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias, get_args
 
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from ..errors import Conflict, NotFound
-from ..identifiers import is_id, new_id
-from .columns import now
-from .journal import record
+from ..errors import Conflict
+from ..identifiers import new_id
+from . import rows
+from .columns import now, rfc3339
+from .journal import announce, record
 from .tables import Agent, Key, Project, ServerSetting
 
 Role: TypeAlias = Literal["admin", "approver", "viewer", "agent"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+#: The kind of event that says when a key ends.
+KEY_ENDS = "key_ends"
 #: gdk_ (guarddb key), the identifier's random part, a secret of 256 bits.
 _KEY = re.compile(r"gdk_([0-9a-z]{26})_([A-Za-z0-9_-]{43})")
 
@@ -39,6 +42,9 @@ class Principal:
     agent_name: str | None = None
     agent_policy_id: str | None = None
     agent_status: str | None = None
+    expires_at: datetime | None = None
+    #: the state of the database (`Database.state`) that all this was read in, or an earlier one
+    state: int = -1
 
     @property
     def actor(self) -> str:
@@ -93,20 +99,26 @@ def create_key(
     return key, text
 
 
-def authenticate(session: Session, secret: str, text: str) -> tuple[Key, Principal] | None:
-    """The key that `text` is, and who that is; None: it is none, or has expired."""
+def key_id_of(text: str) -> str | None:
+    """The identifier in the text of a key, right or wrong; None: it is no text of a key."""
     match = _KEY.fullmatch(text)
-    key = session.get(Key, f"key_{match[1]}") if match else None
+    return f"key_{match[1]}" if match else None
+
+
+def authenticate(session: Session, secret: str, text: str, state: int = -1) -> tuple[Key, Principal] | None:
+    """The key that `text` is, and who that is; None: it is none, or has expired."""
+    key_id = key_id_of(text)
+    key = session.get(Key, key_id) if key_id else None
     # The digest is worked out and compared for an unknown key as well: both take the same time.
     known = key.digest if key is not None else "0" * 64
     if not hmac.compare_digest(keyed_digest(secret, text), known) or key is None:
         return None
     if key.expires_at is not None and key.expires_at <= now():
         return None
-    return key, principal(session, key)
+    return key, principal(session, key, state)
 
 
-def principal(session: Session, key: Key) -> Principal:
+def principal(session: Session, key: Key, state: int = -1) -> Principal:
     """Who a key is."""
     agent = session.get(Agent, key.agent_id) if key.agent_id else None
     return Principal(
@@ -119,15 +131,25 @@ def principal(session: Session, key: Key) -> Principal:
         agent_name=agent.name if agent else None,
         agent_policy_id=agent.policy_id if agent else None,
         agent_status=agent.status if agent else None,
+        expires_at=key.expires_at,
+        state=state,
     )
+
+
+def works_until(session: Session, key_id: str) -> datetime | None:
+    """When a key ends: a moment of the past when it is withdrawn, None when it does not end."""
+    key = session.get(Key, key_id)
+    return key.expires_at if key is not None else datetime.min.replace(tzinfo=UTC)
+
+
+def _ends(session: Session, key: Key, moment: datetime) -> None:
+    """Tell the streams that were opened with a key when it ends, which is when they do."""
+    announce(session, key.project_id, key.id, KEY_ENDS, {"key_id": key.id, "expires_at": rfc3339(moment)})
 
 
 def find_key(session: Session, project_id: str, key_id: str) -> Key:
     """The project's key with that identifier. Raises NotFound."""
-    key = session.get(Key, key_id) if is_id(key_id, "key") else None
-    if key is None or key.project_id != project_id:
-        raise NotFound(f"there is no key {key_id!r} in this project")
-    return key
+    return rows.find(session, Key, "key", "key", project_id, key_id)
 
 
 def rotate(session: Session, secret: str, key: Key, *, overlap: timedelta, actor: str) -> tuple[Key, str]:
@@ -148,6 +170,7 @@ def rotate(session: Session, secret: str, key: Key, *, overlap: timedelta, actor
         expires_at=now() + lifetime if lifetime is not None else None,
     )
     key.expires_at = min(key.expires_at or ends, ends)
+    _ends(session, key, key.expires_at)
     record(session, key.project_id, actor, "key.rotate", key.id, {"successor": created.id})
     return created, text
 
@@ -160,6 +183,7 @@ def rotate_agent(
     valid = select(Key).where(Key.agent_id == agent.id, or_(Key.expires_at.is_(None), Key.expires_at > ends))
     for key in session.scalars(valid):
         key.expires_at = ends
+        _ends(session, key, ends)
     created, text = create_key(
         session, secret, agent.project_id, agent.name, "agent", actor=actor, agent_id=agent.id
     )
@@ -177,6 +201,7 @@ def delete_key(session: Session, key: Key, *, actor: str) -> None:
         if session.scalar(others.limit(1)) is None:
             raise Conflict("this is the last admin key of the project; make another one first")
     record(session, key.project_id, actor, "key.delete", key.id, {"name": key.name})
+    _ends(session, key, now())
     session.delete(key)
 
 

@@ -12,7 +12,8 @@ from sqlalchemy.orm import Session
 from guarddb import PolicyProfile
 
 from ..errors import Conflict, Forbidden, NotFound, PreconditionFailed
-from ..identifiers import is_id, new_id
+from ..identifiers import new_id
+from . import rows
 from .columns import now, rfc3339
 from .journal import announce, record
 from .tables import Agent, Policy, PolicyVersion
@@ -47,18 +48,12 @@ def wire(policy: Policy) -> dict[str, Any]:
 
 def find(session: Session, project_id: str, policy_id: str) -> Policy:
     """The project's profile with that identifier. Raises NotFound."""
-    policy = session.get(Policy, policy_id) if is_id(policy_id, "pol") else None
-    if policy is None or policy.project_id != project_id:
-        raise NotFound(f"there is no policy {policy_id!r} in this project")
-    return policy
+    return rows.find(session, Policy, "pol", "policy", project_id, policy_id)
 
 
 def page(session: Session, project_id: str, size: int, after: str | None) -> Sequence[Policy]:
     """Up to `size` profiles, oldest first, those after the one with the identifier `after`."""
-    query = select(Policy).where(Policy.project_id == project_id)
-    if after is not None:
-        query = query.where(Policy.id > after)
-    return session.scalars(query.order_by(Policy.id).limit(size)).all()
+    return rows.page(session, select(Policy).where(Policy.project_id == project_id), Policy.id, size, after)
 
 
 def create(

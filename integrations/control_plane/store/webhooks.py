@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ..errors import NotFound
-from ..identifiers import is_id, new_id
+from ..identifiers import new_id
+from . import rows
 from .columns import now, rfc3339
 from .tables import Delivery, Event, Webhook
 
@@ -57,10 +57,7 @@ def create(session: Session, project_id: str, url: str, events: Sequence[str], f
 
 def find(session: Session, project_id: str, webhook_id: str) -> Webhook:
     """The project's webhook with that identifier. Raises NotFound."""
-    webhook = session.get(Webhook, webhook_id) if is_id(webhook_id, "whk") else None
-    if webhook is None or webhook.project_id != project_id:
-        raise NotFound(f"there is no webhook {webhook_id!r} in this project")
-    return webhook
+    return rows.find(session, Webhook, "whk", "webhook", project_id, webhook_id)
 
 
 def of_project(session: Session, project_id: str) -> Sequence[Webhook]:

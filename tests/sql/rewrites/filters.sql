@@ -230,6 +230,16 @@ SELECT id FROM orders WHERE placed_at >= now() - interval '7 days' ORDER BY id
 -- becomes
 SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (placed_at >= now() - interval '7 days') ORDER BY id
 
+-- name: a division by a constant returns for every number
+SELECT id FROM orders WHERE id % 2 = 0 AND id / 2 > 1 AND id / 0.5 > 1 ORDER BY id
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (id % 2 = 0 AND id / 2 > 1 AND id / 0.5 > 1) ORDER BY id
+
+-- name: by -1 it may be too large, and by zero it raises
+SELECT id FROM orders WHERE id / -1 > 0 OR id / 1 = 0
+-- becomes
+SELECT id FROM orders WHERE ("orders"."tenant_id" = 1) AND (CASE WHEN ("orders"."tenant_id" = 1) THEN (id / -1 > 0 OR id / 1 = 0) END)
+
 -- name: a column that is computed further in
 SELECT id FROM (SELECT id, 10 / id AS share FROM orders) AS s WHERE share > 0 AND id < 9 ORDER BY id
 -- becomes
@@ -238,12 +248,22 @@ SELECT id FROM (SELECT id, CASE WHEN ("orders"."tenant_id" = 1) THEN (10 / id) E
 -- name: a condition from outside that a computed value meets
 SELECT id FROM (SELECT id, customer_id FROM orders) AS s WHERE 10 / id > 0 AND customer_id < 9 ORDER BY id
 -- becomes
-SELECT id FROM (SELECT id, customer_id FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" < 9) OFFSET 0) AS "orders") AS s WHERE CASE WHEN (10 / id > 0) THEN true END AND customer_id < 9 ORDER BY id
+SELECT id FROM (SELECT id, customer_id FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" < 9) OFFSET 0) AS "orders") AS s WHERE CASE WHEN (10 / id > 0) THEN true END AND (true OR (customer_id < 9)) ORDER BY id
 
 -- name: a join that lives by an equality that tells
 SELECT o.id, g FROM orders AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE o.customer_id > 0 ORDER BY 1
 -- becomes
-SELECT o.id, g FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" > 0) OFFSET 0) AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE o.customer_id > 0 ORDER BY 1
+SELECT o.id, g FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" > 0) OFFSET 0) AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g WHERE (true OR (o.customer_id > 0)) ORDER BY 1
+
+-- name: what an outer join asks of one table goes into its fence
+SELECT g, o.id FROM generate_series(1, 3) AS g LEFT JOIN orders AS o ON o.id + 1 = g AND o.customer_id > 0 AND g < 3 ORDER BY 1
+-- becomes
+SELECT g, o.id FROM generate_series(1, 3) AS g LEFT JOIN (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND ("orders"."customer_id" > 0) OFFSET 0) AS o ON o.id + 1 = g AND (true OR (o.customer_id > 0)) AND g < 3 ORDER BY 1
+
+-- name: alternatives go into the fence as one condition
+SELECT o.id, g FROM orders AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g AND (o.customer_id > 0 OR o.customer_id < 9 OR o.id = 1) WHERE o.id = 1 OR o.id = 2 ORDER BY 1
+-- becomes
+SELECT o.id, g FROM (SELECT "orders"."id", "orders"."customer_id" FROM orders AS "orders" WHERE ("orders"."tenant_id" = 1) AND (("orders"."customer_id" > 0 OR "orders"."customer_id" < 9 OR "orders"."id" = 1)) AND ("orders"."id" = 1 OR "orders"."id" = 2) OFFSET 0) AS o JOIN generate_series(1, 3) AS g ON o.id + 1 = g AND (true OR ((o.customer_id > 0 OR o.customer_id < 9 OR o.id = 1))) WHERE o.id = 1 OR o.id = 2 ORDER BY 1
 
 -- name: a sub-select that becomes a join is guarded inside
 SELECT o.id FROM orders AS o WHERE EXISTS (SELECT 1 FROM order_items AS i WHERE i.order_id = o.id AND 10 / o.id > 0) ORDER BY 1

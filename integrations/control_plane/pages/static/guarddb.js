@@ -39,7 +39,7 @@ for (const more of document.querySelectorAll("button.more")) {
 // The queue: follow what happens, and leave alone what somebody is writing in.
 for (const queue of document.querySelectorAll("[data-live]")) {
   const news = document.getElementById("news");
-  const refresh = async () => {
+  const show = async () => {
     const answer = await fetch(queue.dataset.part);
     if (!answer.ok || answer.redirected) return;
     const fresh = document.createElement("div");
@@ -56,7 +56,27 @@ for (const queue of document.querySelectorAll("[data-live]")) {
     if (focused && focused.isConnected) focused.focus();
     if (added) news.textContent = added === 1 ? "One more statement waits." : `${added} more statements wait.`;
   };
+  // One answer at a time, so that an older one never takes the place of a newer one.
+  let asked = false;
+  let asking = false;
+  const refresh = async () => {
+    asked = true;
+    if (asking) return;
+    asking = true;
+    try {
+      while (asked) {
+        asked = false;
+        await show();
+      }
+    } catch {
+      news.textContent = "The server does not answer.";
+    } finally {
+      asking = false;
+    }
+  };
   const events = new EventSource(queue.dataset.live);
+  // What happened before the stream was open (while the page was on its way, or the server was away) is not in it.
+  events.addEventListener("open", refresh);
   for (const kind of ["requested", "decided", "executed", "failed"]) {
     events.addEventListener(`approval_${kind}`, refresh);
   }

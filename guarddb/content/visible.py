@@ -5,8 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 #: Control, format (bidi controls, zero-width characters, tags), surrogate, private use and unassigned characters; separators
-#: of lines and
-#: paragraphs, which some terminals obey.
+#: of lines and paragraphs, which some terminals obey.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _KEPT = frozenset("\n\t")
 

@@ -1,0 +1,95 @@
+"""What the text of a function does to the settings of its session."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from guarddb.sql.catalog import Catalog, Function
+
+_WORD = re.compile(r"[A-Za-z_\u0080-\U0010ffff][\w$]*")
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+#: set_config('name', …); without a group the name is computed.
+_SET_CONFIG = re.compile(r"""\bset_config"?\s*\(\s*(?:E?'([\w. ]+)'\s*(?:::\s*text\s*)?,)?""", re.IGNORECASE)
+_SET = re.compile(
+    r"""\b(?:re)?set\s+(?:session\s+(?!authorization)|local\s+)?
+        (?:(time\s+zone|role|session\s+authorization|session\s+characteristics|names|schema|all)\b
+          |("?[a-z_][\w.]*"?)\s*(?:=|\bto\b|;|'|$))""",
+    re.IGNORECASE | re.VERBOSE,
+)
+#: Behind these SET gives columns their values.
+_ASSIGNS = re.compile(r"\b(?:update|merge|conflict)\b", re.IGNORECASE)
+_SPELLED = {
+    "time zone": "timezone",
+    "session authorization": "session_authorization",
+    "session characteristics": "default_transaction_read_only",
+    "names": "client_encoding",
+    "schema": "search_path",
+}
+_DYNAMIC = re.compile(r"\bexecute\b|\bdblink", re.IGNORECASE)
+_READ = frozenset(("sql", "plpgsql"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What of the session's settings a function may change, the functions that its text names included.
+
+    Attributes:
+        names: those that the text names, in lower case; `all` for RESET ALL.
+        computed: it calls set_config() with a name that does not stand there.
+        unread: it may run what does not stand there.
+    """
+
+    names: frozenset[str]
+    computed: bool
+    unread: bool
+
+    @property
+    def any(self) -> bool:
+        return bool(self.names) or self.computed or self.unread
+
+
+def settings_of(function: Function, catalog: Catalog) -> Settings:
+    """What a call of a function may do to the settings of the session."""
+    names: set[str] = set()
+    computed = unread = False
+    for each in _reached(function, catalog):
+        text = _COMMENT.sub(" ", each.body or "")
+        found = list(_set(text))
+        names.update(name for name in found if name)
+        computed = computed or "" in found
+        trusted = each.extension is not None or (each.kind == "a" and each.language in ("c", "internal"))
+        unread = unread or (not trusted and each.language not in _READ) or bool(_DYNAMIC.search(text))
+    return Settings(frozenset(names), computed, unread)
+
+
+def sets_any(function: Function) -> bool:
+    """Whether the function's own text sets something."""
+    return any(True for _ in _set(_COMMENT.sub(" ", function.body or "")))
+
+
+def _set(text: str) -> Iterator[str]:
+    """The settings that a text sets; empty for one whose name is computed."""
+    for call in _SET_CONFIG.finditer(text):
+        yield (call[1] or "").strip().lower()
+    for command in text.split(";"):
+        for found in _SET.finditer(command + ";"):
+            if _ASSIGNS.search(command, 0, found.start()):
+                continue
+            name = " ".join((found[1] or found[2]).lower().split()).strip('"')
+            yield _SPELLED.get(name, name)
+
+
+def _reached(function: Function, catalog: Catalog) -> Iterator[Function]:
+    """A function, and those whose names stand in its text, at any depth."""
+    seen = {function.qualified_name}
+    stack = [function]
+    while stack:
+        each = stack.pop()
+        yield each
+        words = {word for found in _WORD.findall(each.body or "") for word in (found, found.lower())}
+        for other in catalog.functions if words else ():
+            if other.name in words and other.qualified_name not in seen:
+                seen.add(other.qualified_name)
+                stack += catalog.functions_named(other.name, other.schema)
