@@ -65,15 +65,15 @@ def behind_views(case: Case) -> Refusal | None:
     """A call in a view's definition that tells what the policy hides: a built-in that would be refused, or a function that
     names a governed relation in its text, whether it is called by name, by an operator, a cast or the CHECK of a domain."""
     policy, catalog = case.policy, case.catalog
-    if catalog is None or not policy.hides:
+    if catalog is None or policy.profile.forbids_nothing:
         return None
     for reference, definition in views_read(case):
         for call in definition.calls:
-            key = ("in a view", call.schema, call.name, call.arguments)
+            key = ("in a view", call.schema, call.name, call.arguments, call.how)
             if key in case.governance.admitted:
                 continue
             if call.schema in (None, "pg_catalog") and facts.builtin(call.name):
-                refusal = _of_its_group(call, policy, catalog)
+                refusal = next(_builtin(call, policy, catalog), None)
             else:
                 refusal = _reads_what_is_hidden(call, case)
             if refusal is not None:
@@ -142,25 +142,14 @@ def _means_the_built_in(call: Call, case: Case) -> bool:
 
 def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterator[Refusal]:
     schema, name = call.schema, call.name
-    if call.how == "sample" and facts.is_sampling_method(name) and schema in (None, "pg_catalog"):
+    if _samples(call):
         return
     reason = facts.refused_by_name(name)
     if reason is not None:
         yield _forbidden(call, reason)
     builtin = facts.builtin(name) if schema in (None, "pg_catalog") else ()
     if builtin:
-        if facts.needs_allowlist(name):
-            refusal = _stateful(call, policy)
-        else:
-            refusal = _of_its_group(call, policy, catalog) or _argument(call)
-        if refusal is not None:
-            yield refusal
-        if name == "set_config" and not _names_a_setting(call):
-            yield Refusal(
-                "protected_setting",
-                "set_config() of a name that does not stand in the statement could be about a protected setting",
-                "Write the name of the setting as a plain text, or use SET.",
-            )
+        yield from _builtin(call, policy, catalog)
     if schema == "pg_catalog" or (schema == "information_schema" and name in facts.INFORMATION_SCHEMA):
         if not builtin and schema == "pg_catalog":
             yield _forbidden(call, "PostgreSQL has no built-in function of that name")
@@ -193,6 +182,30 @@ def _call(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterat
     elif catalog is None or catalog.server_version >= facts.end_of_facts():
         yield _forbidden(call, "neither PostgreSQL nor this database has a function of that name")
     # Else there is no such function, and PostgreSQL says so itself (42883).
+
+
+def _samples(call: Call) -> bool:
+    return (
+        call.how == "sample" and facts.is_sampling_method(call.name) and call.schema in (None, "pg_catalog")
+    )
+
+
+def _builtin(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Iterator[Refusal]:
+    """What the policy says of a call of a built-in function, in a statement or in a view that it reads."""
+    if _samples(call):
+        return
+    if facts.needs_allowlist(call.name):
+        refusal = _stateful(call, policy)
+    else:
+        refusal = _of_its_group(call, policy, catalog) or _argument(call)
+    if refusal is not None:
+        yield refusal
+    if call.name == "set_config" and not _names_a_setting(call):
+        yield Refusal(
+            "protected_setting",
+            "set_config() of a name that does not stand in the statement could be about a protected setting",
+            "Write the name of the setting as a plain text, or use SET.",
+        )
 
 
 def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Refusal | None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from guarddb.decision.case import Case
 from guarddb.decision.on_catalog import CompiledPolicy, is_system
 from guarddb.decision.refusal import Refusal
-from guarddb.decision.system_columns import closed_behind, closed_to, closes_any, is_listed_by_name
+from guarddb.decision.system_columns import (
+    closed_behind,
+    closed_to,
+    closes_any,
+    is_listed_by_name,
+    looks_at_values,
+    writes_the_servers_own,
+)
 from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import is_restricted_relation
 from guarddb.sql.analysis.definitions import Definition
@@ -43,21 +50,23 @@ def relations(case: Case) -> Refusal | None:
         return refusal
     admitted = case.governance.admitted
     for named in statement.references:
+        refusal = writes_the_servers_own(named, case)
+        if refusal is not None:
+            return refusal
         if ("open", named.schema, named.name, named.inherits) in admitted and named.mode != "ddl":
             continue
         reference = _table_of_index(named, case.catalog) or named
         if is_system(reference.schema):
             refusal = _system(reference, statement, policy)
-        elif profile.table_allowlist or profile.table_denylist or policy.restricts_data:
+        elif profile.forbids_nothing:
+            restricted = is_restricted_relation(reference.schema, reference.name)
+            refusal = _restricted(reference) if restricted else None
+        else:
             refusal = _unread(reference) or _user_relation(reference, case)
-            if refusal is None and reference.mode != "ddl":
+            if refusal is None and (reference.mode != "ddl" or looks_at_values(statement)):
                 refusal = closed_to(reference, statement, policy) or closed_behind(reference, case)
                 if refusal is None and reference.relation is not None and not closes_any(reference, case):
                     admitted.add(("open", reference.schema, reference.name, reference.inherits))
-        elif is_restricted_relation(reference.schema, reference.name):
-            refusal = _restricted(reference)
-        else:
-            refusal = None
         if refusal is not None:
             return refusal
     return None
@@ -175,9 +184,6 @@ def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog
                     )
     if is_restricted_relation(reference.schema, reference.name) and not is_listed_by_name(reference, policy):
         return _restricted(reference)
-    for identity in rules.seen_through:
-        if is_system(identity[0]) and is_restricted_relation(*identity):
-            return _restricted(reference)
     if not profile.allow_patterns:
         return None
     if any(

@@ -8,8 +8,10 @@ from typing import Any
 from guarddb.decision.case import Case
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.shown_settings import closed_names, shows_all_elsewhere
+from guarddb.decision.view_calls import views_read
 from guarddb.facts import settings as facts
-from guarddb.sql.statement import Statement
+from guarddb.sql.names import string_list
+from guarddb.sql.statement import Call, Reference, Statement
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import PROTECTED_SETTINGS
 
@@ -164,8 +166,75 @@ def _closed(name: str) -> Refusal:
     )
 
 
-#: What a view over it shows is left out of it itself, see `shown_settings.py`.
-_SETTINGS_VIEW = ("pg_catalog", "pg_settings")
+def _asks_for_one(statement: Statement) -> Iterator[Call]:
+    """The calls of current_setting()."""
+    for call in statement.calls:
+        if call.name == "current_setting" and call.schema in (None, "pg_catalog"):
+            yield call
+
+
+def _shows_closed(definition: Statement, case: Case) -> bool:
+    """Whether a view may show a closed setting: what is done in a statement's text (`shown_settings.py`) is not done in its."""
+    closed = closed_names(case)
+    if any(call.name == "pg_show_all_settings" for call in definition.calls):
+        return True
+    for call in _asks_for_one(definition):
+        name = _constant_argument(call.node)
+        if name is None:
+            if not _is_of_a_namespace(call):
+                return True
+        elif name.lower() in closed:
+            return True
+    return any(
+        (reference.schema, reference.name) == ("pg_catalog", "pg_settings")
+        and (case.policy.restricts_data or not _names_open_ones(reference, definition, closed))
+        for reference in definition.references
+    )
+
+
+def _is_of_a_namespace(call: Call) -> bool:
+    """`current_setting('app.' || name)`: no setting of the server's own has a dot in its name."""
+    node: Any = call.node["args"][0] if call.node is not None and call.node.get("args") else {}
+    while node.get("A_Expr", {}).get("name") == [{"String": {"sval": "||"}}]:
+        node = node["A_Expr"].get("lexpr", {})
+    while "TypeCast" in node:
+        node = node["TypeCast"]["arg"]
+    return "." in node.get("A_Const", {}).get("sval", {}).get("sval", "")
+
+
+def _names_open_ones(reference: Reference, statement: Statement, closed: frozenset[str]) -> bool:
+    """Whether pg_settings is read for the rows of settings named by constants, none of them closed."""
+    if reference.query is None:
+        return False
+    named = {id(node) for root in statement.roots for link, node in root.uses if link == (reference, "name")}
+    condition: Node = reference.query.fields.get("whereClause", {})
+    conjuncts = [condition]
+    if condition.get("BoolExpr", {}).get("boolop") == "AND_EXPR":
+        conjuncts = condition["BoolExpr"]["args"]
+    for each in conjuncts:
+        fields: Any = each.get("A_Expr", {})
+        if string_list(fields.get("name", ())) != ["="] or id(fields["lexpr"].get("ColumnRef")) not in named:
+            continue
+        given = fields["rexpr"]
+        of_many = fields.get("kind") == "AEXPR_OP_ANY"
+        elements = given.get("A_ArrayExpr", {}).get("elements", ()) if of_many else [given]
+        names = [_text(element) for element in elements]
+        if names and None not in names and closed.isdisjoint(names):
+            return True
+    return False
+
+
+def _text(node: Any) -> str | None:
+    """The value of a constant, as the definition of a view has it: `'x'::text`."""
+    cast = node.get("TypeCast", {})
+    if (
+        not cast
+        or string_list(cast["typeName"].get("names", ())) != ["text"]
+        or "arrayBounds" in cast["typeName"]
+    ):
+        return None
+    text: str | None = cast["arg"].get("A_Const", {}).get("sval", {}).get("sval")
+    return text
 
 
 def superuser_settings(case: Case) -> Refusal | None:
@@ -181,22 +250,18 @@ def superuser_settings(case: Case) -> Refusal | None:
     statement, closed = case.statement, closed_names(case)
     shown = str(statement.fields.get("name", "")) if statement.command == "VariableShowStmt" else None
     names = [shown] if shown else []
-    names += [
-        _constant_argument(call.node) or ""
-        for call in statement.calls
-        if call.name == "current_setting" and call.schema in (None, "pg_catalog")
-    ]
+    names += [_constant_argument(call.node) or "" for call in _asks_for_one(statement)]
     if not case.policy.profile.forbids_nothing and shows_all_elsewhere(statement):
         return Refusal(
             "protected_setting",
             "pg_show_all_settings() shows settings that tell about the server's machine",
             "Read pg_settings, or have it in FROM by itself.",
         )
-    for reference, rules in case.ruled if case.policy.restricts_data else ():
-        if _SETTINGS_VIEW in rules.seen_through and reference.mode != "ddl":
+    for reference, definition in views_read(case) if not case.policy.profile.forbids_nothing else ():
+        if _shows_closed(definition, case):
             return Refusal(
                 "protected_setting",
-                f'view "{reference.qualified_name}" shows settings that tell about the server\'s machine',
+                f'view "{reference.qualified_name}" shows settings that tell about the server\'s machine or may hold a password',
                 "Read pg_settings itself.",
             )
     for name in names:

@@ -16,7 +16,7 @@ from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import SEQUENCE, ClosedColumns, closed_columns
 from guarddb.sql.names import literal, quote, quote_qualified, string_list
 from guarddb.sql.statement import Link, Reference, Statement
-from guarddb.tree import Node
+from guarddb.tree import Node, nodes
 from guarddb.vocabulary import Rule
 
 if TYPE_CHECKING:
@@ -138,6 +138,11 @@ def _uses_of(reference: Reference, statement: Statement, columns: frozenset[str]
         listed = string_list(statement.fields.get("attlist", ()))
         used = [column for column in listed if column in columns]
         return f'column "{used[0]}"' if used else None if listed else "the whole row"
+    for each in statement.definitions if reference.mode == "ddl" else ():
+        # (The bare columns of an index and of statistics.)
+        for kind, fields in nodes(each.fields):
+            if kind in ("IndexElem", "StatsElem") and fields.get("name") in columns:
+                return f'column "{fields["name"]}"'
     links = [link for query in statement.queries for o in query.outputs for link in (*o.links, *o.opaque)]
     links += [link for root in statement.roots for link, _ in root.uses]
     for link in links:
@@ -316,14 +321,39 @@ _OF_OTHERS = "<insufficient privilege>"
 # ---------------------------------------------------------------------- views
 
 
+#: Of a view whose definition nobody could read.
+_NOT_READ = ClosedColumns(None, "what it reads is not known")
+
+
+def looks_at_values(statement: Statement) -> bool:
+    """Whether a definition computes with the rows of what it names, and shows them by an error: an index, statistics."""
+    return any(each.verb == "create" and each.object in _MADE_OF_VALUES for each in statement.definitions)
+
+
+_MADE_OF_VALUES = ("index", "statistics")
+
+
 def closed_behind(reference: Reference, case: Case) -> Refusal | None:
-    """A column of a view that shows such a column, or a view that chooses its rows by one."""
+    """A column of a view that shows such a column, or a view that chooses its rows by one or reads what is closed as a whole."""
     governance, policy = case.governance, case.policy
     shown_by = _behind(reference, governance)
     for column, found in shown_by.items():
         closed = found.closed
         if column is not None and _uses_of(reference, case.statement, frozenset((column,))) is None:
             continue
+        if closed is _NOT_READ:
+            return Refusal(
+                "statement_not_allowed",
+                f'the definition of the view "{found.relation}" is not understood, so nobody knows what it shows',
+                "Read the tables themselves.",
+            )
+        if closed.columns is None and not closed.tells:
+            return Refusal(
+                "table_not_allowed",
+                f'"{reference.qualified_name}" reads "{found.relation}", which {closed.what}; '
+                "that one needs an explicit schema-qualified entry in this credential's allowlist",
+                "Ask the tables themselves for the data you need.",
+            )
         why = f"{closed.what}"
         if closed.tells:
             why += ", and this policy hides " + _hidden(closed, policy)
@@ -342,8 +372,11 @@ def _behind(reference: Reference, governance: Governance) -> Mapping[str | None,
     """What of a view comes from a closed column, by the view's own columns; None: which rows it has."""
     rules = governance.rules(reference)
     statement, view = rules.definition, reference.relation
-    if rules.closed is not None or statement is None or statement.top is None or view is None:
+    if rules.closed is not None or view is None or view.definition is None:
         return rules.closed or {}
+    if statement is None or statement.top is None:
+        rules.closed = {None: ClosedColumn(reference.qualified_name, _NOT_READ)}
+        return rules.closed
     found: dict[str | None, ClosedColumn] = {}
     rules.closed = found  # (Set before it is complete: a view that reads itself ends here.)
     outputs = statement.top.outputs
@@ -393,3 +426,44 @@ def _reached(link: Link, statement: Statement, governance: Governance) -> Iterat
         for name, found in _behind(reference, governance).items():
             if name is not None and column in (name, "*"):
                 yield found
+
+
+#: What writes rows of a view.
+_WRITES = ("insert", "update", "delete", "merge")
+
+
+def writes_the_servers_own(reference: Reference, case: Case) -> Refusal | None:
+    """A write to a view that PostgreSQL passes on to a relation of its own: UPDATE of a view over pg_settings is SET.
+
+    >>> import guarddb
+    >>> guarddb.evaluate("UPDATE pg_settings SET setting = 'x' WHERE name = 'a'", {"access_mode": "read_write"}).rule
+    'protected_setting'
+    """
+    if reference.mode not in _WRITES or case.policy.profile.forbids_nothing:
+        return None
+    below: Reference | None = reference
+    for _ in range(_MAX_DEPTH):
+        if below is None:
+            return None
+        if is_system(below.schema) and below is not reference:
+            return Refusal(
+                "protected_setting" if below.name == "pg_settings" else "table_denied",
+                f'a write of "{reference.qualified_name}" would write "{below.qualified_name}", which belongs to the system',
+                "Read it; change only tables of your own.",
+            )
+        below = _passes_on_to(below, case.governance)
+    return None
+
+
+#: A view is built on so many others at most; deeper ones are not read at all.
+_MAX_DEPTH = 64
+
+
+def _passes_on_to(reference: Reference, governance: Governance) -> Reference | None:
+    """The relation that a view's rows are written to, when PostgreSQL does that by itself."""
+    definition = governance.rules(reference).definition
+    if definition is None or definition.top is None:
+        return None
+    items = definition.top.fields.get("fromClause", ())
+    node = items[0].get("RangeVar") if len(items) == 1 else None
+    return next((each for each in definition.references if each.node is node), None)

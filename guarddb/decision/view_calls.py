@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from guarddb.decision.case import Case
 from guarddb.decision.operators import types_present
+from guarddb.facts.system_relations import secret_named_in
 from guarddb.sql.catalog import Catalog, Function
 from guarddb.sql.statement import Reference, Statement
 
@@ -54,14 +55,18 @@ def functions_unseen(definition: Statement, catalog: Catalog) -> set[str]:
 
 
 def hidden_relation_named_in(function: Function, case: Case) -> str | None:
-    """The first relation with a rule, or denied, that a function's text names, or that of a function named there."""
+    """The first relation that a function's text names, or that of a function named there, and that has a rule, is denied, or
+    holds secrets of the server's."""
     assert case.catalog is not None
     governance, denied = case.governance, case.policy.profile.deny_patterns
     words: set[str] = set()
     seen: set[str] = set()
     stack = [function]
     while stack:
-        found = {word for each in _WORD.findall(stack.pop().body or "") for word in (each, each.lower())}
+        body = stack.pop().body or ""
+        found = {word for each in _WORD.findall(body) for word in (each, each.lower())}
+        if (secret := secret_named_in(found, body)) is not None:
+            return secret
         words |= found
         for other in case.catalog.functions:
             if other.name in found and other.name not in seen:

@@ -5,6 +5,8 @@ Everything else of pg_catalog and information_schema may be read.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache
 
@@ -212,12 +214,47 @@ _OF_EXTENSIONS: dict[str, tuple[ClosedColumns, ...]] = {
 }
 
 
+_RESTRICTED = (ClosedColumns(None, "shows other sessions' SQL, secrets or sampled data"),)
+_TOAST = (ClosedColumns(None, "holds raw column data that no rule covers"),)
+
+
 @cache
 def closed_columns(schema: str, name: str) -> tuple[ClosedColumns, ...]:
-    """What is closed in a relation; empty for one that may be read whole (or is restricted whole).
+    """What is closed in a relation; empty for one that may be read whole.
 
     >>> [sorted(closed.columns) for closed in closed_columns("pg_catalog", "pg_subscription")]
     [['subconninfo']]
+    >>> closed_columns("pg_catalog", "pg_authid")[0].columns is None
+    True
     """
-    found = _OF_EXTENSIONS.get(name, ())
-    return CLOSED.get(name, ()) if schema == "pg_catalog" else found
+    if is_restricted_relation(schema, name):
+        return _RESTRICTED
+    if schema.startswith("pg_toast"):
+        return _TOAST
+    return CLOSED.get(name, ()) if schema == "pg_catalog" else _OF_EXTENSIONS.get(name, ())
+
+
+_COUNT_OF_ALL = re.compile(r"\bcount\s*\(\s*\*\s*\)", re.IGNORECASE)
+
+
+#: The relations that are closed under every policy, by their names, with the columns that are; None: all of it.
+_SECRETS: dict[str, frozenset[str] | None] = {
+    **{name: closed.columns for name, found in CLOSED.items() for closed in found if not closed.tells},
+    **dict.fromkeys((each.partition(".")[2] for each in RESTRICTED), None),
+    **dict.fromkeys(RESTRICTED_OF_EXTENSIONS, None),
+}
+
+
+def secret_named_in(words: Set[str], text: str) -> str | None:
+    """The first of them that a function's text may read, by the words in it.
+
+    >>> secret_named_in({"passwd", "pg_shadow"}, "SELECT passwd FROM pg_shadow")
+    'pg_shadow'
+    >>> secret_named_in({"count", "pg_stat_activity"}, "SELECT count(*) FROM pg_stat_activity") is None
+    True
+    """
+    for name in sorted(_SECRETS.keys() & words):
+        columns = _SECRETS[name]
+        if columns is None or columns & words or "*" in _COUNT_OF_ALL.sub("", text):
+            return name
+    return None
