@@ -11,7 +11,7 @@ from guarddb.facts import functions
 from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.calls import Calls
-from guarddb.sql.leakproof.judged import CONSTANT, ROW, Judged, copied, lost, together, told_in
+from guarddb.sql.leakproof.judged import ANY, CONSTANT, ROW, Judged, any_of, copied, lost, together, told_in
 from guarddb.sql.leakproof.parts import holds_aggregate
 from guarddb.sql.leakproof.types import COLLATABLE, RECORD, UNKNOWN, Type, Types
 from guarddb.sql.names import string_list, type_name
@@ -70,8 +70,8 @@ class Columns(ABC):
         """`parts`, of which `operands` become one type: by a parameter it may be one that not all values have a place in."""
         if type_ is None:
             return together(None, parts)
-        loose = any(operand.loose for operand in operands)
-        if loose and any(operand.uses and operand.type in NARROWED for operand in operands):
+        varies = any(operand.others for operand in operands)
+        if varies and any(operand.uses and operand.type in NARROWED for operand in operands):
             return lost(parts, type_)
         return together(type_, [self._converted(p, type_) if p in operands else p for p in parts])
 
@@ -147,9 +147,8 @@ class Columns(ABC):
             judged.type = f"{_PREFIX}text"  # (resolveTargetListUnknowns)
         if query is not None and ("limitCount" in query.fields or "limitOffset" in query.fields):
             # Nothing is put below a LIMIT.
-            loose = judged.loose
-            judged = Judged(judged.type, ROW)
-            judged.loose = loose
+            judged, inside = Judged(judged.type, ROW), judged
+            judged.others = any_of(inside)
         self._outputs[key] = judged
         return judged
 
@@ -162,7 +161,8 @@ class Columns(ABC):
             return Judged(type_of_name(output.type_name, self.types), ROW)
         if output.call is not None:
             judged = self._of_call(output.call, output.place)
-            judged.loose = bool(below(output.call, ("ParamRef",)))
+            if below(output.call, ("ParamRef",)):
+                judged.others = ANY
             return judged
         if query is not None and query.kind == "values" and output.root is not None:
             index = query.outputs.index(output)
@@ -181,7 +181,7 @@ class Columns(ABC):
                 # nothing about this column is put into it (check_output_expressions).
                 inside = self._node(node, 0)
                 judged = Judged(inside.type, ROW)
-                judged.loose = inside.loose
+                judged.others = any_of(inside)
                 return judged
             judged = copied(self._node(node, 0))
             judged.level = ROW

@@ -10,9 +10,11 @@ from guarddb.facts.functions import builtin_type
 from guarddb.sql.leakproof.calls import Found
 from guarddb.sql.leakproof.columns import NARROWED
 from guarddb.sql.leakproof.judged import (
+    ANY,
     CONSTANT,
     FEW_DIGITS,
     FREE,
+    NO_OTHERS,
     ROW,
     STABLE,
     Judged,
@@ -90,7 +92,7 @@ class Expressions(Operators):
             number = fields.get("number", 0)
             declared = self.parameters[number - 1] if 0 < number <= len(self.parameters) else self.undeclared
             judged = Judged(declared, FREE)
-            judged.loose = declared == UNKNOWN
+            judged.others = ANY if declared == UNKNOWN else NO_OTHERS
             return judged
         if kind == "A_Expr":
             return self._expression(fields, depth, estimated=estimated)
@@ -203,11 +205,11 @@ class Expressions(Operators):
             return together(target, [part])  # the name of a table that is there
         if not narrowed and not self.types.conversion_tells(part.type, target, explicit=True):
             judged = together(target, [part])
-            judged.loose = False
+            judged.others = NO_OTHERS
             return judged
         # Text input and output follow settings for some types, so that they are not folded.
         judged = lost([part], target, folds=True)
-        judged.loose = False
+        judged.others = NO_OTHERS
         if not judged.uses and not _folds(part.type, target):
             judged.level, judged.raises = max(judged.level, STABLE), True
         return judged
@@ -241,7 +243,7 @@ class Expressions(Operators):
             return self._applied(Found(result, True, volatility, ()), parts)
         if name in _CLOCKS and schema in (None, "pg_catalog") and not parts:
             return Judged(found.result, FREE)
-        if any(part.loose for part in parts) and any(part.uses and part.type in NARROWED for part in parts):
+        if any(part.others for part in parts) and any(part.uses and part.type in NARROWED for part in parts):
             return lost(parts, found.result)  # it may be another function
         return self._applied(found, parts)
 

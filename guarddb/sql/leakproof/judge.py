@@ -19,7 +19,7 @@ from typing import Any
 from guarddb.facts import functions
 from guarddb.sql.keys import constant_tells_apart, tells_apart
 from guarddb.sql.leakproof.expressions import Expressions
-from guarddb.sql.leakproof.judged import CONSTANT, FREE, ROW, Judged, lost, together
+from guarddb.sql.leakproof.judged import CONSTANT, FREE, NO_OTHERS, ROW, Judged, any_of, lost, together
 from guarddb.sql.leakproof.parts import AGGREGATES, conjuncts, is_aggregate
 from guarddb.sql.leakproof.types import BOOL, Type
 from guarddb.sql.names import calls_in, string_list, sub_selects
@@ -93,7 +93,8 @@ class Judge(Expressions):
             uses,
             tells,
         )
-        judged.loose = len(query.outputs) == 1 and self.output(query.outputs[0]).loose
+        if len(query.outputs) == 1:
+            judged.others = any_of(self.output(query.outputs[0]))
         judged.raises = any(part.raises or part.tells for part in parts) or any(
             each.kind not in ("select", "values", "setop") for each in inside
         )
@@ -225,7 +226,7 @@ class Judge(Expressions):
     def _placed(type_: Type | None, inside: Judged, *, raises: bool) -> Judged:
         """A sub-select in an expression: what raises in it tells of whatever row it was run for."""
         judged = Judged(type_, inside.level, inside.uses, inside.tells, raises=raises and not inside.uses)
-        judged.loose = inside.loose and type_ != BOOL
+        judged.others = any_of(inside) if type_ != BOOL else NO_OTHERS
         if raises:
             judged.tells |= frozenset((reference, None) for reference in inside.uses)
         return judged
@@ -246,6 +247,6 @@ class Judge(Expressions):
         parts = [placed]
         for one, output in pairs:
             column = Judged(self.output(output).type, FREE)
-            column.loose = self.output(output).loose
+            column.others = any_of(self.output(output))
             parts.append(self._operator(names[-2] if len(names) > 1 else None, names[-1], one, column))
         return together(BOOL, parts)

@@ -13,6 +13,9 @@ CONSTANT, STABLE, FREE, ROW = range(4)
 _WHOLE_NUMBERS = frozenset(("pg_catalog.int2", "pg_catalog.int4", "pg_catalog.int8"))
 #: numeric has 131,072 digits in front of the point.
 FEW_DIGITS = 100_000
+NO_OTHERS: frozenset[Type] = frozenset()
+#: Of `Judged.others`: nobody knows which.
+ANY: frozenset[Type] = frozenset(("any",))
 
 
 class Judged:
@@ -27,8 +30,8 @@ class Judged:
         raises: evaluating it may raise whatever the row (a free part of it may).
         collations: those of its columns that are not the database's; `explicit` when COLLATE gave it.
         digits: of a number, the most that it can have in front of the point; 0 when nobody knows.
-        others: what it is of where a parameter in it is of another type than what stands beside it: `current_date - $1`.
-        loose: a parameter is in it that may come with another type, and then its own is another too (a float, say).
+        others: what its type may be instead, where a parameter in it comes with another one than what stands beside it
+            (a float, say): these types (`current_date - $1`), `ANY`, or none.
     """
 
     __slots__ = (
@@ -36,7 +39,6 @@ class Judged:
         "digits",
         "explicit",
         "level",
-        "loose",
         "others",
         "raises",
         "tells",
@@ -61,8 +63,7 @@ class Judged:
         self.raises = raises
         self.collations = collations
         self.explicit = False
-        self.others: frozenset[Type] = frozenset()
-        self.loose = False
+        self.others = NO_OTHERS
         self.digits = 19 if type_ in _WHOLE_NUMBERS else 0
 
 
@@ -71,7 +72,7 @@ def together(type_: Type | None, parts: Sequence[Judged]) -> Judged:
     if len(parts) == 1:
         judged = copied(parts[0])
         judged.type = type_
-        judged.loose = judged.loose and type_ != BOOL
+        judged.others = any_of(*parts) if type_ != BOOL else NO_OTHERS
         return judged
     judged = Judged(type_)
     if parts and all(part.digits for part in parts):
@@ -82,9 +83,7 @@ def together(type_: Type | None, parts: Sequence[Judged]) -> Judged:
         judged.tells |= part.tells
         judged.raises = judged.raises or part.raises
         judged.collations |= part.collations
-        judged.loose = judged.loose or part.loose
-    if type_ == BOOL:
-        judged.loose = False
+    judged.others = any_of(*parts) if type_ != BOOL else NO_OTHERS
     return judged
 
 
@@ -98,6 +97,11 @@ def lost(parts: Sequence[Judged], type_: Type | None = None, *, folds: bool = Fa
     return judged
 
 
+def any_of(*parts: Judged) -> frozenset[Type]:
+    """What else the type of something may be that takes its type from these."""
+    return ANY if any(part.others for part in parts) else NO_OTHERS
+
+
 def copied(judged: Judged) -> Judged:
     made = Judged(
         judged.type,
@@ -109,7 +113,7 @@ def copied(judged: Judged) -> Judged:
     )
     made.explicit = judged.explicit
     made.digits = judged.digits
-    made.loose = judged.loose
+    made.others = any_of(judged)
     return made
 
 

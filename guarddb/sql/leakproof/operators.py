@@ -10,6 +10,7 @@ from guarddb.facts.functions import Volatility
 from guarddb.sql.leakproof.calls import LIKES, Found
 from guarddb.sql.leakproof.columns import Columns
 from guarddb.sql.leakproof.judged import (
+    ANY,
     CONSTANT,
     FEW_DIGITS,
     FREE,
@@ -151,22 +152,22 @@ class Operators(Columns):
         if one.type is None or other.type is None or RECORD in (one.type, other.type):
             return lost([one, other], BOOL if name in _BOOLEAN else None)
         for this, that in ((one, other), (other, one)):
-            if this.type == _NUMERIC and that.loose and this.uses:
+            if this.type == _NUMERIC and that.others and this.uses:
                 # A parameter may turn out to be a float, and the column would be converted to that.
                 return lost([one, other], BOOL)
         found = self.calls.operator(schema, name, one.type, other.type)
-        if found is None and bool(one.others) != bool(other.others):
+        if found is None and _of_some(one) != _of_some(other):
             found = self._of_others(schema, name, one, other)
         digits = digits_of(name, one, other)
         if digits and found is not None and found.result == _NUMERIC:
             found = found._replace(tells=False)
         judged = self._applied(found, [one, other])
         judged.digits = digits
-        if not judged.uses and schema is None:
+        if judged.others and not judged.uses and schema is None:
             for this, that in ((one, other), (other, one)):
                 if this.type == UNKNOWN and this.level == FREE and that.type != UNKNOWN:
                     sides = (None, that.type) if this is one else (that.type, None)
-                    judged.others = self.calls.results(name, *sides)
+                    judged.others = self.calls.results(name, *sides) or ANY
         if estimated and judged.raises and not judged.tells and judged.type == BOOL:
             # The planner evaluates a stable operand of a comparison with one relation's columns, for its estimate: if it
             # raises, it raises whatever the rows are.
@@ -180,14 +181,15 @@ class Operators(Columns):
         assert one.type is not None
         assert other.type is not None
         volatility: set[Volatility] = set()
-        for type_ in one.others or other.others:
-            sides = (type_, other.type) if one.others else (one.type, type_)
+        mine = _of_some(one)
+        for type_ in one.others if mine else other.others:
+            sides = (type_, other.type) if mine else (one.type, type_)
             found = self.calls.operator(schema, name, *sides)
             if found is None:
                 if self.calls.may_mean(name, *sides):
                     return None
                 continue
-            known = 1 if one.others else 0
+            known = 1 if mine else 0
             given, wanted = sides[known], found.wanted[known]
             if (
                 found.tells
@@ -271,3 +273,8 @@ def _harmless_pattern(node: Any) -> bool:
     """A constant LIKE pattern that does not end in the escape character, on which LIKE raises for some rows."""
     text = node.get("A_Const", {}).get("sval", {}).get("sval")
     return text is not None and (len(text) - len(text.rstrip("\\"))) % 2 == 0
+
+
+def _of_some(judged: Judged) -> bool:
+    """Whether it is known of which other types it may be."""
+    return bool(judged.others) and judged.others is not ANY
