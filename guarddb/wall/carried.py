@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.names import quote, quote_qualified
 from guarddb.tree import nodes, parse
+from guarddb.wall.asked_first import asked_first
 from guarddb.wall.database import Column, Database, Relation
 from guarddb.wall.masks import hash_function, hashed, mask_expression, needs_value
-from guarddb.wall.predicates import FilterText, Unbindable, as_membership, filter_text
+from guarddb.wall.predicates import FilterText, Unbindable, filter_text
 from guarddb.wall.subjects import Subject, Subjects
 from guarddb.wall.writes import Writes, admitted_kinds
 
@@ -52,6 +53,7 @@ class Policy:
 
     relation: Relation
     text: str
+    checked: str
 
 
 @dataclass(slots=True)
@@ -240,9 +242,9 @@ class Builder:
 
     def _joined(self, subject: Subject, parts: list[FilterText]) -> FilterText:
         relation = subject.relation
-        mixed = bool(self._collations(relation))
-        whole = FilterText("", asked_first=mixed)
+        whole = FilterText("", asked_first=True)
         texts: list[str] = []
+        checked: list[str] = []
         for number, part in enumerate(parts):
             if part.moved_by is not None:
                 whole.asked_first = False
@@ -256,15 +258,16 @@ class Builder:
                 self.made.calls |= part.calls
                 called = ", ".join(quote(c.name) for c in columns)
                 texts.append(f"{quote(self.private)}.{quote(name)}({called})")
+                checked.append(texts[-1])
                 self.made.notes.append(
                     (relation.shown, f"the filter is asked row by row in a function, since {part.moved_by}")
                 )
                 reader = self.made.filter_reads
             else:
-                # (An operator of the users' own may cost more than one of PostgreSQL's.)
-                first = as_membership(part.text) if mixed and part.opaque is None else None
-                whole.asked_first = whole.asked_first and first is not None
-                texts.append(first or part.text)
+                text, first = asked_first(part.text, relation.columns)
+                whole.asked_first = whole.asked_first and first
+                texts.append(text)
+                checked.append(part.text)
                 reader = self.made.reads
             for key in part.reads:
                 read = self.database.by_name.get(key)
@@ -281,6 +284,7 @@ class Builder:
             whole.whole = whole.whole or part.whole
         self.made.late_settings |= whole.late
         whole.text = " AND ".join(f"({text})" for text in texts)
+        whole.checked = " AND ".join(f"({text})" for text in checked)
         return whole
 
     @staticmethod
@@ -342,7 +346,7 @@ class Builder:
         bound = self.filters.get(subject.relation.oid)
         if bound is None or any(p.relation is subject.relation for p in self.made.policies):
             return
-        self.made.policies.append(Policy(subject.relation, bound.text))
+        self.made.policies.append(Policy(subject.relation, bound.text, bound.checked))
         self._reader(subject.relation, {c.name for c in bound.columns})
 
     def _reader(self, relation: Relation, columns: set[str]) -> None:

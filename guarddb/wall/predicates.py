@@ -46,6 +46,7 @@ class FilterText:
 
     Attributes:
         text: a boolean expression over the table's row.
+        checked: the same, for rows that are written.
         columns: the table's columns that it names, and perhaps others of the same name.
         reads: relations that its sub-selects read, as (schema, name).
         late: settings that are looked up for each login, because no value was given.
@@ -54,10 +55,11 @@ class FilterText:
         calls: those functions, as far as they are known, as GRANT takes them.
         whole: it is about a whole row, of this table or of another.
         asks_who: it asks for the user's name.
-        asked_first: nothing that the agent writes is asked before it, see `as_membership`.
+        asked_first: nothing that the agent writes is asked before it, see `guarddb.wall.asked_first`.
     """
 
     text: str
+    checked: str = ""
     columns: list[Column] = field(default_factory=list)
     reads: list[tuple[str, str]] = field(default_factory=list)
     named: set[str] = field(default_factory=set)
@@ -327,70 +329,6 @@ def _is_setting(node: Node) -> bool:
     while "TypeCast" in node:
         node = node["TypeCast"]["arg"]
     return string_list(node.get("FuncCall", {}).get("funcname", ()))[-1:] == ["current_setting"]
-
-
-#: Comparisons that count as one operator, by token.
-_COMPARISONS = {
-    "ASCII_60": "<",
-    "ASCII_61": "=",
-    "ASCII_62": ">",
-    "LESS_EQUALS": "<=",
-    "GREATER_EQUALS": ">=",
-}
-_CONSTANTS = frozenset(("ICONST", "FCONST", "SCONST", "TRUE_P", "FALSE_P"))
-_AROUND_CONSTANTS = frozenset(("ASCII_40", "ASCII_41", "ASCII_45"))
-
-
-def as_membership(text: str) -> str | None:
-    """`a = 1 AND b < 'x'` as `a = ANY (ARRAY[1]) AND …`, or None where a part is no comparison with a constant.
-
-    PostgreSQL tries an equality last, for it may follow from others, and of other conditions the cheaper ones first; then
-    conditions of the agent's that count as leakproof have run before it. They do count as such and raise nevertheless where
-    two collations conflict. A membership in an array of one costs half an operator: nothing that compares texts is cheaper.
-
-    >>> as_membership("tenant = 1 AND kind < 'a'::text")
-    "tenant = ANY (ARRAY[1]) AND kind < ANY (ARRAY['a'::text])"
-    >>> as_membership("tenant = 1 OR kind = 'a'")
-    >>> as_membership("tenant = length(kind)")
-    """
-    tokens = _Tokens(text)
-    parts: list[list[parser.Token]] = [[]]
-    depth = 0
-    for token in tokens.tokens:
-        depth += {"ASCII_40": 1, "ASCII_41": -1}.get(token.name, 0)
-        if token.name == "AND" and depth == 0:
-            parts.append([])
-        else:
-            parts[-1].append(token)
-    made = []
-    for part in parts:
-        place = 3 if len(part) > 1 and part[1].name == "ASCII_46" else 1
-        if (
-            len(part) <= place + 1
-            or part[place].name not in _COMPARISONS
-            or not _is_constant(part[place + 1 :])
-        ):
-            return None
-        left = text[part[0].start : part[place - 1].end + 1]
-        right = text[part[place + 1].start : part[-1].end + 1]
-        made.append(f"{left} {_COMPARISONS[part[place].name]} ANY (ARRAY[{right}])")
-    return " AND ".join(made)
-
-
-def _is_constant(tokens: list[parser.Token]) -> bool:
-    """A literal, and casts of it to types that are written as one word, with a schema or without."""
-    names = [token.name for token in tokens]
-    position = 0
-    while position < len(names):
-        if names[position] == "TYPECAST":
-            position += 2
-            while names[position : position + 1] == ["ASCII_46"]:
-                position += 2
-        elif names[position] in _CONSTANTS or names[position] in _AROUND_CONSTANTS:
-            position += 1
-        else:
-            return False
-    return True
 
 
 class _Tokens:

@@ -12,7 +12,7 @@ from functools import cached_property
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.names import literal, quote, quote_qualified
-from guarddb.wall.carried import Builder, Carried, View, short
+from guarddb.wall.carried import Builder, Carried, Policy, View, short
 from guarddb.wall.database import Database, Relation
 from guarddb.wall.writes import admitted_kinds
 
@@ -223,7 +223,7 @@ def _objects(wall: Wall) -> list[tuple[str, str]]:
     for oid, name in sorted(made.stand_ins.items()):
         found.append((f"view {name}", _stand_in(wall, wall.database.by_oid[oid], name)))
     found += [(f"function {name}", _function(wall, name)) for name in made.functions]
-    found += [(f"policy on {p.relation.shown}", _policy(wall, p.relation, p.text)) for p in made.policies]
+    found += [(f"policy on {p.relation.shown}", _policy(wall, p)) for p in made.policies]
     found += [(f"{'' if v.exposed else 'inner '}view {v.name}", _view(wall, v)) for v in made.views]
     # Types are named by their schema; and behind the wall guarddb has to find the tables by the session's search path.
     found += [
@@ -324,7 +324,8 @@ def _found_by_users_code(wall: Wall) -> list[str]:
     return [quote(schema) for schema in dict.fromkeys(["public", *wall.database.extension_schemas])]
 
 
-def _policy(wall: Wall, relation: Relation, text: str) -> str:
+def _policy(wall: Wall, policy: Policy) -> str:
+    relation = policy.relation
     table = _name(relation)
     # Where row security was on before, what the application's own policies show stays all that there is.
     others = (
@@ -337,7 +338,7 @@ def _policy(wall: Wall, relation: Relation, text: str) -> str:
     )
     return (
         f"{others}CREATE POLICY {quote(wall.names.policy)} ON {table} AS RESTRICTIVE TO {quote(wall.names.reader)}\n"
-        f"  USING ({text})\n  WITH CHECK ({text});\n"
+        f"  USING ({policy.text})\n  WITH CHECK ({policy.checked});\n"
         f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY;"
     )
 

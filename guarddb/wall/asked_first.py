@@ -1,0 +1,292 @@
+"""A filter in a form that PostgreSQL asks before anything that the agent writes.
+
+Of the conditions on a table PostgreSQL asks the cheaper ones first, and those of a policy and the agent's own in one order, if
+the agent's count as leakproof. They do count as such and raise nevertheless: where two collations conflict, and where they take
+a value from a sub-select or a parameter, which is computed when it is first needed: `CASE WHEN name = ANY ('{x}') THEN
+(SELECT 1 / count(*) = 1 FROM t WHERE false) END` fails where a hidden row has that name, and costs half an operator. An equality
+is asked last of all, for it may follow from others. So a filter is written in forms that cost no more than that, and of two that
+cost the same the policy's comes first:
+
+- A comparison becomes a membership in an array of one, which is half an operator and keeps indexes and estimates.
+- An equality stays, for indexes give an order within it, and a look-up beside it hides the rows: of an integer in an array,
+  which PostgreSQL takes to cost nothing, of anything else the membership. `IS NOT NULL` keeps the estimate: 0.995.
+- What is a flag by itself, or a test for NULL, costs nothing already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pglast import parser
+
+from guarddb.facts.functions import builtin_operator, builtin_type
+from guarddb.sql.names import literal, quote, string_list
+from guarddb.tree import Node, nodes, parse
+from guarddb.wall.database import Column
+from guarddb.wall.operands import TYPE_NAMES
+
+_MIRRORED = {"=": "=", "<": ">", ">": "<", "<=": ">=", ">=": "<=", "<>": "<>"}
+#: Types that text is read as in one way only.
+_READ_FROM_TEXT = frozenset(("int2", "int4", "int8", "numeric", "bool", "uuid", "text"))
+_INTEGERS = frozenset(("int2", "int4", "int8"))
+#: Entries of an array in which integers are looked up.
+_MOST_ENTRIES = 100
+_LARGEST = 2**31 - 2
+
+
+def asked_first(text: str, columns: Iterable[Column]) -> tuple[str, bool]:
+    """A filter with each of its ANDed parts in such a form where there is one; and whether there was for all of them.
+
+    >>> tenant = Column("tenant", 1, "integer", "int4", "N")
+    >>> kind = Column("kind", 2, "text", "text", "S")
+    >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind])
+    ('("tenant" < ANY (\\'{3}\\'::"int4"[])) AND ("kind" > ANY (\\'{"a"}\\'::"text"[]))', True)
+    >>> asked_first("tenant = 1", [tenant])
+    ('("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))', True)
+    >>> asked_first("tenant = 1 OR kind = 'a'", [tenant, kind])
+    ("(tenant = 1 OR kind = 'a')", False)
+    """
+    by_name = {column.name: column for column in columns}
+    parts, everything = [], True
+    for part, tree in _parts(text):
+        made = _first(part, tree, by_name)
+        everything = everything and made is not None
+        parts.append(f"({made or part})")
+    return " AND ".join(parts), everything
+
+
+# ---------------------------------------------------------------------- what is ANDed
+
+
+def _parts(text: str) -> list[tuple[str, Node]]:
+    """The parts that AND joins, each with its tree."""
+    tree = _tree(text)
+    if tree.get("BoolExpr", {}).get("boolop") != "AND_EXPR":
+        return [(text, tree)]
+    tokens = _tokens(text)
+    cuts, depth, between = [], 0, False
+    for token in tokens:
+        depth += {"ASCII_40": 1, "ASCII_91": 1, "ASCII_41": -1, "ASCII_93": -1, "CASE": 1, "END_P": -1}.get(
+            token.name, 0
+        )
+        if depth == 0 and token.name == "BETWEEN":
+            between = True
+        elif depth == 0 and token.name == "AND":
+            if not between:
+                cuts.append(token)
+            between = False
+    if not cuts:
+        # It is in parentheses as a whole.
+        if tokens[0].name == "ASCII_40" and tokens[-1].name == "ASCII_41":
+            return _parts(text[tokens[0].end + 1 : tokens[-1].start])
+        return [(text, tree)]
+    starts = [0, *(token.end + 1 for token in cuts)]
+    ends = [*(token.start for token in cuts), len(text)]
+    pieces = [text[start:end].strip() for start, end in zip(starts, ends, strict=True)]
+    return [part for piece in pieces for part in _parts(piece)]
+
+
+def _tokens(text: str) -> list[parser.Token]:
+    return [t for t in parser.scan(text) if t.name not in ("SQL_COMMENT", "C_COMMENT")]
+
+
+def _tree(text: str) -> Node:
+    statement = parse(f"SELECT {text}", checked=False)[0]
+    target: Node = statement["stmt"]["SelectStmt"]["targetList"][0]["ResTarget"]["val"]
+    return target
+
+
+# ---------------------------------------------------------------------- one of them
+
+
+def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> str | None:
+    if _costs_nothing(tree, columns):
+        return text
+    comparison = tree.get("A_Expr")
+    if comparison is None or "lexpr" not in comparison or "rexpr" not in comparison:
+        return None
+    names = string_list(comparison.get("name", ()))
+    left, right, how = comparison["lexpr"], comparison["rexpr"], comparison.get("kind", "AEXPR_OP")
+    if how == "AEXPR_OP" and len(names) == 1 and names[0] in _MIRRORED:
+        operator = names[0]
+        if _column(left, columns) is None:
+            operator, left, right = _MIRRORED[operator], right, left
+        column = _column(left, columns)
+        if column is None:
+            return None
+        if operator == "=":
+            return _equal(text, left, column, [right])
+        return _compared(text, left, column, operator, right)
+    column = _column(left, columns)
+    if column is None or "List" not in right:
+        return None
+    items = right["List"]["items"]
+    if how == "AEXPR_IN" and names == ["="]:
+        return _equal(text, left, column, items)
+    if how == "AEXPR_BETWEEN":
+        bounds = [
+            _compared(text, left, column, each, item) for each, item in zip((">=", "<="), items, strict=True)
+        ]
+        return None if None in bounds else " AND ".join(str(bound) for bound in bounds)
+    return None
+
+
+def _costs_nothing(tree: Node, columns: Mapping[str, Column]) -> bool:
+    """A flag as it is, not, or compared with true; a test for NULL."""
+    for kind in ("NullTest", "BooleanTest"):
+        if kind in tree:
+            return _column(tree[kind]["arg"], columns) is not None
+    if tree.get("BoolExpr", {}).get("boolop") == "NOT_EXPR":
+        return _costs_nothing(tree["BoolExpr"]["args"][0], columns)
+    comparison = tree.get("A_Expr", {})
+    if comparison.get("kind") == "AEXPR_OP" and string_list(comparison.get("name", ())) == ["="]:
+        constant = comparison.get("rexpr", {}).get("A_Const", {})
+        return "boolval" in constant and _costs_nothing(comparison["lexpr"], columns)
+    column = _column(tree, columns)
+    return column is not None and column.type_name == "bool"
+
+
+def _column(tree: Node, columns: Mapping[str, Column]) -> Column | None:
+    """The column that an expression is, of a type that has an array and operators of PostgreSQL's own."""
+    parts = string_list(tree.get("ColumnRef", {}).get("fields", ()))
+    column = columns.get(parts[-1]) if 0 < len(parts) <= 2 else None
+    return column if column is not None and (column.type_name or column.category == "E") else None
+
+
+def _name(tree: Node) -> str:
+    return ".".join(quote(part) for part in string_list(tree["ColumnRef"]["fields"]))
+
+
+def _equal(text: str, left: Node, column: Column, items: list[Node]) -> str | None:
+    """An equality, or IN, and a look-up beside it."""
+    values = [_integer(item) for item in items] if column.type_name == "int4" else [None]
+    numbers = [value for value in values if value is not None and abs(value) < _LARGEST]
+    if len(numbers) == len(values) and max(numbers) - min(numbers) < _MOST_ENTRIES:
+        low, high = min(numbers), max(numbers)
+        entries = ",".join("t" if number in numbers else "NULL" for number in range(low, high + 1))
+        found = f"('[{low}:{high}]={{{entries}}}'::pg_catalog.bool[])[{_name(left)}]"
+    elif len(items) == 1 and (member := _compared(text, left, column, "=", items[0])) is not None:
+        found = f"CASE WHEN {member} THEN 1 END"
+    else:
+        return None
+    constant = _constant(items[0]) if len(items) == 1 else None
+    if constant is not None and constant[1] is not None:
+        text = f"{_name(left)} = {literal(constant[0])}::{quote(constant[1])}"
+    elif len(items) > 1:
+        text = f"({text})"
+    return f"{text} AND (({found}) IS NOT NULL)"
+
+
+def _compared(text: str, left: Node, column: Column, operator: str, right: Node) -> str | None:
+    """A comparison as a membership in an array of one, where no cast of the column is needed for it."""
+    element = _constant_element(right) or _asked_once(text, right)
+    if element is None:
+        return None
+    array, type_ = element
+    mine = "text" if column.type_name == "varchar" else column.type_name or "anyenum"
+    theirs = "text" if type_ == "varchar" else type_ or mine
+    if column.category == "A" or not any(
+        fact.left == mine and fact.right == theirs for fact in builtin_operator(operator)
+    ):
+        return None
+    return f"{_name(left)} {operator} ANY ({array})"
+
+
+# ---------------------------------------------------------------------- what it is compared with
+
+
+def _constant_element(tree: Node) -> tuple[str, str | None] | None:
+    """An array of one constant as SQL, and its type; None for the type: that of what it is compared with."""
+    constant = _constant(tree)
+    if constant is None:
+        return None
+    value, type_ = constant
+    # As a constant of its own: PostgreSQL would compute ARRAY[…] each time that it plans.
+    entry = value if type_ in _NUMBERS else '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    cast = "" if type_ is None else f"::{quote(type_)}[]"
+    return f"{literal('{' + entry + '}').strip()}{cast}", type_
+
+
+def _asked_once(text: str, tree: Node) -> tuple[str, str] | None:
+    """The same of the user's name, or of a setting of the login: in a sub-select, which is computed once a statement, with
+    its casts, which would count for each row."""
+    type_, inner = None, tree
+    while "TypeCast" in inner:
+        target = _cast_to(inner["TypeCast"]["typeName"])
+        if target is None:
+            return None
+        type_, inner = type_ or target, inner["TypeCast"]["arg"]
+    if any(kind in ("ColumnRef", "RangeVar") for kind, _ in nodes(tree)):
+        return None
+    tokens = _tokens(text)
+    place = 3 if len(tokens) > 1 and tokens[1].name == "ASCII_46" else 1
+    right = text[tokens[place].end + 1 :].strip()
+    if "SQLValueFunction" in inner:
+        return f"ARRAY[(SELECT {right})]", type_ or "name"
+    if "SubLink" not in inner or not right.startswith("("):
+        return None
+    closing, depth = 0, 0
+    for token in tokens[place + 1 :]:
+        depth += {"ASCII_40": 1, "ASCII_41": -1}.get(token.name, 0)
+        if depth == 0:
+            closing = token.start - len(text) + len(text[tokens[place].end + 1 :].lstrip())
+            break
+    return f"ARRAY[{right[:closing]}{right[closing + 1 :]})]", type_ or "text"
+
+
+_NUMBERS = frozenset(("int2", "int4", "int8", "numeric"))
+
+
+def _constant(tree: Node) -> tuple[str, str | None] | None:
+    """The value of a constant, as its type prints it, and the type; None for a text that may still become any."""
+    if "A_Const" in tree:
+        constant = tree["A_Const"]
+        if "sval" in constant:
+            return str(constant["sval"].get("sval", "")), None
+        return _number(tree)
+    if (
+        "A_Expr" in tree
+        and string_list(tree["A_Expr"].get("name", ())) == ["-"]
+        and "lexpr" not in tree["A_Expr"]
+    ):
+        number = _number(tree["A_Expr"]["rexpr"])
+        return None if number is None or number[0].startswith("-") else (f"-{number[0]}", number[1])
+    if "TypeCast" in tree:
+        inner, target = _constant(tree["TypeCast"]["arg"]), _cast_to(tree["TypeCast"]["typeName"])
+        if inner is None or target is None:
+            return None
+        value, type_ = inner
+        if type_ is None or (type_ == "text" and target in _READ_FROM_TEXT):
+            return value, target
+        return (value, target) if type_ in _INTEGERS and target in _NUMBERS else None
+    return None
+
+
+def _number(tree: Node) -> tuple[str, str] | None:
+    constant = tree.get("A_Const", {})
+    if "ival" in constant:
+        return str(constant["ival"].get("ival", 0)), "int4"
+    if "fval" in constant:
+        value = str(constant["fval"].get("fval", ""))
+        large = value.isdigit() and int(value) < 2**63
+        return value, "int8" if large else "numeric"
+    return None
+
+
+def _integer(tree: Node) -> int | None:
+    constant = _constant(tree)
+    if constant is None or constant[1] not in (None, "int2", "int4"):
+        return None
+    try:
+        return int(constant[0])
+    except ValueError:
+        return None
+
+
+def _cast_to(target: Node) -> str | None:
+    """The type that a cast names, if it is one of PostgreSQL's own, without a length."""
+    *schema, name = string_list(target.get("names", ()))
+    name = TYPE_NAMES.get(name, name)
+    if schema not in ([], ["pg_catalog"]) or "arrayBounds" in target or "typmods" in target:
+        return None
+    return name if builtin_type(name) is not None else None
