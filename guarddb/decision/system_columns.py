@@ -68,6 +68,11 @@ def closes_any(reference: Reference, case: Case) -> bool:
     return bool(_closed_of(reference, case.policy) or _behind(reference, case.governance))
 
 
+def is_closed(reference: Reference, governance: Governance) -> bool:
+    """Whether a view may not be read at all, for what it reads."""
+    return None in _behind(reference, governance)
+
+
 def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColumns]:
     """What of a relation this policy closes."""
     relation = reference.relation

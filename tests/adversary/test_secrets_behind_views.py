@@ -227,6 +227,7 @@ def test_an_entry_for_what_is_behind_opens_the_view(database: str) -> None:
         refused = guarddb.evaluate(sql, by_view, catalog)
         assert refused.rule == "table_not_allowed"
         assert "pg_catalog.pg_" in (refused.reason or "")
+        assert "roles_all" not in (guarddb.evaluate("SELECT * FROM role", by_view, catalog).hint or "")
         assert guarddb.evaluate(sql, by_what_it_reads, catalog).rule == "ok"
 
 

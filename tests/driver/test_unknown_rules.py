@@ -256,6 +256,28 @@ def test_the_columns_of_a_governed_table_are_named_but_for_what_its_filter_asks(
     assert error.value.diag.message_hint == hint
 
 
+def test_a_refusal_names_the_columns_that_an_error_would_name(fresh_dsn: str) -> None:
+    """Nothing near, and more columns than a line holds: one list, without what the filter asks."""
+    columns = ", ".join(f"c{i} int" for i in range(30))
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute(f'CREATE TABLE wide (tenant int, "order" int, {columns})'.encode())
+    policy = {
+        "name": "wide",
+        "access_mode": "read_write",
+        "row_filters": [{"table": "wide", "predicate": "tenant = 1"}],
+    }
+    with guarddb.connect(fresh_dsn, policy=policy, autocommit=True) as conn:
+        with pytest.raises(psycopg.errors.UndefinedColumn) as error:
+            conn.execute("SELECT zzz FROM wide")
+        with pytest.raises(guarddb.PolicyViolation) as refused:
+            conn.execute("DELETE FROM wide WHERE zzz = 1")
+    listed = error.value.diag.message_hint
+    assert listed is not None
+    assert listed.startswith('Columns of public.wide: "order", c0, ')
+    assert listed.endswith(", c18, ….")
+    assert refused.value.hint == f'"zzz" is no column of "public.wide". {listed}'
+
+
 def test_a_condition_on_no_column_says_which_is_meant(shop_in_a_schema: str) -> None:
     writer = {"name": "writer", "access_mode": "read_write"}
     with guarddb.connect(shop_in_a_schema, policy=writer) as conn:

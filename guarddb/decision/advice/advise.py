@@ -15,8 +15,15 @@ from typing import Any
 
 from guarddb.decision.advice import edits, texts
 from guarddb.decision.advice.edits import Concern
-from guarddb.decision.advice.names import alike, alike_relations, identifier, nearest_relations, shown
-from guarddb.decision.on_catalog import CompiledPolicy, is_system
+from guarddb.decision.advice.names import (
+    alike_relations,
+    column_alike,
+    columns_of,
+    identifier,
+    nearest_relations,
+    shown,
+)
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, is_system
 from guarddb.decision.plan import Plan
 from guarddb.decision.refusal import Refusal
 from guarddb.facts.functions import system_relation
@@ -87,8 +94,10 @@ def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) ->
         for reference in statement.references:
             if (instead := _WITHOUT_SECRETS.get(reference.qualified_name)) is not None:
                 return f"{instead} shows the same without what is secret."
-    if rule == "whereless_write" and statement is not None and (unknown := _unknown_column(statement)):
-        return unknown
+    if rule == "whereless_write" and statement is not None:
+        unknown = _unknown_column(statement, policy.governance(catalog))
+        if unknown is not None:
+            return unknown
     if rule in ("table_not_allowed", "table_denied") and catalog is not None and statement is not None:
         return _open_names(refused, policy, catalog)
     if rule == "masked_column_expression" and statement is not None:
@@ -119,18 +128,18 @@ _WITHOUT_SECRETS = {
 }
 
 
-def _unknown_column(statement: Statement) -> str | None:
+def _unknown_column(statement: Statement, governance: Governance) -> str | None:
     """Of a WHERE that names no column of the table because what it names is not there."""
     for query in statement.queries:
         target = query.target
         if target is None or target.relation is None or query.filters_rows:
             continue
-        columns = [a.name for a in target.relation.attributes]
+        columns = {a.name for a in target.relation.attributes}
         for fields in below(query.fields.get("whereClause", {}), ("ColumnRef",)):
             names = string_list(fields["fields"])
             if len(names) == len(fields["fields"]) and names[-1] not in columns:
-                near = alike(names[-1], columns) or columns[:20]
-                return f'"{names[-1]}" is no column of "{target.qualified_name}". Did you mean {" or ".join(near)}?'
+                meant = column_alike(names[-1], [target.relation]) or columns_of(target.relation, governance)
+                return f'"{names[-1]}" is no column of "{target.qualified_name}". {meant}'
     return None
 
 

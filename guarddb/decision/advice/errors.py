@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from guarddb.decision.advice.names import alike, alike_relations, identifier, shown
+from guarddb.decision.advice.names import alike_relations, column_alike, columns_of, shown
 from guarddb.decision.advice.texts import LIST_TABLES
 from guarddb.facts.dialects import FOREIGN_FUNCTIONS, FOREIGN_OPERATORS
 from guarddb.facts.functions import builtin
@@ -25,9 +25,6 @@ _FUNCTION = re.compile(r"function (?:\w+\.)?(\w+)\(.*\) does not exist")
 _OPERATOR = re.compile(r"operator does not exist: .*?(?<= )?([-+*/<>=~!@#%^&|`?]+)")
 _CALLED = re.compile(r"(\w+)\s*\(")
 _SETTING = re.compile(r'unrecognized configuration parameter "([^"]+)"')
-
-#: As many names as PostgreSQL's longest line of an error leaves readable.
-_MOST_COLUMNS = 20
 
 _LISTS = {
     "tables": LIST_TABLES,
@@ -103,16 +100,8 @@ def _meant(qualifier: str, sql: str, relations: tuple[str, ...], catalog: Catalo
 
 
 def _column_meant(name: str, relations: list[Relation], governance: Governance, said: str) -> str | None:
-    near = alike(name, (a.name for relation in relations for a in relation.attributes))
-    if near:
-        return f"Did you mean {' or '.join(near)}?"
-    if said or len(relations) != 1:
-        return None
-    (relation,) = relations
-    rules = governance.rules_for(relation)
-    if not rules.governed:
+    if (near := column_alike(name, relations)) is not None:
+        return near
+    if said or len(relations) != 1 or not governance.rules_for(relations[0]).governed:
         return None  # an error about a table that no rule is about is PostgreSQL's, word for word
-    asked = {column for predicate in rules.filters for column in predicate.columns}
-    names = [identifier(a.name) for a in relation.attributes if a.name not in asked]
-    more = ", …" if len(names) > _MOST_COLUMNS else ""
-    return f"Columns of {shown(relation)}: {', '.join(names[:_MOST_COLUMNS])}{more}."
+    return columns_of(relations[0], governance)
