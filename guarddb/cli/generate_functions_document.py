@@ -26,6 +26,7 @@ _SHOWN = {
     "mask": "masks",
     "list": "lists of tables",
     "written": "masks, where it may write",
+    "place": "masks (of a partition key)",
 }
 
 

@@ -199,6 +199,8 @@ def _governed(
     why = _for_both(definition, reference, rules, case)
     if why is None and (rules.filters or rules.needs_inlining or rules.unsafe):
         why = _for_hidden_rows(definition, reference, case.catalog)
+    if why is None and rules.partition_of is not None:
+        why = _for_rows_in_place(definition, reference, rules, case)
     if why is None and rules.masks:
         why = _for_masks(definition, reference, rules, case)
     if why is None:
@@ -343,6 +345,18 @@ def _for_hidden_rows(definition: Definition, reference: Reference, catalog: Cata
             return why
         return f"{part.verb.upper()} would be asked of hidden rows"
     return None
+
+
+def _for_rows_in_place(
+    definition: Definition, reference: Reference, rules: RelationRules, case: Case
+) -> str | None:
+    """What would be asked of the rows of one partition, and so tell which these are."""
+    dropped = definition.verb == "drop" and definition.object == "table"
+    # (What is published cannot be updated where nothing identifies a row.)
+    unpublished = any(part.verb == "replica identity" for part in definition.parts)
+    if not dropped and not unpublished and _for_hidden_rows(definition, reference, case.catalog) is None:
+        return None
+    return f'which rows are in this partition tells the masked column "{rules.partition_of}"'
 
 
 def _index(fields: Node, relation: Relation | None, catalog: Catalog | None) -> str | None:

@@ -220,7 +220,7 @@ def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -
         if call.name == "set_config" and _sets_a_setting(call, policy):
             return None
         return _forbidden(call, f"it {group.what}")
-    hidden = group.tells & policy.hides
+    hidden = group.tells & policy.governance(catalog).hides
     if not hidden or (group.named_relation and _about_an_open_relation(call, policy, catalog)):
         return None
     why = " and ".join(HIDDEN_SHOWN[what] for what in sorted(hidden))
@@ -228,7 +228,7 @@ def _of_its_group(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -
 
 
 def _about_an_open_relation(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> bool:
-    """The relation is named by a constant, no list closes it and no filter hides rows of it."""
+    """The relation is named by a constant, no list closes it, no filter hides rows of it and no mask whose they are."""
     if catalog is None or call.node is None or not call.node.get("args"):
         return False
     argument: Node = call.node["args"][0]
@@ -251,7 +251,7 @@ def _about_an_open_relation(call: Call, policy: CompiledPolicy, catalog: Catalog
         return True
     reference = Reference(found.schema, found.name, found, fields, "read", None, found.name)
     rules = policy.governance(catalog).rules(reference)
-    if rules.filters or rules.needs_inlining or rules.unsafe:
+    if rules.filters or rules.needs_inlining or rules.unsafe or rules.partition_of is not None:
         return False
     return user_relation(reference, policy, catalog) is None
 

@@ -279,6 +279,14 @@ class Governance:
         ]
 
     @cached_property
+    def hides(self) -> frozenset[Hidden]:
+        """What the policy hides; in this catalog also in which partition a row is, where a masked column decides that."""
+        placed = self.catalog.relations.values() if self.catalog is not None and self.masks else ()
+        if any(each.partitioned_by and self.rules_for(each).masked_key is not None for each in placed):
+            return self.policy.hides | {"place"}
+        return self.policy.hides
+
+    @cached_property
     def governed_tables(self) -> list[Relation]:
         """The tables that masks or filters are about, partitions and children included."""
         if self.catalog is None or not self.restricts:

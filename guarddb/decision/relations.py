@@ -57,14 +57,14 @@ def relations(case: Case) -> Refusal | None:
             continue
         reference = _table_of_index(named, case.catalog) or named
         if is_system(reference.schema):
-            refusal = _system(reference, statement, policy)
+            refusal = _system(reference, case)
         elif profile.forbids_nothing:
             restricted = is_restricted_relation(reference.schema, reference.name)
             refusal = _restricted(reference) if restricted else None
         else:
             refusal = _unread(reference) or _user_relation(reference, case)
             if refusal is None and (reference.mode != "ddl" or looks_at_values(statement)):
-                refusal = closed_to(reference, statement, policy) or closed_behind(reference, case)
+                refusal = closed_to(reference, statement, case.governance) or closed_behind(reference, case)
                 if refusal is None and reference.relation is not None and not closes_any(reference, case):
                     admitted.add(("open", reference.schema, reference.name, reference.inherits))
         if refusal is not None:
@@ -230,7 +230,8 @@ def _restricted(reference: Reference) -> Refusal:
     )
 
 
-def _system(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
+def _system(reference: Reference, case: Case) -> Refusal | None:
+    statement, policy = case.statement, case.policy
     shown = f'"{reference.qualified_name}"'
     if entry := _denied((reference.schema, reference.name), policy):
         return Refusal("table_denied", f"table {shown} is denied by this policy", _hint(policy), entry)
@@ -250,4 +251,4 @@ def _system(reference: Reference, statement: Statement, policy: CompiledPolicy) 
         )
     if is_restricted_relation(reference.schema, reference.name) and not is_listed_by_name(reference, policy):
         return _restricted(reference)
-    return closed_to(reference, statement, policy)
+    return closed_to(reference, statement, case.governance)

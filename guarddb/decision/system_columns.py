@@ -33,9 +33,10 @@ def is_listed_by_name(reference: Reference, policy: CompiledPolicy) -> bool:
     )
 
 
-def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy) -> Refusal | None:
+def closed_to(reference: Reference, statement: Statement, governance: Governance) -> Refusal | None:
     """A column of a system relation that shows others' SQL, or counts what this policy hides."""
-    for closed in _closed_of(reference, policy):
+    policy = governance.policy
+    for closed in _closed_of(reference, governance):
         used = _uses_of(reference, statement, closed.columns)
         if used is None or _is_own(reference, statement, closed, policy):
             continue
@@ -48,7 +49,7 @@ def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy
             return Refusal(
                 "table_not_allowed",
                 f"{used} of {shown} {closed.what}; it needs an explicit schema-qualified entry in this credential's allowlist",
-                _other_columns(reference, policy)
+                _other_columns(reference, governance)
                 + (
                     " Your own session's is open: WHERE pid = pg_backend_pid()."
                     if closed.own_row and _shows_own(policy)
@@ -56,16 +57,16 @@ def closed_to(reference: Reference, statement: Statement, policy: CompiledPolicy
                 ),
             )
         return Refusal(
-            _rule(closed, policy),
-            f"{used or 'all'} of {shown} {closed.what}, and this policy hides {_hidden(closed, policy)}",
-            _other_columns(reference, policy) if closed.columns else "Leave this relation out.",
+            _rule(closed, governance),
+            f"{used or 'all'} of {shown} {closed.what}, and this policy hides {_hidden(closed, governance)}",
+            _other_columns(reference, governance) if closed.columns else "Leave this relation out.",
         )
     return None
 
 
 def closes_any(reference: Reference, case: Case) -> bool:
     """Whether there are columns of a relation, its own or behind it, that some statements may not use."""
-    return bool(_closed_of(reference, case.policy) or _behind(reference, case.governance))
+    return bool(_closed_of(reference, case.governance) or _behind(reference, case.governance))
 
 
 def is_closed(reference: Reference, governance: Governance) -> bool:
@@ -73,7 +74,7 @@ def is_closed(reference: Reference, governance: Governance) -> bool:
     return None in _behind(reference, governance)
 
 
-def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColumns]:
+def _closed_of(reference: Reference, governance: Governance) -> list[ClosedColumns]:
     """What of a relation this policy closes."""
     relation = reference.relation
     sequence = relation is not None and relation.kind == "S"
@@ -81,14 +82,14 @@ def _closed_of(reference: Reference, policy: CompiledPolicy) -> list[ClosedColum
         closed
         for closed in (SEQUENCE if sequence else closed_columns(reference.schema, reference.name))
         if (
-            not closed.tells.isdisjoint(_hidden_from(reference, policy))
+            not closed.tells.isdisjoint(_hidden_from(reference, governance))
             if closed.tells
-            else not is_listed_by_name(reference, policy)
+            else not is_listed_by_name(reference, governance.policy)
         )
     ]
 
 
-def _hidden_from(reference: Reference, policy: CompiledPolicy) -> frozenset[str]:
+def _hidden_from(reference: Reference, governance: Governance) -> frozenset[str]:
     """What a policy hides and a system relation may not tell of: an entry that names it opens it for what is only not listed.
 
     >>> import guarddb
@@ -98,19 +99,20 @@ def _hidden_from(reference: Reference, policy: CompiledPolicy) -> frozenset[str]
     >>> guarddb.evaluate("SELECT * FROM pg_stats", {**listed, "table_denylist": ["salaries"]}).rule
     'masked_column_predicate'
     """
+    policy = governance.policy
     if policy.profile.deny_patterns or not is_listed_by_name(reference, policy):
-        return policy.hides
-    return policy.hides - {"list"}
+        return governance.hides
+    return governance.hides - {"list"}
 
 
-def _rule(closed: ClosedColumns, policy: CompiledPolicy) -> Rule:
+def _rule(closed: ClosedColumns, governance: Governance) -> Rule:
     if not closed.tells:
         return "table_not_allowed"
-    return "row_filter_unsafe" if "filter" in closed.tells & policy.hides else "masked_column_predicate"
+    return "row_filter_unsafe" if "filter" in closed.tells & governance.hides else "masked_column_predicate"
 
 
-def _hidden(closed: ClosedColumns, policy: CompiledPolicy) -> str:
-    return " and ".join(HIDDEN_SHOWN[what] for what in sorted(closed.tells & policy.hides))
+def _hidden(closed: ClosedColumns, governance: Governance) -> str:
+    return " and ".join(HIDDEN_SHOWN[what] for what in sorted(closed.tells & governance.hides))
 
 
 #: How a refusal speaks of what a policy hides.
@@ -119,14 +121,15 @@ HIDDEN_SHOWN = {
     "mask": "values behind masks",
     "list": "relations that its lists close",
     "written": "values behind masks that may be overwritten",
+    "place": "values behind masks that decide in which partition a row is",
 }
 
 
-def _other_columns(reference: Reference, policy: CompiledPolicy) -> str:
+def _other_columns(reference: Reference, governance: Governance) -> str:
     system = facts.system_relation(reference.schema, reference.name)
     shut: set[str] = set()
     for closed in closed_columns(reference.schema, reference.name):
-        if not closed.tells or closed.tells & policy.hides:
+        if not closed.tells or closed.tells & governance.hides:
             shut |= closed.columns or set()
     if system is None:
         return f"Leave out {', '.join(sorted(shut))}."
@@ -235,7 +238,7 @@ def _closed_mentions(
         (reference, closed.columns or frozenset())
         for reference in case.statement.references
         if is_system(reference.schema)
-        for closed in _closed_of(reference, case.policy)
+        for closed in _closed_of(reference, case.governance)
         if wanted(reference, closed)
     ]
 
@@ -340,7 +343,7 @@ _MADE_OF_VALUES = ("index", "statistics")
 
 def closed_behind(reference: Reference, case: Case) -> Refusal | None:
     """A column of a view that shows such a column, or a view that chooses its rows by one or reads what is closed as a whole."""
-    governance, policy = case.governance, case.policy
+    governance = case.governance
     shown_by = _behind(reference, governance)
     for column, found in shown_by.items():
         closed = found.closed
@@ -361,10 +364,10 @@ def closed_behind(reference: Reference, case: Case) -> Refusal | None:
             )
         why = f"{closed.what}"
         if closed.tells:
-            why += ", and this policy hides " + _hidden(closed, policy)
+            why += ", and this policy hides " + _hidden(closed, governance)
         subject = "the choice of its rows" if column is None else f'column "{column}"'
         return Refusal(
-            _rule(closed, policy),
+            _rule(closed, governance),
             f'{subject} of "{reference.qualified_name}" comes from "{found.relation}" and {why}',
             "Leave this relation out."
             if column is None
@@ -398,7 +401,7 @@ def _behind(reference: Reference, governance: Governance) -> Mapping[str | None,
             for closed in _reached(link, statement, governance):
                 found.setdefault(None, closed)
     for below in statement.references:
-        for each in _closed_of(below, governance.policy):
+        for each in _closed_of(below, governance):
             if each.columns is None:
                 found.setdefault(None, ClosedColumn(below.qualified_name, each))
         if (rows := _behind(below, governance).get(None)) is not None:
@@ -423,7 +426,7 @@ def _reached(link: Link, statement: Statement, governance: Governance) -> Iterat
                 stack += [use for use, _ in item.root.uses] if item.root is not None else []
             continue
         reference, column = item
-        for closed in _closed_of(reference, governance.policy):
+        for closed in _closed_of(reference, governance):
             if closed.columns is not None and (column == "*" or column in closed.columns):
                 if _is_own(reference, statement, closed, governance.policy):
                     continue

@@ -279,7 +279,9 @@ def masks(case: Case, draft: Draft) -> Refusal | None:
     """
     if draft.governed and not _stores_text(case.statement):
         draft.keyed = MaskWriter(case, draft.targets).write()
-        if "explain" in case.statement.kinds and (_carries_masked(case) or _writes_masked(case)):
+        if "explain" in case.statement.kinds and (
+            _carries_masked(case) or _writes_masked(case) or _reads_partitions(case)
+        ):
             # Below the mask a plan carries the value itself, and its width is the average length of the values. Pages that
             # are read for long values, and the log of an UPDATE, which is as long as the new value differs, tell as well.
             draft.rewriter.explain_quietly(case.statement.fields, case.statement.location)
@@ -290,6 +292,17 @@ def _carries_masked(case: Case) -> bool:
     """Whether a masked column comes out of any query of the statement."""
     outputs = (output for query in case.statement.queries for output in query.outputs)
     return any(case.governance.mask_of(output, case.marks) is not None for output in outputs)
+
+
+def _reads_partitions(case: Case) -> bool:
+    """Whether a plan would show how many rows each partition has, and with them how often a masked key has its values."""
+    if "place" not in case.governance.hides or case.catalog is None:
+        return False
+    seen = {identity for _, rules in case.ruled for identity in (*rules.identities, *rules.seen_through)}
+    relations = (case.catalog.relation(*identity) for identity in seen)
+    return any(
+        each is not None and case.governance.rules_for(each).masked_key is not None for each in relations
+    )
 
 
 def _writes_masked(case: Case) -> bool:

@@ -17,8 +17,17 @@ from functools import cache
 from typing import Literal, TypeAlias
 
 #: What a policy may hide that a function could tell of: rows behind a filter, values behind a mask, relations that a
-#: list closes; `written`: values behind a mask that may be overwritten, so that a guess can be tried on them.
-Hidden: TypeAlias = Literal["filter", "mask", "list", "written"]
+#: list closes; `written`: values behind a mask that may be overwritten, so that a guess can be tried on them; `place`: values
+#: behind a mask that decide in which partition a row is. What counts rows behind a filter counts those of a partition too.
+Hidden: TypeAlias = Literal["filter", "mask", "list", "written", "place"]
+
+
+def telling(*tells: Hidden) -> frozenset[Hidden]:
+    """What somebody tells of who tells of these."""
+    counts = "filter" in tells and "mask" not in tells
+    return frozenset((*tells, "place")) if counts else frozenset(tells)
+
+
 #: passes: always; unless_hidden: unless the policy hides what `tells` names; refused.
 Standing: TypeAlias = Literal["passes", "unless_hidden", "refused"]
 
@@ -57,7 +66,7 @@ def _unless(name: str, members: str, what: str, *tells: Hidden, named_relation: 
         tuple(members.split()),
         what,
         "unless_hidden",
-        frozenset(tells),
+        telling(*tells),
         openable=True,
         named_relation=named_relation,
     )

@@ -10,7 +10,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 from functools import cache
 
-from guarddb.facts.groups import Hidden
+from guarddb.facts.groups import Hidden, telling
 
 #: They show secrets, sampled data or prepared SQL as a whole: only with an explicit schema-qualified allowlist entry.
 RESTRICTED = frozenset(
@@ -64,12 +64,12 @@ class ClosedColumns:
     own_row: bool = False
 
 
-_ROWS: frozenset[Hidden] = frozenset(("filter",))
+_ROWS = telling("filter")
 _COUNTS = "counts rows and pages that were read or written"
 
 
 def _columns(names: str, what: str, *tells: Hidden, own_row: bool = False) -> tuple[ClosedColumns, ...]:
-    return (ClosedColumns(frozenset(names.split()), what, frozenset(tells), own_row),)
+    return (ClosedColumns(frozenset(names.split()), what, telling(*tells), own_row),)
 
 
 _HOT = _columns(

@@ -256,6 +256,8 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     # referential actions
     "cascade on update": (FILTERED, "UPDATE tenants SET id = 99 WHERE id = 1"),
     "cascade on delete": (FILTERED, "DELETE FROM tenants WHERE id = 2"),
+    "cascade by a reference under null": (HIDDEN_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
+    "cascade by a redacted reference": (REDACTED_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
     "cascade in a CTE": (FILTERED, "WITH u AS (UPDATE tenants SET id = 3 WHERE id = 2 RETURNING id) SELECT * FROM u"),
     "cascade by conflict": (FILTERED, "INSERT INTO tenants VALUES (2, 'x') ON CONFLICT (id) DO UPDATE SET id = 3"),
     "cascade by merge": (FILTERED, "MERGE INTO tenants t USING (VALUES (2)) v(k) ON t.id = v.k WHEN MATCHED THEN DELETE"),
@@ -490,8 +492,6 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "a new row under the check": (MASKED, "INSERT INTO staff (id, salary, budget, rate) VALUES (2, 1, 5, 1)"),
     "another column through the view": (MASKED, "UPDATE staff_view SET note = 'y' WHERE id = 1"),
     "where nothing is masked": (FILTERED, "UPDATE staff SET budget = 800 WHERE id = 1"),
-    "cascade that nobody sees": (HIDDEN_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
-    "cascade of a redacted reference": (REDACTED_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
     "another column of the plan": (PLANS, "UPDATE plans SET name = 'x' WHERE id = 1"),
     "delete where nothing is masked": (MASKED, "DELETE FROM plans WHERE id = 3"),
     "a copy under another name": (STANDING, "CREATE TEMP TABLE archived AS SELECT project FROM archive"),

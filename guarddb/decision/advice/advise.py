@@ -295,12 +295,12 @@ def _edits(
         yield edits.read_instead
     elif rule in ("row_filter_unsafe", "row_filter_violation"):
         yield edits.drop_conflict
-        yield from _open_columns(statement, policy)
+        yield from _open_columns(statement, policy.governance(catalog))
         yield from _base_tables(refused, policy, catalog)
     elif rule in ("table_not_allowed", "table_denied") and catalog is not None:
         asked = _refused_name(refused)
         if asked is None:
-            yield from _open_columns(statement, policy)
+            yield from _open_columns(statement, policy.governance(catalog))
             for reference in statement.references:
                 if (instead := _WITHOUT_SECRETS.get(reference.qualified_name)) is not None:
                     yield edits.rename_relation(reference.schema, reference.name, *instead.split("."))
@@ -325,13 +325,13 @@ def _without_masked(
         yield edits.open_columns(frozenset(masks), tuple(others))
 
 
-def _open_columns(statement: Statement, policy: CompiledPolicy) -> Iterator[Callable[[Any, Concern], Any]]:
+def _open_columns(statement: Statement, governance: Governance) -> Iterator[Callable[[Any, Concern], Any]]:
     for reference in statement.references:
         system = system_relation(reference.schema, reference.name)
         closed = frozenset(
             column
             for each in closed_columns(reference.schema, reference.name)
-            if not each.tells or each.tells & policy.hides
+            if not each.tells or each.tells & governance.hides
             for column in each.columns or ()
         )
         if system is not None and closed:

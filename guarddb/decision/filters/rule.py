@@ -9,6 +9,7 @@ from guarddb.decision.case import Case
 from guarddb.decision.masks.rule import brings_under_another_name
 from guarddb.decision.on_catalog import Governance, RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.system_columns import HIDDEN_SHOWN
 from guarddb.sql.statement import Reference, Statement
 from guarddb.tree import Node
 
@@ -26,14 +27,16 @@ def row_filters(case: Case) -> Refusal | None:
     >>> guarddb.evaluate("COPY notes FROM STDIN", policy).rule
     'row_filter_unsafe'
     """
-    statement, policy, governance = case.statement, case.policy, case.governance
+    statement, governance = case.statement, case.governance
     if not governance.restricts:
         return None
-    if policy.profile.row_filters and statement.ddl is not None and statement.ddl[0] == "VacuumStmt":
+    counted = governance.hides & {"filter", "place"}
+    if counted and statement.ddl is not None and statement.ddl[0] == "VacuumStmt":
         if any(o["DefElem"].get("defname") == "verbose" for o in statement.ddl[1].get("options", ())):
             return Refusal(
-                "row_filter_unsafe",
-                f"{statement.operation} VERBOSE tells how many rows tables have, and a row filter of this policy hides some",
+                "row_filter_unsafe" if "filter" in counted else "masked_column_predicate",
+                f"{statement.operation} VERBOSE tells how many rows tables have, and this policy hides "
+                + " and ".join(HIDDEN_SHOWN[each] for each in sorted(counted)),
                 "Leave out VERBOSE.",
             )
     filtered = 0

@@ -284,8 +284,14 @@ def _structure(statement: Statement, governance: Governance, touched: list[Refer
             definition.command == "CreateStmt" and reference.node is fields.get("relation")
         ):
             continue  # (A table that is about to be holds nothing; what its expressions do is judged by their columns.)
-        masks = governance.rules(reference).masks
-        for column in masks:
+        rules = governance.rules(reference)
+        if rules.masked_key is not None and "tableoid" in named:
+            return Refusal(
+                "masked_column_rename",
+                f'in which partition a row of "{reference.qualified_name}" is tells its masked column "{rules.masked_key}"',
+                "Leave tableoid out of the definition.",
+            )
+        for column in rules.masks:
             if column in named:
                 return Refusal(
                     "masked_column_rename",
