@@ -305,9 +305,11 @@ def test_a_guarded_connection_reports_each_statement(exported: Exported, people:
     assert dict(refused.attributes or {})["guarddb.rule"] == "masked_column_predicate"
     assert dict(failed.attributes or {})["db.response.status_code"] == "22P02"
     for span in (answered, refused, failed):
-        text = span.to_json().lower()
+        # (Without the identifiers, which are random: "ada" is a hexadecimal number.)
+        events = [(event.name, dict(event.attributes or {})) for event in span.events]
+        text = str((span.name, span.status.description, dict(span.attributes or {}), events)).lower()
         assert "lovelace" not in text
-        assert "ada" not in text.replace("metadata", "")
+        assert "ada" not in text
 
 
 async def test_an_async_connection_reports_as_well(exported: Exported, people: str) -> None:
