@@ -15,6 +15,7 @@ import pytest
 
 import guarddb
 from guarddb.cli import main
+from tests.driver.conftest import look_is_due
 from tests.wall.conftest import made
 from tests.wall.ground import PROFILE, Ground
 
@@ -290,6 +291,7 @@ def test_another_value_for_the_login_is_noticed(ground18: Ground) -> None:
         assert conn.execute("SELECT count(*) FROM docs").fetchone() == (2,)
         # With the function gone the wall is: no error of its own comes first, and the transaction does not end.
         ground18.wall("--drop")
+        look_is_due(conn)
         with pytest.raises(guarddb.PolicyUnavailable, match="is not up"):
             often(conn, "SELECT count(*) FROM docs")
 
