@@ -188,7 +188,11 @@ def outcome(
                     conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 sql = f"EXECUTE p ('{value}')"
             cursor = conn.execute(sql, prepare=False)
-            return ("ok", cursor.statusmessage, sorted(cursor.fetchall()) if cursor.description else None)
+            return (
+                "ok",
+                cursor.statusmessage,
+                sorted(cursor.fetchall(), key=repr) if cursor.description else None,
+            )
     except psycopg.Error as error:
         return (error.sqlstate, error.diag.message_primary, error.diag.message_detail)
 
@@ -321,3 +325,54 @@ def test_what_may_raise_in_not_exists_is_asked_around_it(
         for value in (0, 1):
             one, other = (outcome(conn, text, planner, generic=True, value=value) for conn in variants)
             assert one == other, (value, planner)
+
+
+#: What is computed of a row, in places where the planner may do so as soon as the row is read: sort keys of a parallel plan,
+#: columns of what is pulled up below an outer join.
+COMPUTED = (
+    "SELECT rank() OVER (ORDER BY 1 / r.n) FROM {items} WHERE {condition}",
+    "SELECT r.id FROM {items} WHERE {condition} ORDER BY 1 / r.n, r.id",
+    "SELECT 1 / r.n AS x, count(*) FROM {items} WHERE {condition} GROUP BY 1 ORDER BY 1",
+    "SELECT DISTINCT 1 / r.n FROM {items} WHERE {condition} ORDER BY 1",
+    "SELECT q.x FROM s LEFT JOIN (SELECT 1 / r.n AS x, r.id FROM {items} WHERE {condition}) AS q ON q.id = s.k ORDER BY s.k, q.x",
+    (
+        "SELECT s.k FROM s LEFT JOIN (SELECT coalesce(1 / r.n, 0) AS x, r.id FROM {items} WHERE {condition}) AS q"
+        " ON q.id = s.r_id WHERE coalesce(q.x, 1) >= 0 ORDER BY s.k"
+    ),
+    "SELECT (SELECT max(1 / r.n) FROM {items} WHERE {condition} AND r.id = s.k) FROM s ORDER BY s.k",
+)
+#: What a condition takes beside the filtered row: rows that no policy speaks of.
+BESIDE = (
+    "(VALUES (1), (2)) AS o (k)",
+    "generate_series(1, 2) AS o (k)",
+    "s AS o",
+    "LATERAL (SELECT r.b AS k) AS o",
+)
+AT_ONCE = (
+    "parallel_setup_cost = 0",
+    "parallel_tuple_cost = 0",
+    "min_parallel_table_scan_size = 0",
+    "cpu_operator_cost = 100",
+)
+
+
+@pytest.mark.parametrize("predicate", [FILTERS[0], *FILTERS[3:5]])
+@pytest.mark.parametrize("beside", BESIDE)
+def test_nothing_is_computed_of_hidden_rows_before_a_condition_that_others_take_part_in(
+    variants: tuple[psycopg.Connection[Any], ...], beside: str, predicate: str
+) -> None:
+    catalog = Catalog.from_connection(variants[0])
+    ran = 0
+    for shape in COMPUTED:
+        for condition in (
+            "r.secret LIKE o.k::text || '%' OR 8 / (r.a - 77 + o.k) IS NOT NULL",
+            "1 / (r.n + o.k) < 2",
+        ):
+            text = sent(shape.format(items=f"r, {beside}", condition=condition), predicate, catalog)
+            if text is None:
+                continue
+            ran += 1
+            for planner in ((), PLANNERS[4], AT_ONCE):
+                one, other = (outcome(conn, text, planner, generic=False, value=0) for conn in variants)
+                assert one == other, (text, planner)
+    assert ran >= len(COMPUTED)

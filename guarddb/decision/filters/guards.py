@@ -40,7 +40,9 @@ class Guards(NamedTuple):
 
     `conditions`: parts of conditions that get a guard. `outputs`: columns of nested queries that get one. `gates`: what is
     evaluated before any row is read. `first`: the filter has to stand in the form that is asked before all else. `holding`:
-    a guarded part takes nothing but this relation, so that the filter in its guard is all that is needed of it.
+    a guarded part takes nothing but this relation, so that it runs at its scan, and the filter in its guard is all that is
+    needed of it. (Of a part that runs at a join the filter would come late: sort keys of a parallel plan, and columns of what
+    is pulled up below an outer join, are computed where the relation is scanned.)
     """
 
     conditions: list[tuple[Conditions, int]]
@@ -77,8 +79,8 @@ class Guarding(Placing):
                 found.conditions.extend(places)
                 root = hazard.root
                 if root.clause == "where" and root.query is reference.query and places[0][1] >= 0:
-                    uses = self.restrictions.judge.condition(hazard.node).uses
-                    found = found._replace(holding=found.holding or uses == {reference})
+                    alone = self.restrictions.takes_only(hazard.node, reference)
+                    found = found._replace(holding=found.holding or alone)
         return found
 
     def set_guards(self, guards: Guards, condition: str) -> None:

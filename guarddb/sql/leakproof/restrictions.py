@@ -328,6 +328,17 @@ class Restrictions:
             and not self.judge.has_groups(query)
         )
 
+    def takes_only(self, node: Any, reference: Reference) -> bool:
+        """Whether a condition takes columns of a reference and of nothing else in FROM: then the planner runs it at its scan.
+
+        (What `Judged.uses` names are relations. A condition may take something of VALUES or of a function beside them.)
+        """
+        columns = [fields for fields in below(node, _COLUMNS_AND_SUBLINKS) if "fields" in fields]
+        links = [self.judge.links.get(id(fields), ()) for fields in columns]
+        return not holds_sublink(node) and all(
+            each and all(isinstance(link, tuple) and link[0] is reference for link in each) for each in links
+        )
+
     # ------------------------------------------------------------------ what goes into a fence
 
     def inside_fence(self, reference: Reference) -> Iterator[Inside]:
