@@ -34,7 +34,7 @@ from guarddb.driver.settings import hold_gen
 from guarddb.driver.undo import check_gen, settled_gen
 from guarddb.driver.waits import Asking
 from guarddb.driver.walled import wall_gen
-from guarddb.driver.watch import refresh_gen
+from guarddb.driver.watch import contradicts, refresh_gen
 from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.policy.load import is_url
@@ -338,6 +338,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         refused = isinstance(error, PolicyViolation | BudgetExceeded)
         if (error._info is not None and not refused) or isinstance(error, e.PipelineAborted):
             session.names.fail(pipeline=self._pipeline is not None)
+        if error._info is not None and not refused and contradicts(error):
+            session.freshness.contradicted()
         error = translated(session, error)
         if not refused:  # (A refusal has a span of its own, and is not about what was sent before.)
             session.span.end(error=error)

@@ -51,6 +51,8 @@ LOOK_EVERY = 0.001
 #: A look may take one part in this many of the time, but it is never put off for longer than this many seconds.
 _COST_SHARE = 60
 LOOK_AT_LEAST_EVERY = 0.05
+#: The same in a pipeline that has answers to come.
+PIPELINE_AT_LEAST_EVERY = 1.0
 #: Seconds between two fingerprints while others write all the time, at the most.
 FINGERPRINT_AT_LEAST_EVERY = 0.05
 #: The same where the database announces its changes: only what no event trigger fires for is left to find.
@@ -68,6 +70,21 @@ _TAKES_NO_SNAPSHOT = re.compile(
 #: Statements after which a session may not hear what it listened for.
 _ENDS_LISTENING = frozenset({"UNLISTEN", "DISCARD"})
 _NO_SNAPSHOT_OPERATIONS = frozenset({"SET", "RESET", "SHOW", "LOCK", "LISTEN", "UNLISTEN", "NOTIFY"})
+
+
+#: Classes of SQLSTATE: what parse analysis and rights say; schemas; and what the server did not expect (something was dropped).
+_OF_NAMES = ("42", "3F", "XX")
+
+
+def contradicts(error: e.Error) -> bool:
+    """Whether an error may mean that the catalog is another than was thought: a name that is not there, or means something else.
+
+    (Every mistake of the agent's in a name does too. It costs a look.)
+    """
+    state = error.diag.sqlstate or ""
+    if state == "0A000":
+        return error.diag.source_function == "RevalidateCachedQuery"
+    return state.startswith(_OF_NAMES)
 
 
 def takes_no_snapshot(query: object) -> bool:
@@ -254,6 +271,12 @@ class Freshness:
         self.stale = self.due = True
         self._seen = None
 
+    def contradicted(self) -> None:
+        """The server found other names than the catalog has: the next statement is not judged before a look."""
+        self.due = True
+        self.check_at = self._looked_at = 0.0
+        self._seen = None
+
     def quiet(self) -> None:
         """The server is never asked."""
         self.stale = self.due = self.settings_due = False
@@ -297,6 +320,11 @@ class Freshness:
             # Others commit all the time; whether it was DDL is asked less and less often while it was not.
             return None
         return False
+
+    def overdue(self) -> bool:
+        """Whether it is too long since a look, although looking holds up a pipeline."""
+        wait = min(PIPELINE_AT_LEAST_EVERY, max(LOOK_AT_LEAST_EVERY, self._cost * _COST_SHARE))
+        return perf_counter() - self._looked_at >= wait
 
     def looked(self, seen: Row | None, started: float, *, same_catalog: bool = True) -> None:
         """A look is at its end, and what followed from it too."""
@@ -389,11 +417,13 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
                 return
             status = pgconn.transaction_status
         if pipeline.command_queue or pipeline.result_queue or status == ACTIVE:
-            # Asking now would end the pipeline's implicit transaction, so only what cannot wait does that.
-            if session.catalog is not None and not freshness.stale and not freshness.settings_due:
-                return
-            if conn.autocommit and session.catalog is not None and not freshness.untouched:
-                # A Sync would end the transaction that the statements of the pipeline are in.
+            # A Sync would end the pipeline's implicit transaction, so only what cannot wait does that; and what is asked
+            # waits for the answers to all that was sent, so it is asked seldom.
+            due = freshness.stale or freshness.settings_due
+            if session.catalog is not None and not due:
+                if not freshness.overdue() or (freshness.untouched and takes_no_snapshot(query)):
+                    return
+            if session.catalog is not None and (not due or (conn.autocommit and not freshness.untouched)):
                 if (yield from _same_within_gen(session, conn, session.catalog)):
                     if freshness.settings_due:
                         yield from settings.hold_gen(session.held, conn, within=True)
@@ -535,13 +565,24 @@ def _listen_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
 
 
 def _same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catalog) -> PQGen[bool]:
-    """Whether the catalog and what names mean are the same, asked within the implicit transaction of a pipeline."""
-    ((level, *seen),) = yield from ask_within_gen(conn, _LOOK)
-    session.freshness.isolation_is(level, idle=False)
-    (row,) = yield from ask_within_gen(conn, _FINGERPRINT)
-    if (row[0] or b"").decode() != catalog.fingerprint:
+    """Whether the catalog and what names mean are the same, asked within the transaction of a pipeline."""
+    freshness = session.freshness
+    started = perf_counter()
+    ((level, *row),) = yield from ask_within_gen(conn, _LOOK)
+    freshness.isolation_is(level, idle=False)
+    seen: Row = (*row, None)
+    unchanged = freshness.says_unchanged(seen, started)
+    if unchanged is not False:
+        freshness.looked(seen if unchanged else None, started)
+        return True
+    ((fingerprint, *_),) = yield from ask_within_gen(conn, _FINGERPRINT)
+    same = (fingerprint or b"").decode() == catalog.fingerprint
+    freshness.fingerprint_is(the_same=same, started=started)
+    if not same or not _same(catalog.with_session_document(seen[1] or b"{}"), catalog):
+        freshness.stale = True
         return False
-    return _same(catalog.with_session_document(seen[1] or b"{}"), catalog)
+    freshness.looked(seen, started)
+    return True
 
 
 def _unhurried_gen(session: Session, conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
