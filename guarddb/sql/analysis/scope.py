@@ -272,7 +272,7 @@ class Join(Item):
         for item in (self.left, self.right):
             for column in item.columns():
                 if (merged or self.unordered) and (open_ := _open_of(column)) is not None:
-                    columns.append(("*", [_open_output(Open(open_.reference, partial=True))], column[2]))
+                    columns.append(("*", [_rest_of(column[1], open_)], column[2]))
                 elif column[0] not in merged:
                     columns.append(column)
         return columns
@@ -534,6 +534,14 @@ def _open_of(column: Column) -> Open | None:
     if len(links) == 1 and isinstance(links[0], Output):
         return links[0].open
     return None
+
+
+def _rest_of(links: list[Link], open_: Open) -> Output:
+    """What a join leaves of an item's unknown columns, those that it merges apart. They come from wherever all of them came."""
+    output = Output("*", [*links])
+    output.open = Open(open_.reference, partial=True)
+    output.open.made_of = open_.made_of
+    return output
 
 
 def _open_output(open_: Open) -> Output:
