@@ -91,7 +91,7 @@ ORDINARY: tuple[tuple[str, object], ...] = (
         "SELECT * FROM customers JOIN plain USING (id) JOIN docs ON docs.owner = plain.n WHERE plain.n = 1",
         None,
     ),
-    ("SELECT count(*) FROM (SELECT * FROM customers c, pg_class k WHERE k.relname = 'customers') x", [(3,)]),
+    ("SELECT count(*) FROM (SELECT * FROM customers c, pg_type k WHERE k.typname = 'customers') x", [(3,)]),
     (
         "SELECT c.id, g FROM customers c, generate_series(1, 2) AS g WHERE c.id = g ORDER BY 1",
         [(1, 1), (2, 2)],
