@@ -59,6 +59,9 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     draft.shown = list(dict.fromkeys(filters_of(case)))
     if draft.shown and statement.calls and (refusal := _traced(case)) is not None:
         return refusal
+    if "explain" in statement.kinds and any(rules.governed for _, rules in case.ruled):
+        # The planner's estimates are made of the tables below the views, of hidden rows and masked values.
+        draft.rewriter.explain_quietly(statement.fields, statement.location)
     temporary = case.catalog.temp_schema if case.catalog is not None else None
     rename, schema, views = draft.rewriter.rename_relation, wall.schema, wall.views
     try:

@@ -144,5 +144,10 @@ def _computed(statement: Statement) -> Iterator[Node]:
     for call in statement.calls:
         if call.name == "current_setting" and call.schema in (None, "pg_catalog") and call.node is not None:
             arguments = call.node.get("args", ())
-            if arguments and "sval" not in arguments[0].get("A_Const", {}):
+            # (VARIADIC: PostgreSQL has no such function.)
+            if (
+                arguments
+                and "sval" not in arguments[0].get("A_Const", {})
+                and "func_variadic" not in call.node
+            ):
                 yield call.node

@@ -80,11 +80,12 @@ _HOT = _columns(
 )
 _OF_TABLES = _columns(
     """seq_scan seq_tup_read idx_scan idx_tup_fetch n_tup_ins n_tup_upd n_tup_del n_live_tup n_dead_tup
-    n_mod_since_analyze n_ins_since_vacuum""",
+    n_mod_since_analyze n_ins_since_vacuum last_seq_scan last_idx_scan""",
     _COUNTS,
     "filter",
 )
-_OF_INDEXES = _columns("idx_scan idx_tup_read idx_tup_fetch", _COUNTS, "filter")
+#: (When an index was last used tells, too, that it was: the sub-select of a filter asks it for rows that a condition found.)
+_OF_INDEXES = _columns("idx_scan idx_tup_read idx_tup_fetch last_idx_scan", _COUNTS, "filter")
 #: Of all the pg_statio views; each has some of them.
 OF_PAGES = frozenset(
     f"{of}blks_{what}" for of in ("", "heap_", "idx_", "toast_", "tidx_") for what in ("read", "hit")

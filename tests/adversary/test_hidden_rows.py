@@ -375,6 +375,8 @@ def test_counters_of_hidden_rows_are_refused(ground: Ground) -> None:
         "SELECT buffers_alloc FROM pg_stat_bgwriter",
         "SELECT pg_stat_get_buf_alloc()",
         "SELECT * FROM pg_stat_get_slru()",
+        "SELECT indexrelname, last_idx_scan FROM pg_stat_user_indexes",
+        "SELECT max(last_seq_scan) FROM pg_stat_all_tables",
     ]
     allowed = [
         "SELECT relname, last_autovacuum FROM pg_stat_user_tables",
@@ -386,7 +388,7 @@ def test_counters_of_hidden_rows_are_refused(ground: Ground) -> None:
     assert [sql for sql in allowed if ground.attempt(sql, profile).blocked] == []
 
 
-#: Numbers of the statistics views that stay open: of sessions, commands and settings, not of rows, pages or bytes.
+#: Numbers and times of the statistics views that stay open: of sessions, commands and settings, not of rows, pages or bytes.
 _OPEN_NUMBERS = """
     pid leader_pid client_port query_id client_serial bits sync_priority sender_port current_locker_pid
     vacuum_count autovacuum_count analyze_count autoanalyze_count total_vacuum_time total_autovacuum_time
@@ -398,6 +400,8 @@ _OPEN_NUMBERS = """
     index_rebuild_count index_vacuum_count indexes_total indexes_processed
     backup_total backup_streamed tablespaces_total tablespaces_streamed
     apply_error_count sync_error_count
+    backend_start xact_start query_start state_change stats_reset checksum_last_failure last_archived_time last_failed_time
+    last_vacuum last_autovacuum last_analyze last_autoanalyze
 """
 #: What a standby, a subscriber or a restart counts; and the log's places in views that are closed where something is written.
 _OPEN_VIEWS = frozenset(
@@ -410,7 +414,8 @@ def test_every_number_of_the_statistics_views_has_been_looked_at(dsn: str) -> No
     numbers = """
         SELECT c.relname, a.attname FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
         WHERE c.relnamespace = 'pg_catalog'::regnamespace AND c.relkind = 'v' AND c.relname LIKE 'pg\\_stat\\_%'
-        AND a.atttypid IN ('int8'::regtype, 'float8'::regtype, 'numeric'::regtype, 'int4'::regtype, 'pg_lsn'::regtype)
+        AND a.atttypid IN ('int8'::regtype, 'float8'::regtype, 'numeric'::regtype, 'int4'::regtype, 'pg_lsn'::regtype,
+          'timestamptz'::regtype)
         AND a.attname NOT LIKE 'confl\\_%'"""
     looked_at = set(_OPEN_NUMBERS.split())
     with psycopg.connect(dsn) as plain:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,17 @@ def walled(
 
 def connected(ground: Ground, **options: Any) -> Any:
     return guarddb.connect(ground.agent, policy=ground.policy, autocommit=True, **options)
+
+
+@pytest.mark.parametrize("options", ["", "VERBOSE ", "(FORMAT JSON) ", "(COSTS, MEMORY) "])
+@pytest.mark.parametrize("table", ["docs", "customers", "titles", "people"])
+def test_explain_shows_no_estimates(walled_ground18: Ground, table: str, options: str) -> None:
+    with walled(walled_ground18) as conn:
+        plan = str(conn.execute(f"EXPLAIN {options}SELECT * FROM {table}".encode()).fetchall()).lower()
+        assert "scan" in plan
+        assert not re.search("cost|rows=|plan rows|width|memory", plan)
+        open_to_all = str(conn.execute(f"EXPLAIN {options}SELECT * FROM plain".encode()).fetchall())
+        assert re.search("cost=|Plan Rows", open_to_all)
 
 
 def test_masks_and_filters_are_the_servers(ground: Ground) -> None:
