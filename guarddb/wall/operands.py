@@ -86,16 +86,61 @@ def _uses(kind: str, node: Node) -> list[_Use] | None:
     operator, left, right = names[0], node["lexpr"], node["rexpr"]
     how = node.get("kind", "AEXPR_OP")
     if how in _OF_TWO:
-        return [(operator, left, right)]
+        return _of_rows(operator, left, right)
+    if how in ("AEXPR_OP_ANY", "AEXPR_OP_ALL"):
+        element = _element(left, right)
+        return None if element is None else [(operator, left, element)]
     if "List" not in right:
         return None
     items = right["List"]["items"]
     if how == "AEXPR_IN":
+        if "RowExpr" in left:
+            return _all(_of_rows(operator, left, item) for item in items)
         # As one array, of the type that all of them have in common.
         return [(operator, left, item) for item in (*items, left)]
     if operator in _WORDS:
         return [(each, left, item) for each in _WORDS[operator] for item in items]
     return None
+
+
+def _of_rows(operator: str, left: Node, right: Node) -> list[_Use] | None:
+    """A comparison; of two rows, field by field."""
+    if "RowExpr" not in left and "RowExpr" not in right:
+        return [(operator, left, right)]
+    mine, theirs = (side.get("RowExpr", {}).get("args", ()) for side in (left, right))
+    if len(mine) != len(theirs) or any("RowExpr" in field for field in (*mine, *theirs)):
+        return None
+    return [(operator, one, other) for one, other in zip(mine, theirs, strict=True)]
+
+
+def _all(parts: Iterable[list[_Use] | None]) -> list[_Use] | None:
+    found: list[_Use] = []
+    for part in parts:
+        if part is None:
+            return None
+        found += part
+    return found
+
+
+def _element(left: Node, array: Node) -> Node | None:
+    """Something of the type of an array's elements, or None where that is not certain."""
+    if "A_Const" in array:
+        # (A text without a type becomes an array of what it is compared with.)
+        return left if "sval" in array["A_Const"] else None
+    if "TypeCast" in array:
+        target = array["TypeCast"]["typeName"]
+        if len(target.get("arrayBounds", ())) != 1:
+            return None
+        return _cast({key: value for key, value in target.items() if key != "arrayBounds"})
+    elements = array.get("A_ArrayExpr", {}).get("elements", ())
+    types = {_type(element, {}) for element in elements}
+    if len(types) != 1 or None in types:
+        return None
+    return _cast({"names": [{"String": {"sval": "text"}}]}) if types == {"unknown"} else elements[0]
+
+
+def _cast(target: Node) -> Node:
+    return {"TypeCast": {"arg": {}, "typeName": target}}
 
 
 def _is_own(operator: str, left: Node, right: Node, columns: dict[str, str | None]) -> bool:

@@ -8,7 +8,7 @@ from importlib import resources
 
 from guarddb.sql.names import literal, quote, quote_qualified
 from guarddb.wall.rights import Right, Rights
-from guarddb.wall.wall import OPEN_POLICY, Names, Wall, allowed_function, shown_schemas
+from guarddb.wall.wall import MARK, OPEN_POLICY, Names, Wall, allowed_function, shown_schemas
 
 _FINGERPRINT = (resources.files("guarddb.wall") / "fingerprint.sql").read_text()
 
@@ -62,12 +62,29 @@ def apply_script(wall: Wall, rights: Rights) -> str:
 
 def drop_script(names: Names) -> str:
     """What takes the wall away: its schemas, roles, policies, and row security that was on for its sake alone. The agent's
-    role stays, and may do nothing."""
+    role stays, and may do nothing. What was taken from everybody comes back with the last wall that stands."""
     restore = f"""\
 DO $wall$
-DECLARE line record;
+DECLARE
+  line record;
+  other text;
+  handed text[];
 BEGIN
   IF to_regclass({literal(f"{quote(names.private)}.restore")}) IS NOT NULL THEN
+    -- What everybody had, and who has it by name instead, is the other wall's to give back.
+    SELECT format('%I.restore', n.nspname || '_private') INTO other FROM pg_namespace AS n
+      WHERE n.nspname <> {literal(names.schema)} AND n.nspowner = (SELECT oid FROM pg_roles WHERE rolname = current_user)
+        AND starts_with(obj_description(n.oid, 'pg_namespace'), {literal(MARK + '"')})
+        AND to_regclass(format('%I.restore', n.nspname || '_private')) IS NOT NULL
+      ORDER BY n.nspname LIMIT 1;
+    IF other IS NOT NULL THEN
+      SELECT array_agg(DISTINCT r.statement) INTO handed FROM {quote(names.private)}.restore AS r JOIN (
+          SELECT substr(g.statement, 7, length(g.statement) - 16) AS what FROM {quote(names.private)}.restore AS g
+          WHERE g.statement ~ '^GRANT .* ON (TABLE|SEQUENCE|SCHEMA|DATABASE|ROUTINE) .* TO PUBLIC$') AS w
+        ON r.statement = 'GRANT ' || w.what || ' TO PUBLIC' OR starts_with(r.statement, 'REVOKE ' || w.what || ' FROM ');
+      EXECUTE format('INSERT INTO %s SELECT unnest($1) ON CONFLICT DO NOTHING', other) USING handed;
+      DELETE FROM {quote(names.private)}.restore WHERE statement = ANY (handed);
+    END IF;
     FOR line IN SELECT statement FROM {quote(names.private)}.restore ORDER BY statement LOOP
       BEGIN
         EXECUTE line.statement;

@@ -199,6 +199,13 @@ CREATE TABLE others (name int, who text); INSERT INTO others VALUES (1, 'me');
         ("EXISTS (SELECT 1 FROM members AS m WHERE m.tenant = t.tenant)", False),
         ("CASE tenant WHEN 1 THEN true ELSE false END AND CASE WHEN name = 'a' THEN true END", False),
         ("tenant IS NOT DISTINCT FROM 1", False),
+        ("tenant = ANY (ARRAY[1, 3]) AND tenant = ANY ('{1,3}') AND tenant <> ALL ('{2}'::int[])", False),
+        ("name = ANY (ARRAY['a', 'c']) AND big = ANY ('{1}')", False),
+        ("(tenant, name) = (1, 'a') AND (tenant, name) IN ((1, 'a'), (3, 'c'))", False),
+        ("tenant = ANY (ARRAY['1', name])", True),
+        ("tenant = ANY (ARRAY[name])", True),
+        ("(tenant, name) = (name, 'a')", True),
+        ("(tenant, name) IN (('1'::text, 'a'), (1, 'a'))", True),
         ("tenant = name", True),
         ("tenant OPERATOR(public.=) 1", True),
         ("tenant IN (SELECT m.who FROM members AS m)", True),
@@ -649,6 +656,47 @@ def test_two_walls_over_one_table(empty_ground: Make) -> None:
     assert ground.policy == first
     assert ground.levels() == set()
     assert ground.as_agent("SELECT id FROM t") == [(1,)]
+
+
+def test_what_everybody_had_comes_back_with_the_last_wall(empty_ground: Make) -> None:
+    schema = """
+CREATE TABLE t (id int, tenant int); INSERT INTO t VALUES (1, 1), (2, 2);
+CREATE TABLE words (id int, word text);
+CREATE FUNCTION loud() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*)::int FROM t';
+GRANT SELECT ON t TO PUBLIC; GRANT SELECT (word) ON words TO PUBLIC;
+"""
+    granted = (
+        "SELECT relname, coalesce(relacl, acldefault('r', relowner))::text[] FROM pg_class"
+        " WHERE relname IN ('t', 'words') UNION ALL"
+        " SELECT attname, attacl::text[] FROM pg_attribute WHERE attacl IS NOT NULL AND attrelid = 'words'::regclass UNION ALL"
+        " SELECT proname, coalesce(proacl, acldefault('f', proowner))::text[] FROM pg_proc WHERE proname = 'loud' ORDER BY 1"
+    )
+
+    def rights() -> list[tuple[str, list[str]]]:
+        return [(name, sorted(acl or ())) for name, acl in ground.as_admin(granted)]
+
+    for order in ((1, 2), (2, 1)):
+        ground = empty_ground(schema)
+        ground.as_owner(f"GRANT SELECT ON t TO {ground.stem}_app")
+        before = rights()
+        assert any("loud" in name for name, _ in before)
+        walls = {}
+        for number in (1, 2):
+            walls[number] = Ground(ground.admin, ground.stem)
+            if number == 2:
+                walls[2].agent_role, walls[2].agent = f"{ground.stem}_other", ""
+            walls[number].policy = {
+                "name": f"{ground.stem}_{number}",
+                "row_filters": [{"table": "t", "predicate": f"tenant = {number}"}],
+            }
+            walls[number].up()
+        first, last = order
+        assert walls[first].wall("--drop")[0] == 0
+        assert walls[last].levels() == set()
+        assert ground.as_app("SELECT id FROM t ORDER BY id") == [(1,), (2,)]
+        assert ground.as_agent("SELECT word FROM public.words").startswith("42501")
+        assert walls[last].wall("--drop")[0] == 0
+        assert rights() == before
 
 
 def test_two_policies_do_not_share_a_role(empty_ground: Make, capsys: pytest.CaptureFixture[str]) -> None:
