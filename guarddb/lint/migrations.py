@@ -11,7 +11,7 @@ from guarddb.lint.acts import Act, Lock, Said, Work
 from guarddb.lint.finding import Finding
 from guarddb.lint.following import follow
 from guarddb.lint.judging import findings_of, is_strong
-from guarddb.lint.rules import indexes, objects, rows, storage, tables
+from guarddb.lint.rules import indexes, objects, reads, rows, storage, tables
 from guarddb.lint.rules.altering import alter_table, rename, set_schema
 from guarddb.lint.rules.blocks import refused_in_a_transaction
 from guarddb.lint.rules.hints import script_of
@@ -34,7 +34,9 @@ RULES: Mapping[str, Rule] = {
     "RenameStmt": rename,
     "AlterObjectSchemaStmt": set_schema,
     "CreateStmt": tables.create_table,
-    "CreateTableAsStmt": tables.create_as,
+    "CreateTableAsStmt": reads.create_as,
+    "SelectStmt": reads.query,
+    "ExplainStmt": reads.explain,
     "ViewStmt": tables.create_view,
     "DropStmt": tables.drop,
     "TruncateStmt": tables.truncate,
@@ -42,7 +44,7 @@ RULES: Mapping[str, Rule] = {
     "DropOwnedStmt": tables.drop_everything,
     "DropdbStmt": tables.drop_everything,
     "AlterTableMoveAllStmt": tables.move_all,
-    "CopyStmt": tables.copy_in,
+    "CopyStmt": reads.copy,
     "ClusterStmt": storage.cluster,
     "VacuumStmt": storage.vacuum,
     "RefreshMatViewStmt": storage.refresh,
@@ -231,7 +233,7 @@ def _with_held(said: tuple[Said, ...], statement: StatementText, script: Script)
         if isinstance(act, Act) and act.work is not None and not script.is_new(act.target) and not act.implied
     ]
     large = [act for act in work if not size_of(act.target, script).tiny]
-    if statement.kind in ("UpdateStmt", "DeleteStmt", "InsertStmt", "MergeStmt", "CopyStmt"):
+    if any(act.lock is Lock.ROW_EXCLUSIVE for act in work):
         if large:
             yield Finding(
                 "error",
@@ -255,7 +257,7 @@ def _with_held(said: tuple[Said, ...], statement: StatementText, script: Script)
                 if any(f.added_in == script.transaction for f in _added(act, script)):
                     return  # validate_in_transaction says so
             yield Finding(
-                "error",
+                "error" if act.certain else "warning",
                 "lock_held",
                 f"{act.target.sql} is read in the transaction that holds an ACCESS EXCLUSIVE lock on {names}: reads and writes "
                 f"wait until the commit",

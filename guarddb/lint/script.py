@@ -243,6 +243,16 @@ class Script:
                     names.add(view.key)
         return list(found.values())
 
+    def columns_of_type(self, target: Target) -> list[tuple[Target, str]]:
+        """The columns of tables whose type is the row type of a relation, or an array of it."""
+        types = (f"{target.schema}.{target.name}", f"{target.schema}._{target.name}")
+        return [
+            (Target(relation.schema, relation.name, relation), attribute.name)
+            for relation in (self.catalog.relations.values() if self.catalog is not None else ())
+            for attribute in relation.attributes
+            if attribute.type in types and relation.kind in "rp" and not relation.ancestors
+        ]
+
     # --- tables ---
 
     def table(self, target: Target) -> Table:

@@ -94,8 +94,7 @@ def _drop_relation(target: Target, kind: str, script: Script, *, cascade: bool) 
     why = f"DROP {kind.removeprefix('OBJECT_').replace('_', ' ').replace('MATVIEW', 'MATERIALIZED VIEW')} {target.sql}"
     yield Act(target, Lock.ACCESS_EXCLUSIVE, why=why)
     if cascade:
-        for view in script.views_on(target):
-            yield Act(view, Lock.ACCESS_EXCLUSIVE, why=why, implied=True)
+        yield from _cascades(target, kind, why, script)
     if kind == "OBJECT_VIEW":
         return
     tables = [
@@ -132,6 +131,28 @@ def _drop_relation(target: Target, kind: str, script: Script, *, cascade: bool) 
         target,
         loses=True,
     )
+
+
+def _cascades(target: Target, kind: str, why: str, script: Script) -> Iterator[Said]:
+    """The views that read what is dropped go with it, and so do columns of a view's row type, with what they hold."""
+    views = script.views_on(target)
+    for view in views:
+        yield Act(view, Lock.ACCESS_EXCLUSIVE, why=why, implied=True)
+    columns = [found for each in (target, *views) for found in script.columns_of_type(each)]
+    for table, _ in columns:
+        yield Act(table, Lock.ACCESS_EXCLUSIVE, why=why, implied=True)
+    names = [view.sql for view in views] + [
+        f"the column {shown(name)} of {table.sql}" for table, name in columns
+    ]
+    if names or kind == "OBJECT_VIEW":
+        yield Remark(
+            "error" if columns else "warning",
+            "cascade",
+            f"{why} CASCADE also drops whatever depends on it, each under an ACCESS EXCLUSIVE lock"
+            + (f": {', '.join(names)}" if names else ""),
+            script_of([f"DROP {why.removeprefix('DROP ')}"]),
+            target,
+        )
 
 
 def create_view(statement: StatementText, script: Script) -> Iterator[Said]:
@@ -189,18 +210,6 @@ def lock_table(statement: StatementText, script: Script) -> Iterator[Said]:
                 script_of(["SET lock_timeout = '2s'", statement.text]),
                 target,
             )
-
-
-def create_as(statement: StatementText, script: Script) -> Iterator[Said]:
-    """CREATE TABLE AS and SELECT INTO read others' tables and lock nobody out."""
-    yield from ()
-
-
-def copy_in(statement: StatementText, script: Script) -> Iterator[Said]:
-    """COPY FROM writes rows; nobody waits for it."""
-    relation = statement.fields.get("relation")
-    if statement.fields.get("is_from") and relation is not None:
-        yield Act(script.target(relation), Lock.ROW_EXCLUSIVE, Work.SCAN, rule="")
 
 
 def drop_everything(statement: StatementText, script: Script) -> Iterator[Said]:
