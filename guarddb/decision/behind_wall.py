@@ -72,9 +72,8 @@ def names(case: Case, draft: Draft) -> Refusal | None:
             if within in (schema, temporary):
                 continue
             key = (within, reference.name)
-            view = views.get(key)
-            if view is not None and not reference.inherits and relation.descendants:
-                view = wall.only.get(key)
+            own = not reference.inherits and bool(relation.descendants)
+            view = wall.only.get(key) if own else views.get(key)
             if view is None:
                 return Refusal(
                     "table_not_allowed",

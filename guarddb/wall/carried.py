@@ -126,14 +126,15 @@ class Builder:
 
     def build(self) -> Carried:
         shown = [s for s in self.subjects.by_oid.values() if self._is_shown(s)]
-        self.names = self._names([s.relation for s in shown])
+        alone = [s for s in self.subjects.by_oid.values() if s.allowed and s.alone]
+        self.names = self._names([s.relation for s in (*shown, *alone)])
         self._find_stand_ins()
         reads, opaque = self._bind_filters()
         self.made.opaque = opaque
         self.writes = Writes(self.subjects, self.database, reads, opaque, self.filters)
         for subject in shown:
             self.view_of(subject)
-        for subject in shown:
+        for subject in (*shown, *alone):
             self._only(subject)
         return self.made
 
@@ -187,7 +188,7 @@ class Builder:
         reads: list[tuple[Relation, Relation]] = []
         opaque: str | None = None
         for subject in self.subjects.by_oid.values():
-            if not subject.filters or subject.refused is not None or subject.denied is not None:
+            if not subject.filters or not (Subjects.is_open(subject) or subject.alone):
                 continue
             bound = self._bind(subject)
             self.filters[subject.relation.oid] = bound
@@ -320,16 +321,21 @@ class Builder:
         """`FROM ONLY parent`: a view does not pass the word on, so there is another view, of the parent's own rows."""
         relation = subject.relation
         whole = self.by_oid.get(relation.oid)
-        if whole is None or relation.kind not in ("r", "p") or relation.oid not in self.database.children:
+        if relation.kind not in ("r", "p") or relation.oid not in self.database.children:
             return
-        name = short(f"{whole.name}_only")
+        if whole is None:
+            if not subject.alone or (subject.filters and self.filters.get(relation.oid) is None):
+                return
+            self._secure(subject)
+        name = short(f"{self.names[relation.oid]}_only")
         while name in self.names.values():
             name = short(name + "_")
         self.names[-relation.oid] = name
         view = View(relation, self.schema, name, "", only=True)
         self._write_view(subject, view, f"ONLY {quote_qualified(relation.schema, relation.name)}")
         view.insert = ()
-        view.update, view.delete = (whole.update, whole.delete) if relation.kind == "r" else ((), False)
+        if whole is not None and relation.kind == "r":
+            view.update, view.delete = whole.update, whole.delete
         self.made.views.append(view)
 
     def _source(self, subject: Subject, view: View) -> str | None:

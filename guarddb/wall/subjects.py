@@ -20,6 +20,7 @@ class Subject:
         filters: the entries that hold for its rows, its parents' included.
         denied: the relation that denies it: itself, a parent, a child, or what a view reads.
         refused: why the wall cannot show it, or None.
+        alone: what is denied or refused is a child, so that its own rows may be shown.
         reads: of a view, every relation that its definition reads, at any depth.
     """
 
@@ -29,6 +30,7 @@ class Subject:
     filters: list[tuple[RelationPattern, Predicate]] = field(default_factory=list)
     denied: str | None = None
     refused: str | None = None
+    alone: bool = False
     reads: dict[int, Relation] = field(default_factory=dict)
 
     @property
@@ -117,6 +119,7 @@ class Subjects:
         own: dict[int, tuple[dict[str, MaskKind], list[tuple[RelationPattern, Predicate]]]],
     ) -> None:
         """Reading a parent reads its children: their masks hold there too, their own filters could not."""
+        opened = subject.denied is None and subject.refused is None
         for child in self.database.descendants(subject.relation):
             masks, filters = own[child.oid]
             for column, kind in masks.items():
@@ -128,6 +131,13 @@ class Subjects:
                 subject.refused = f'its partition or child "{child.shown}" has a row filter of its own'
             if self._denies(child):
                 subject.denied = child.shown
+        # (A partitioned table has no rows of its own.)
+        subject.alone = opened and not self.is_open(subject) and subject.relation.kind == "r"
+
+    @staticmethod
+    def is_open(subject: Subject) -> bool:
+        """Whether neither it nor what is read with it is denied or refused."""
+        return subject.denied is None and subject.refused is None
 
     def _through(self, subject: Subject) -> None:
         queue = [oid for oid, _ in subject.relation.reads]

@@ -249,7 +249,7 @@ def _objects(wall: Wall) -> list[tuple[str, str]]:
 
 def shown_schemas(wall: Wall) -> list[str]:
     """The schemas of the relations that it shows, `public` first."""
-    schemas = {schema for schema, _ in wall.view_names}
+    schemas = {schema for schema, _ in (*wall.view_names, *wall.only_names)}
     return sorted(schemas, key=lambda schema: (schema != "public", schema))
 
 

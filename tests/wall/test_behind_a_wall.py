@@ -399,3 +399,45 @@ def test_only_a_parent(ground18: Ground) -> None:
     ]
     assert ground18.as_agent("SELECT id FROM notes_only") == []
     assert ground18.as_admin("SELECT what FROM old_notes ORDER BY id") == [("y",), ("secret",)]
+
+
+def test_a_parent_without_a_child_that_is_closed(ground18: Ground) -> None:
+    """Denied, or under a filter that the parent has not: then the rows of the parent alone are what there is."""
+    ground18.as_owner(
+        "CREATE TABLE notes (id int PRIMARY KEY, tenant int, pin text)",
+        "CREATE TABLE old_notes (extra int) INHERITS (notes)",
+        "CREATE TABLE letters (id int)",
+        "CREATE TABLE old_letters () INHERITS (letters)",
+        "CREATE VIEW all_notes AS SELECT id FROM notes",
+        "INSERT INTO notes VALUES (1, 1, 'raw'), (2, 2, 'raw')",
+        "INSERT INTO old_notes VALUES (3, 1, 'raw', 5)",
+        "INSERT INTO letters VALUES (1)",
+        "INSERT INTO old_letters VALUES (2)",
+    )
+    fields: dict[str, Any] = {
+        "table_denylist": ["secrets", "old_notes"],
+        "masking_rules": [*PROFILE["masking_rules"], {"table": "notes", "column": "pin", "kind": "redact"}],
+        "row_filters": [
+            *PROFILE["row_filters"],
+            {"table": "notes", "predicate": "tenant = 1"},
+            {"table": "old_letters", "predicate": "id = 9"},
+        ],
+    }
+    with walled(ground18, **fields) as conn:
+        assert outcome(conn, "SELECT * FROM ONLY notes")[2] == [(1, 1, "[redacted]")]
+        assert outcome(conn, "SELECT * FROM ONLY letters")[2] == [(1,)]
+        for refused in (
+            "SELECT * FROM notes",
+            "SELECT * FROM letters",
+            "SELECT * FROM all_notes",
+            "SELECT * FROM old_notes",
+            "UPDATE ONLY notes SET tenant = 1",
+        ):
+            with pytest.raises((guarddb.PolicyViolation, psycopg.errors.InsufficientPrivilege)):
+                conn.execute(refused)
+    assert ground18.as_agent("SELECT * FROM notes_only") == [(1, 1, "[redacted]")]
+    assert ground18.as_agent("SELECT * FROM letters_only") == [(1,)]
+    for name in ("notes", "old_notes", "all_notes", "letters", "public.notes"):
+        assert ground18.as_agent(f"SELECT * FROM {name}").startswith(("42501", "42P01")), name
+    assert ground18.as_agent("UPDATE notes_only SET tenant = 1").startswith("42501")
+    assert ground18.levels() == set()
