@@ -10,6 +10,7 @@ from __future__ import annotations
 from guarddb.decision.case import Case
 from guarddb.decision.filters.rule import is_enforced
 from guarddb.decision.on_catalog import RelationRules
+from guarddb.decision.referential import below
 from guarddb.decision.refusal import Refusal
 from guarddb.facts import functions as facts
 from guarddb.sql.analysis.definitions import Definition, Part
@@ -148,7 +149,12 @@ def definitions(case: Case) -> Refusal | None:
                     "CLUSTER VERBOSE tells how many rows tables have, and a row filter of this policy hides some",
                     "Leave out VERBOSE.",
                 )
-        refusal = _types(definition, case) or _hashed_text(definition, case) or _last_value(definition, case)
+        refusal = (
+            _key_of_others(definition, case)
+            or _types(definition, case)
+            or _hashed_text(definition, case)
+            or _last_value(definition, case)
+        )
         if refusal is not None:
             return refusal
         for reference in case.statement.references:
@@ -158,6 +164,35 @@ def definitions(case: Case) -> Refusal | None:
             refusal = _governed(definition, reference, rules, case)
             if refusal is not None:
                 return refusal
+    return None
+
+
+def _key_of_others(definition: Definition, case: Case) -> Refusal | None:
+    """A change of a key's values by its type: the server compares all that refers to it, hidden rows and masked values too."""
+    governance, catalog = case.governance, case.catalog
+    changed = {p.name for p in definition.parts if p.verb in ("alter column type", "set expression")}
+    if not changed or catalog is None:
+        return None
+    for reference in case.statement.references:
+        if reference.mode != "ddl" or reference.relation is None:
+            continue
+        for table in below(reference, governance, catalog):
+            for other, key in governance.referencing(table.oid):
+                rules = governance.rules_for(other)
+                if changed.isdisjoint(key.referenced_columns):
+                    continue
+                if (
+                    rules.filters
+                    or governance.is_stood_on(other)
+                    or not rules.masks.keys().isdisjoint(key.columns)
+                ):
+                    hidden = bool(rules.filters)
+                    return Refusal(
+                        "row_filter_unsafe" if hidden else "masked_column_rename",
+                        f'the foreign key "{key.name}" of "{other.schema}.{other.name}" would be asked again, of '
+                        + ("hidden rows" if hidden else "masked values"),
+                        "Leave it to somebody who may see all rows and values.",
+                    )
     return None
 
 

@@ -53,6 +53,9 @@ _RAISED = "an error was raised by a function or trigger; its text was cut, for i
 #: Where PostgreSQL makes a tree of a text.
 _PARSER = frozenset(("scan.l", "gram.y", "parser.c", "parse_type.c"))
 
+#: `COPY t, line 3, column n: "x"`: of what the program itself sends. More lines are of what ran meanwhile.
+_LINE_OF_COPY = re.compile(r"COPY [^\n]*\Z")
+
 Fields = dict[int, bytes | None]
 
 
@@ -125,6 +128,32 @@ def row_filter_violation(session: Session, error: e.Error) -> PolicyViolation | 
     return violation
 
 
+def _of_others(session: Session, diagnostic: e.Diagnostic) -> bool:
+    """Whether an error after a write is about more than what the statement names: a foreign key's action quotes the row it met,
+    and so may whatever a trigger does. (Of what somebody raises there with words of their own, these are left.)
+    """
+    policy = session.in_force
+    if not session.wrote or policy is None or not policy.compiled.policy.restricts_data:
+        return False
+    if diagnostic.source_function == "exec_stmt_raise":
+        return False
+    if diagnostic.internal_query:
+        return True
+    if diagnostic.context and not _LINE_OF_COPY.match(diagnostic.context):
+        return True
+    if diagnostic.table_name is None:
+        return False
+    last, catalog = session.last, session.catalog
+    named = {name for s in last.plan.statements for name in s.facts.relations} if last is not None else set()
+    relation = (
+        catalog.relation(diagnostic.schema_name or "", diagnostic.table_name) if catalog is not None else None
+    )
+    if relation is None or catalog is None:
+        return True
+    of = (relation, *(each for oid in relation.ancestors if (each := catalog.by_oid(oid)) is not None))
+    return named.isdisjoint(f"{each.schema}.{each.name}" for each in of)
+
+
 def translated(session: Session, error: e.Error) -> e.Error:
     """What the agent gets in place of an error of the server's; often the error itself."""
     info = error._info
@@ -133,12 +162,13 @@ def translated(session: Session, error: e.Error) -> e.Error:
     diagnostic = error.diag
     if (violation := row_filter_violation(session, error)) is not None:
         return violation
-    if session.sensitive and (fields := cleaned(diagnostic)) is not None:
+    if (session.sensitive or _of_others(session, diagnostic)) and (fields := cleaned(diagnostic)) is not None:
         # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the
         # values.
         error._info = fields
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
+        session.met_sensitive = True
     placed(error, session.last)
     _advised(session, error)
     if scans(session) and (withheld := without_hidden(session, error.diag)) is not None:

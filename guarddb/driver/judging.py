@@ -208,6 +208,7 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         inspect=inspect,
         effects=effects,
         sensitive=any(statement.handling.sensitive for statement in plan.statements),
+        writes=not all(statement.facts.kinds <= plans.READING for statement in plan.statements),
         surrounded=affected_cap is not None or waits or checks_rows or undone or ends or rechecked,
         affected_cap=affected_cap,
         waits=waits,

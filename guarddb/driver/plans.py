@@ -38,6 +38,8 @@ LONG_TEXT = 8_192
 #: Kinds after which the session's settings, search path or names may be others (SET; CALL and DISCARD are
 #: `other`).
 UNSETTLING = frozenset({"set", "other", "ddl"})
+#: Kinds of statements after which the server does nothing of its own.
+READING = frozenset({"select", "show"})
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +63,8 @@ class JudgedText:
     inspect: bool = False
     effects: bool = False
     sensitive: bool = False
+    #: does something else than to read
+    writes: bool = False
     #: it is sent in a way that can be taken back, for one of the reasons that follow
     surrounded: bool = False
     affected_cap: int | None = None

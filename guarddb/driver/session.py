@@ -93,6 +93,7 @@ class Session:
         "wall",
         "wall_due",
         "wall_roles",
+        "wrote",
     )
 
     def __init__(self, pgconn: PGconn) -> None:
@@ -163,6 +164,8 @@ class Session:
         self.sensitive_now = False
         #: that was so for some statement of this connection, and what the last exception said
         self.met_sensitive = False
+        #: from a write or definition to its transaction's end: what the server then does by itself may be about other tables
+        self.wrote = False
         self.last_message = ""
 
         self.connection_facts = telemetry.ConnectionFacts()

@@ -410,6 +410,10 @@ def approve(cursor: Any, pgq: Any) -> None:
             session.freshness.sent(statement)
     elif session.freshness.untouched:
         session.freshness.untouched = False
+    if judged.writes:
+        session.wrote = True
+    elif session.wrote and conn._pipeline is None and conn.pgconn.transaction_status == IDLE:
+        session.wrote = False
     if judged.sensitive:
         session.sensitive = session.sensitive_now = session.met_sensitive = True
     elif session.sensitive:

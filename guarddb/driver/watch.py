@@ -398,7 +398,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
         session.names.begin_pipeline()
     if status == IDLE and not (pipeline and pipeline.result_queue):
         session.names.end_transaction()
-        session.sensitive = False
+        session.sensitive = session.wrote = False
         freshness.ended()
     if session.in_force is not None and session.in_force.forbids_nothing and query is not None:
         # Nothing is judged by the catalog, and nothing is held: what goes over the wire is what the agent sends.
