@@ -2,7 +2,8 @@
 
 PostgreSQL gives both itself from 18 on (RETURNING OLD and NEW). Before that a query beside the write, which still sees the rows
 as they were, finds them by primary key; and where there is none, or the write changes it, an UPDATE joins its own rows as they
-were, by their place.
+were, by their place. MERGE returns rows from 17 on, with what it did; before that nobody can tell which rows it wrote, for what
+it would do can be read from its text, but not what triggers and defaults make of it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,11 @@ ROWS, COLUMNS, CHARACTERS = 5, 40, 1_000
 
 _NAME = "guarddb_sample"
 _WRITES = frozenset(("InsertStmt", "UpdateStmt", "DeleteStmt", "MergeStmt"))
+_DID = "r.done OPERATOR(pg_catalog.<>)"
 #: The major version from which RETURNING knows OLD and NEW.
 _OLD_AND_NEW = 18
+#: The same for MERGE with a RETURNING.
+_MERGE_RETURNS = 17
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ def _statement(
 ) -> SampledStatement:
     as_it_is = SampledStatement(text)
     ((command, fields),) = parse(text, checked=False)[0]["stmt"].items()
-    if command not in _WRITES or (command == "MergeStmt" and major < _OLD_AND_NEW):
+    if command not in _WRITES or (command == "MergeStmt" and major < _MERGE_RETURNS):
         return as_it_is
     target: Node = fields["relation"]
     relation = catalog.resolve(target.get("schemaname"), target["relname"])
@@ -128,7 +132,7 @@ def _statement(
         if joined is None:
             return as_it_is
         sides, meant = joined
-    elif command == "InsertStmt" and "onConflictClause" in fields and not keeps:
+    elif not keeps and (command == "MergeStmt" or "onConflictClause" in fields):
         return as_it_is
     else:
         sides = _old_form(body, command, fields, attributes, relation)
@@ -143,7 +147,11 @@ def _statement(
 
 
 def _targets(fields: Node) -> list[Node]:
-    """What UPDATE or ON CONFLICT DO UPDATE assigns."""
+    """What UPDATE, ON CONFLICT DO UPDATE or the UPDATEs of a MERGE assign."""
+    clauses = [each["MergeWhenClause"] for each in fields.get("mergeWhenClauses", ())]
+    if clauses:
+        updates = [each for each in clauses if each.get("commandType") == "CMD_UPDATE"]
+        return [target for each in updates for target in each.get("targetList", ())]
     found: list[Node] = fields.get("targetList", fields.get("onConflictClause", {}).get("targetList", []))
     return found
 
@@ -216,6 +224,8 @@ def _old_form(
     key = _key(relation)
     returned = [f"{row}.{quote(a.name)} AS r{i}" for i, a in enumerate(attributes)]
     returned += [f"{row}.{quote(a.name)} AS k{i}" for i, a in enumerate(key)]
+    if command == "MergeStmt":
+        returned.append("merge_action() AS done")
     source = f"(SELECT * FROM {_NAME} LIMIT {ROWS}) AS r"
     numbers = range(len(attributes))
     if command == "DeleteStmt" or (command == "InsertStmt" and "onConflictClause" not in fields):
@@ -227,10 +237,17 @@ def _old_form(
         both = [old, *(f"r.r{i} AS o{i}, r.r{i} AS n{i}" for i in numbers)]
     else:
         same = " AND ".join(f"b.{quote(a.name)} OPERATOR(pg_catalog.=) r.k{i}" for i, a in enumerate(key))
-        join = "LEFT JOIN" if command == "InsertStmt" else "JOIN"
+        join = "JOIN" if command == "UpdateStmt" else "LEFT JOIN"
         source += f" {join} {quote_qualified(relation.schema, relation.name)} AS b ON {same}"
-        both = [f"b.{quote(key[0].name)} IS NOT NULL AS has_old, true AS has_new"]
-        both += [f"b.{quote(a.name)} AS o{i}, r.r{i} AS n{i}" for i, a in enumerate(attributes)]
+        was, is_there = f"b.{quote(key[0].name)} IS NOT NULL", "true"
+        before = [f"b.{quote(a.name)}" for a in attributes]
+        if command == "MergeStmt":
+            # (What is added may have the key of what goes; of what goes, the row as it was is returned.)
+            was, is_there = f"{_DID} 'INSERT'", f"{_DID} 'DELETE'"
+            before = [f"CASE WHEN {is_there} THEN {name} ELSE r.r{i} END" for i, name in enumerate(before)]
+            source += f" WHERE NOT ({_DID} 'DELETE' AND {_DID} 'INSERT' AND b.{quote(key[0].name)} IS NULL)"
+        both = [f"{was} AS has_old, {is_there} AS has_new"]
+        both += [f"{name} AS o{i}, r.r{i} AS n{i}" for i, name in enumerate(before)]
     return _Sides(
         f"{body}\nRETURNING {', '.join(returned)}", f"(SELECT {', '.join(both)} FROM {source}) AS s"
     )

@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 import guarddb
+from guarddb.decision import sample
 from guarddb.runtime.approvals import Answer, ApprovalRequest, ChangedRow
 from tests.driver.conftest import open_policy
 from tests.fix_server import temporary_database
@@ -159,6 +160,65 @@ def test_merge(conn: Any, person: Person) -> None:
         return
     found = {(row.old and row.old["id"], row.new and row.new["id"]) for row in person.sample}
     assert found == {("1", None), ("2", "2"), (None, "30")}
+
+
+@pytest.fixture
+def as_of_17(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RETURNING as PostgreSQL 17 knows it, on 18: MERGE has one, and it knows no OLD and NEW."""
+    monkeypatch.setattr(sample, "_OLD_AND_NEW", 19)
+
+
+MERGES = (
+    (
+        "MERGE INTO people p USING (VALUES (1), (2), (30)) s(i) ON p.id = s.i WHEN MATCHED AND s.i = 1 THEN DELETE "
+        "WHEN MATCHED THEN UPDATE SET name = 'm' WHEN NOT MATCHED THEN INSERT (id) VALUES (s.i) RETURNING s.i"
+    ),
+    "MERGE INTO people USING keyless AS k ON id = k.a WHEN MATCHED THEN UPDATE SET ssn = 'x', email = 'e1'",
+    "MERGE INTO people AS p USING (SELECT 3 AS i) AS r ON p.id = r.i WHEN NOT MATCHED BY SOURCE AND p.id > 7 THEN DELETE",
+    (
+        "MERGE INTO people AS b USING (VALUES (4, 'b'), (41, NULL)) AS r (id, r0) ON b.id = r.id "
+        "WHEN MATCHED THEN UPDATE SET name = r.r0 WHEN NOT MATCHED THEN INSERT (id, name) VALUES (r.id, r.r0)"
+    ),
+    (
+        "MERGE INTO parts AS p USING (VALUES ('n', 1), ('s', 2)) AS s (region, id) ON p.region = s.region AND p.id = s.id "
+        "WHEN MATCHED THEN UPDATE SET n = p.n + 1 WHEN NOT MATCHED THEN INSERT VALUES (s.region, s.id, 7)"
+    ),
+    "WITH w AS (SELECT 5 AS i) MERGE INTO people USING w ON id = w.i WHEN MATCHED THEN DELETE",
+)
+
+
+@pytest.mark.parametrize("text", MERGES)
+def test_merge_in_17_shows_what_18_shows(server_dsn: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    for knows_both in (18, 19):
+        monkeypatch.setattr(sample, "_OLD_AND_NEW", knows_both)
+        person = Person()
+        with temporary_database(server_dsn, "samples") as dsn:
+            with psycopg.connect(dsn, autocommit=True) as plain:
+                plain.execute(TABLES)
+            with open_one(dsn, person) as conn:
+                conn.execute(text)
+        shown.append((person.asked[0].counted_rows, person.sample))
+    assert shown[0] == shown[1]
+    assert shown[0][1]
+
+
+@pytest.mark.usefixtures("as_of_17")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MERGE INTO people p USING (VALUES (1)) s(i) ON p.id = s.i WHEN MATCHED THEN UPDATE SET id = 100",
+        "MERGE INTO keyless k USING (VALUES (1)) s(i) ON k.a = s.i WHEN MATCHED THEN UPDATE SET b = false",
+    ],
+)
+def test_merge_in_17_without_a_key_that_stays_shows_nothing(server_dsn: str, text: str) -> None:
+    person = Person()
+    with temporary_database(server_dsn, "samples") as dsn:
+        with psycopg.connect(dsn, autocommit=True) as plain:
+            plain.execute(TABLES)
+        with open_one(dsn, person) as conn:
+            conn.execute(text)
+    assert (person.asked[0].counted_rows, person.sample) == (1, [])
 
 
 def test_few_of_many(conn: Any, person: Person) -> None:
