@@ -5,7 +5,7 @@ A new rule is a function of one of these shapes and a line in its tuple in `deci
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec import Struct, field
 
@@ -71,3 +71,11 @@ class Writer(Protocol):
     """Writes its part of the policy into the text of one statement that has passed. Where that has no place it refuses."""
 
     def __call__(self, case: Case, draft: Draft, /) -> Refusal | None: ...
+
+
+class Writers(NamedTuple):
+    """Writers in the order in which they have their turn. `announced`: those that write what `Draft.lists` and
+    `Draft.limited` say there is, and nothing else."""
+
+    always: tuple[Writer, ...]
+    announced: tuple[Writer, ...]

@@ -21,7 +21,7 @@ from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.affected import affected_rows
 from guarddb.decision.behind_wall import Wall
 from guarddb.decision.caps import row_cap
-from guarddb.decision.case import Case, ScriptRule, StatementRule, Writer, case_of
+from guarddb.decision.case import Case, ScriptRule, StatementRule, Writers, case_of
 from guarddb.decision.definitions import definitions
 from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor, late_floor
@@ -79,24 +79,13 @@ SCRIPT_RULES: tuple[ScriptRule, ...] = (
     scripts.reads_what_it_changed,
 )
 #: What puts the policy into a text that has passed, in the order in which it is written.
-WRITERS: tuple[Writer, ...] = (
-    writing.masks,
-    writing.filters,
-    writing.targets,
-    own_rows,
-    closed_as_null,
-    shown_settings,
-    row_cap,
+WRITERS = Writers(
+    (writing.masks, writing.filters, writing.targets),
+    (own_rows, closed_as_null, shown_settings, row_cap),
 )
 
 #: The same where a wall masks and filters: names of relations, and nothing else.
-WRITERS_BEHIND_A_WALL: tuple[Writer, ...] = (
-    behind_wall.names,
-    own_rows,
-    closed_as_null,
-    shown_settings,
-    row_cap,
-)
+WRITERS_BEHIND_A_WALL = Writers((behind_wall.names,), WRITERS.announced)
 
 #: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.

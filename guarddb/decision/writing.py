@@ -12,7 +12,7 @@ from msgspec import structs
 from guarddb.content.visible import visible
 from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
-from guarddb.decision.case import Case, Writer, case_of, filters_of
+from guarddb.decision.case import Case, Writers, case_of, filters_of
 from guarddb.decision.deciding import of_filters, of_masks
 from guarddb.decision.filters.writes import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
@@ -105,6 +105,7 @@ class Draft:
     """
 
     __slots__ = (
+        "_targets",
         "checks_rows",
         "exact",
         "governed",
@@ -114,7 +115,6 @@ class Draft:
         "lists",
         "rewriter",
         "shown",
-        "targets",
     )
 
     def __init__(
@@ -129,19 +129,26 @@ class Draft:
         self.rewriter = rewriter
         self.lists = lists
         self.limited = limited
-        self.targets = Targets(rewriter)
+        self._targets: Targets | None = None
         self.governed = governed
         self.exact = exact
         self.keyed: tuple[int, ...] = ()
         self.hidden_returning = self.checks_rows = False
         self.shown: list[str] = []
 
+    @property
+    def targets(self) -> Targets:
+        """(Behind a wall nobody asks for them.)"""
+        if self._targets is None:
+            self._targets = Targets(self.rewriter)
+        return self._targets
+
 
 def write_plan(
     sql: str,
     raws: list[Node],
     cases: tuple[Case, ...],
-    writers: tuple[Writer, ...],
+    writers: Writers,
     policy: CompiledPolicy,
     catalog: Catalog | None,
     session: SessionState,
@@ -232,11 +239,12 @@ def write_plan(
     return Plan(decision, text or "", tuple(plans), uses_session=session.used, edits=edits)
 
 
-def _write(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | None:
+def _write(case: Case, draft: Draft, writers: Writers) -> Refusal | None:
     """Let each writer have its turn, in order."""
     if is_copy_of_table(case.statement):
         return _copy_of_table(case, draft, writers)
-    for writer in writers:
+    always, announced = writers
+    for writer in (*always, *announced) if draft.limited or draft.lists else always:
         refusal = writer(case, draft)
         if refusal is not None:
             return refusal
@@ -335,7 +343,7 @@ def _stores_text(statement: Statement) -> bool:
     return statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
 
 
-def _copy_of_table(case: Case, draft: Draft, writers: tuple[Writer, ...]) -> Refusal | None:
+def _copy_of_table(case: Case, draft: Draft, writers: Writers) -> Refusal | None:
     """COPY table TO: the same rows by COPY (SELECT …) TO, masked and filtered like any SELECT."""
     statement, catalog, rewriter = case.statement, case.catalog, draft.rewriter
     fields = statement.fields

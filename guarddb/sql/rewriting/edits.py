@@ -254,6 +254,9 @@ class TextEdits:
 
     def _apply(self) -> str:
         """The edited text."""
+        if len(self._edits) == 1:
+            ((start, _, _, end, text),) = self._edits
+            return self.sql[:start] + text + self.sql[end:]
         pieces: list[str] = []
         position = 0
         for start, _, _, end, text in sorted(self._edits):
