@@ -23,7 +23,7 @@ from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
-from guarddb.sql.bodies import Settings, sets_any, settings_of
+from guarddb.sql.bodies import Settings, settings_of
 from guarddb.sql.catalog import Cast, Catalog, Constraint, Function, Relation
 from guarddb.sql.leakproof.parts import holds_aggregate
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
@@ -316,9 +316,9 @@ class Governance:
 
     @cached_property
     def triggers_set_settings(self) -> bool:
-        """Whether a trigger function sets something, by its own text."""
+        """Whether a trigger function may set something."""
         functions = self.catalog.functions if self.catalog is not None else ()
-        return any(each.returns == "pg_catalog.trigger" and sets_any(each) for each in functions)
+        return any(each.returns == "pg_catalog.trigger" and self.settings_of(each).any for each in functions)
 
     def is_stood_on(self, relation: Relation) -> bool:
         """Whether a row filter reads the relation."""

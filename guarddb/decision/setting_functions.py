@@ -42,10 +42,8 @@ def may_change_settings(case: Case) -> bool:
     """Whether the settings that the policy holds have to be set again when the statement has run."""
     if any(case.governance.settings_of(function).any for function in _called(case)):
         return True
-    writes = any(
-        reference.mode in WRITE_MODES and (reference.relation is None or reference.relation.has_row_triggers)
-        for reference in case.statement.references
-    )
+    # (A trigger may be one of a table that a foreign key's action or another trigger writes.)
+    writes = any(reference.mode in WRITE_MODES for reference in case.statement.references)
     return writes and case.governance.triggers_set_settings
 
 

@@ -37,6 +37,7 @@ from guarddb.driver.walled import wall_gen
 from guarddb.driver.watch import contradicts, refresh_gen
 from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
+from guarddb.facts.settings import FOLLOWED
 from guarddb.policy.load import is_url
 from guarddb.runtime.policies import FollowedPolicy, waits
 
@@ -62,10 +63,13 @@ INERROR = pq.TransactionStatus.INERROR
 IDLE = pq.TransactionStatus.IDLE
 
 #: What tells a server from another one that stands at its address later, and a database from one that had its name.
+_FOLLOWED = sorted(FOLLOWED)
+#: Which server it is; and how the session began, see `settings.followed()`.
 _WHICH_SERVER = (
-    b"SELECT pg_catalog.pg_postmaster_start_time(), oid FROM pg_catalog.pg_database"
-    b" WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
-)
+    "SELECT pg_catalog.pg_postmaster_start_time(), oid, "
+    + ", ".join(f"pg_catalog.current_setting('{name}', true)" for name in _FOLLOWED)
+    + " FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database()"
+).encode()
 
 #: What psycopg's transaction() blocks send.
 _SAVEPOINT = re.compile(rb'(SAVEPOINT|RELEASE|ROLLBACK TO) "((?:[^"]|"")*)"')
@@ -217,7 +221,14 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             attachment.source.on_denial(self._guard_denied)
         if session.in_force is not None and not session.in_force.forbids_nothing:
             # Two servers may stand at one address, one after the other.
-            session.database += tuple((yield from ask_gen(self, _WHICH_SERVER))[0])
+            started, oid, *began = (yield from ask_gen(self, _WHICH_SERVER))[0]
+            session.database += (started, oid)
+            encoding = self.pgconn._encoding
+            session.began = {
+                name: value.decode(encoding)
+                for name, value in zip(_FOLLOWED, began, strict=True)
+                if value is not None
+            }
         if session.wall_due:
             yield from wall_gen(session, self)
         yield from hold_gen(session.held, self)

@@ -55,6 +55,7 @@ class Session:
     __slots__ = (
         "allowance",
         "attachment",
+        "began",
         "between_users",
         "catalog",
         "connection_facts",
@@ -110,6 +111,8 @@ class Session:
         self.on_decision: OnDecision | None = None
         #: settings that the session must have; None is the session's own value, after a policy that asked for another
         self.held: dict[str, str | None] = {}
+        #: what the settings that a filter or a hash may follow were when the policy was attached
+        self.began: dict[str, str] = {}
         #: made for the first policy with a key, and kept: columns that were hashed then may still arrive
         self.keyed_hash: KeyedHash | None = None
 
@@ -186,6 +189,16 @@ class Session:
     def observe(self) -> bool:
         """Whether the guard only watches."""
         return self.in_force is not None and self.in_force.observe
+
+    @property
+    def kept(self) -> dict[str, str | None]:
+        """The settings that have to be set again when something may have changed them: those that are held, and those that a
+        filter or a hash of this catalog follows, as the session began."""
+        policy = self.in_force
+        if policy is None or not policy.restricts or policy.observe or self.catalog is None:
+            return self.held
+        followed = policy.compiled.policy.governance(self.catalog).settings
+        return {**{name: self.began.get(name) for name in followed if "." not in name}, **self.held}
 
     @property
     def rolls_back(self) -> bool:

@@ -426,7 +426,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
             if session.catalog is not None and (not due or (conn.autocommit and not freshness.untouched)):
                 if (yield from _same_within_gen(session, conn, session.catalog)):
                     if freshness.settings_due:
-                        yield from settings.hold_gen(session.held, conn, within=True)
+                        yield from settings.hold_gen(session.kept, conn, within=True)
                     return
             yield from pipeline._sync_gen()
             status = pgconn.transaction_status
@@ -442,7 +442,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
         yield from ask_gen(conn, b"SELECT")
     freshness.streamed = False
     if freshness.settings_due or settings.fell(session.held, conn):
-        yield from settings.hold_gen(session.held, conn)
+        yield from settings.hold_gen(session.kept, conn)
         freshness.settings_due = status != IDLE
     if session.wall_due:
         yield from wall_gen(session, conn)

@@ -84,6 +84,8 @@ def of_function(name: str) -> frozenset[str]:
 OF_DEFINITIONS: frozenset[str] = frozenset(("array_nulls", "lc_monetary"))
 #: Of current_date and its kin.
 CLOCK = _TIME
+#: All that a filter or a hash may follow.
+FOLLOWED: frozenset[str] = ALL | OF_DEFINITIONS | CLOCK | SEARCH | XML
 
 #: They say which code is loaded and which program is run, or what of it all is written to a log. No profile opens them.
 CLOSED: frozenset[str] = frozenset(

@@ -27,6 +27,8 @@ _SPELLED = {
     "names": "client_encoding",
     "schema": "search_path",
 }
+#: An UPDATE of that view is a SET of whatever its rows are about.
+_UPDATE = re.compile(r"""\bupdate\s+(?:only\s+)?(?:"?pg_catalog"?\s*\.\s*)?"?pg_settings\b""", re.IGNORECASE)
 _DYNAMIC = re.compile(r"\bexecute\b|\bdblink", re.IGNORECASE)
 _READ = frozenset(("sql", "plpgsql"))
 
@@ -60,19 +62,18 @@ def settings_of(function: Function, catalog: Catalog) -> Settings:
         names.update(name for name in found if name)
         computed = computed or "" in found
         trusted = each.extension is not None or (each.kind == "a" and each.language in ("c", "internal"))
-        unread = unread or (not trusted and each.language not in _READ) or bool(_DYNAMIC.search(text))
+        # (Which functions an aggregate is made of does not stand in a text.)
+        seen = each.language in _READ and each.kind != "a"
+        unread = unread or not (trusted or seen) or bool(_DYNAMIC.search(text))
     return Settings(frozenset(names), computed, unread)
-
-
-def sets_any(function: Function) -> bool:
-    """Whether the function's own text sets something."""
-    return any(True for _ in _set(_COMMENT.sub(" ", function.body or "")))
 
 
 def _set(text: str) -> Iterator[str]:
     """The settings that a text sets; empty for one whose name is computed."""
     for call in _SET_CONFIG.finditer(text):
         yield (call[1] or "").strip().lower()
+    if _UPDATE.search(text):
+        yield ""
     for command in text.split(";"):
         for found in _SET.finditer(command + ";"):
             if _ASSIGNS.search(command, 0, found.start()):

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 import guarddb
 from guarddb import Catalog, PolicyProfile, evaluate
@@ -42,20 +43,40 @@ CREATE FUNCTION mine() RETURNS text LANGUAGE sql AS $$ SELECT set_config('app.mi
 CREATE FUNCTION update_role() RETURNS int LANGUAGE plpgsql AS
   $$ BEGIN UPDATE docs SET role = 'x', timezone = 'y' WHERE id < 0; RETURN 1; END $$;
 CREATE FUNCTION reads() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('app.tenant') $$;
+CREATE TABLE moments (id int, at timestamptz);
+INSERT INTO moments VALUES (1, '2024-01-01 12:00+00'), (2, '2023-12-31 20:00+00');
+CREATE FUNCTION in_tokyo() RETURNS int LANGUAGE plpgsql AS
+  $$ BEGIN EXECUTE 'S' || 'ET timezone = ''Asia/Tokyo'''; RETURN 1; END $$;
+CREATE FUNCTION ends_in_tokyo(int) RETURNS int LANGUAGE plpgsql AS $$ BEGIN SET timezone = 'Asia/Tokyo'; RETURN 1; END $$;
+CREATE AGGREGATE adds_up(int) (sfunc = int4pl, stype = int, finalfunc = ends_in_tokyo);
+CREATE FUNCTION by_the_view() RETURNS int LANGUAGE plpgsql AS
+  $$ BEGIN UPDATE pg_settings SET setting = 'Asia/Tokyo' WHERE name = 'TimeZone'; RETURN 1; END $$;
+CREATE FUNCTION reads_the_view() RETURNS bigint LANGUAGE sql AS $$ SELECT count(*) FROM pg_settings WHERE name = 'TimeZone' $$;
+CREATE TABLE noted_late (id int);
+CREATE FUNCTION on_late_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM in_tokyo(); RETURN NULL; END $$;
+CREATE TRIGGER t AFTER INSERT ON noted_late EXECUTE FUNCTION on_late_note();
+CREATE TABLE above (id int PRIMARY KEY);
+CREATE TABLE below (id int REFERENCES above ON DELETE CASCADE);
+INSERT INTO above SELECT generate_series(1, 9);
+INSERT INTO below SELECT id FROM above;
+CREATE TRIGGER t AFTER DELETE ON below FOR EACH ROW EXECUTE FUNCTION on_late_note();
 CREATE FUNCTION tax(int) RETURNS int LANGUAGE sql IMMUTABLE AS $$ SELECT $1 * 2 $$;
 CREATE FUNCTION scoped() RETURNS text LANGUAGE sql SET timezone = 'UTC' AS $$ SELECT 'x' $$;
 """
 POLICY: dict[str, Any] = {
     "name": "listed",
     "access_mode": "read_write",
-    "row_filters": [{"table": "docs", "predicate": "is_mine(tenant) AND day <= current_date"}],
+    "row_filters": [
+        {"table": "docs", "predicate": "is_mine(tenant) AND day <= current_date"},
+        {"table": "moments", "predicate": "at::date = '2024-01-01'"},
+    ],
     "guarddb": {"function_allowlist": ["public.*"], "settings": {"app.tenant": "1"}},
 }
 REFUSED = (
     "as_two()", "as_two_here()", "atomic()", "by_command()", "by_local()", "by_reset()", "all_reset()", "zone()", "path()",
-    "other()", "dynamic()", "within()", "named('app.tenant', '2')", "ROW('x')::word === ROW('x')::word",
+    "other()", "dynamic()", "within()", "by_the_view()", "named('app.tenant', '2')", "ROW('x')::word === ROW('x')::word",
 )  # fmt: skip
-RUN = ("put_together()", "mine()", "update_role()", "reads()", "tax(2)", "scoped()")
+RUN = ("put_together()", "mine()", "update_role()", "reads()", "tax(2)", "scoped()", "reads_the_view()")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +129,43 @@ def test_so_it_is_after_a_trigger_and_in_a_pipeline(listed: str, autocommit: boo
             conn.rollback()
             assert conn.execute("SELECT id FROM docs").fetchall() == [(1,)]
             conn.rollback()
+
+
+#: They change the time zone where no text shows it.
+TO_TOKYO = (
+    "SELECT in_tokyo()",
+    "SELECT adds_up(1)",
+    "INSERT INTO noted_late VALUES (1)",
+    "DELETE FROM above WHERE id = (SELECT min(id) FROM above)",
+)
+
+
+@pytest.mark.parametrize("way", ["one by one", "autocommit", "pipeline", "cursor"])
+@pytest.mark.parametrize("sql", TO_TOKYO)
+def test_a_setting_of_postgresqls_own_is_what_it_was_too(listed: str, sql: str, way: str) -> None:
+    """Of the day in Tokyo the filter would show another row."""
+    with connected(listed, autocommit=way == "autocommit") as conn:
+        if way == "pipeline":
+            with conn.pipeline():
+                conn.execute(sql.encode())
+                seen = conn.execute("SELECT id FROM moments")
+            assert seen.fetchall() == [(1,)]
+        elif way == "cursor":
+            conn.execute("DECLARE c CURSOR FOR SELECT id FROM moments")
+            conn.execute(sql.encode())
+            assert conn.execute("FETCH ALL FROM c").fetchall() == [(1,)]
+        else:
+            conn.execute(sql.encode())
+            assert conn.execute("SELECT id FROM moments").fetchall() == [(1,)]
+        conn.rollback()
+        assert conn.execute("SELECT id FROM moments").fetchall() == [(1,)]
+
+
+def test_it_is_what_it_was_when_the_session_began(listed: str) -> None:
+    with connected(make_conninfo(listed, options="-c timezone=Asia/Tokyo")) as conn:
+        conn.execute("SELECT in_tokyo()")
+        assert conn.execute("SELECT id FROM moments ORDER BY id").fetchall() == [(1,), (2,)]
+        assert conn.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
 
 
 def test_check_names_functions_that_set(catalog: Catalog) -> None:
