@@ -157,6 +157,10 @@ def _carries(node: Any, column: str) -> bool:
         arguments = fields.get("args", ())
         if string_list(fields.get("funcname", ()))[-1] in _CUTTERS and arguments and _is_zero(arguments[-1]):
             return False
+        if len(arguments) > 1 and _bare(arguments[0]) == _bare(arguments[1]):
+            return False  # replace(v, v, '')
+    if name == "A_Indirection" and (element := _element(fields)) is not None:
+        return _carries(element, column)
     return any(
         _carries(child, column)
         for value in fields.values()
@@ -174,6 +178,15 @@ def _case_carries(fields: Node, column: str) -> bool:
         results.append(arm["result"])
     results.append(fields.get("defresult", {}))
     return any(_carries(r, column) for r in results) or len({str(_bare(r)) for r in results}) > 1
+
+
+def _element(fields: Node) -> Node | None:
+    """What `(ARRAY['', v])[1]` is, where the index stands there."""
+    elements = fields.get("arg", {}).get("A_ArrayExpr", {}).get("elements", ())
+    index = fields.get("indirection", ({},))[0].get("A_Indices", {}).get("uidx", {}).get("A_Const", {})
+    place = index.get("ival", {}).get("ival", 0)
+    found: Node | None = elements[place - 1] if 0 < place <= len(elements) else None
+    return found
 
 
 def _is_zero(node: Node) -> bool:

@@ -190,6 +190,7 @@ def _shows(parent: Relation, constraint: Constraint, child: Relation, governance
     """
     masks = governance.rules_for(child).masks
     kinds = {masks[column] for column in constraint.columns if column in masks}
-    if kinds == {"hash"} and governance.rules_for(parent).masks.keys() >= set(constraint.referenced_columns):
+    of_key = {governance.rules_for(parent).masks.get(column) for column in constraint.referenced_columns}
+    if kinds == of_key == {"hash"}:
         return False  # who refers to whom, equal hashes tell anyway
     return bool(kinds)

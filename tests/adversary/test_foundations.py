@@ -257,6 +257,17 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "cascade on update": (FILTERED, "UPDATE tenants SET id = 99 WHERE id = 1"),
     "cascade on delete": (FILTERED, "DELETE FROM tenants WHERE id = 2"),
     "cascade by a reference under null": (HIDDEN_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
+    "a hashed reference to a key under null": (
+        {
+            **NOTHING,
+            "name": "half hashed",
+            "masking_rules": [
+                {"table": "subs", "column": "plan", "kind": "hash"},
+                {"table": "plans", "column": "id", "kind": "null"},
+            ],
+        },
+        "DELETE FROM plans WHERE name = 'basic'",
+    ),
     "cascade by a redacted reference": (REDACTED_PLANS, "UPDATE plans SET id = 9 WHERE id = 1"),
     "cascade in a CTE": (FILTERED, "WITH u AS (UPDATE tenants SET id = 3 WHERE id = 2 RETURNING id) SELECT * FROM u"),
     "cascade by conflict": (FILTERED, "INSERT INTO tenants VALUES (2, 'x') ON CONFLICT (id) DO UPDATE SET id = 3"),
@@ -403,6 +414,8 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "type using null": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING NULL"),
     "type using another column": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING n::text"),
     "type using nothing of it": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING CASE WHEN true THEN '' ELSE v END"),
+    "type using a text without itself": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING replace(v, v, '')"),
+    "type using an element": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING (ARRAY['', v])[1]"),
     "type using no characters": (NOTHING, "ALTER TABLE plain ALTER v TYPE text USING left(v, 0)"),
 }  # fmt: skip
 
@@ -469,6 +482,8 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "type with a cast": (NOTHING, "ALTER TABLE plain ALTER n TYPE text USING n::text"),
     "type by comparison": (NOTHING, "ALTER TABLE plain ALTER f TYPE bool USING (f = 'x')"),
     "type by case": (NOTHING, "ALTER TABLE plain ALTER f TYPE int USING CASE f WHEN 'x' THEN 1 ELSE 0 END"),
+    "type using its element": (NOTHING, "ALTER TABLE plain ALTER f TYPE text USING (ARRAY['', f::text])[2]"),
+    "type using a replacement": (NOTHING, "ALTER TABLE plain ALTER f TYPE text USING replace(f, 'a', '')"),
     "type without using": (NOTHING, "ALTER TABLE plain ALTER n TYPE bigint"),
     "view": (MASKED, "CREATE VIEW v AS SELECT id, name FROM customers"),
     "replace a view": (MASKED, "CREATE OR REPLACE VIEW plain_view AS SELECT id, v FROM plain"),
