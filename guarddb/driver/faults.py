@@ -59,7 +59,7 @@ _LINE_OF_COPY = re.compile(r"COPY [^\n]*\Z")
 Fields = dict[int, bytes | None]
 
 
-def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
+def cleaned(session: Session, diagnostic: e.Diagnostic) -> Fields | None:
     """The fields of a server message without row data, or None when there is nothing to cut."""
     if _of_the_statement(diagnostic) and not diagnostic.internal_query:
         return None  # parse analysis said this, before it saw a row
@@ -67,8 +67,8 @@ def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
     fields = fields_of(diagnostic)
     for field in _DROPPED:
         fields.pop(field, None)
+    message = _of_the_whole(session, fields, diagnostic.message_primary or "", encoding)
     names = {value.decode(encoding, "replace") for name in _NAMES if (value := fields.get(name)) is not None}
-    message = diagnostic.message_primary or ""
     if diagnostic.source_function == "exec_stmt_raise":
         message = _RAISED
         for name in _NAMES:  # RAISE sets these to whatever it likes
@@ -81,6 +81,28 @@ def cleaned(diagnostic: e.Diagnostic) -> Fields | None:
     if hint and (_QUOTED.search(hint) or "(" in hint):
         fields.pop(Field.MESSAGE_HINT, None)
     return fields
+
+
+def _of_the_whole(session: Session, fields: Fields, message: str, encoding: str) -> str:
+    """What is said of one partition, said of the table, where the partition tells the masked key of the row."""
+    policy, catalog = session.in_force, session.catalog
+    table = fields.get(Field.TABLE_NAME)
+    if policy is None or catalog is None or table is None:
+        return message
+    governance = policy.compiled.policy.governance(catalog)
+    name = table.decode(encoding, "replace")
+    part = catalog.relation((fields.get(Field.SCHEMA_NAME) or b"").decode(encoding, "replace"), name)
+    if part is None or governance.rules_for(part).partition_of is None:
+        return message
+    whole = catalog.by_oid(part.ancestors[-1])
+    if whole is None:
+        return message
+    fields[Field.SCHEMA_NAME] = whole.schema.encode(encoding, "replace")
+    fields[Field.TABLE_NAME] = whole.name.encode(encoding, "replace")
+    known = {each.name.encode(encoding, "replace") for each in whole.constraints}
+    if fields.get(Field.CONSTRAINT_NAME) not in known:
+        fields.pop(Field.CONSTRAINT_NAME, None)  # (An index of each partition has a name of its own.)
+    return message.replace(f'"{name}"', f'"{whole.name}"')
 
 
 def _of_the_statement(diagnostic: e.Diagnostic) -> bool:
@@ -162,7 +184,9 @@ def translated(session: Session, error: e.Error) -> e.Error:
     diagnostic = error.diag
     if (violation := row_filter_violation(session, error)) is not None:
         return violation
-    if (session.sensitive or _of_others(session, diagnostic)) and (fields := cleaned(diagnostic)) is not None:
+    if (session.sensitive or _of_others(session, diagnostic)) and (
+        fields := cleaned(session, diagnostic)
+    ) is not None:
         # In place: class, SQLSTATE and traceback stay, and with the PGresult goes the only copy of the
         # values.
         error._info = fields

@@ -51,7 +51,7 @@ def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
         return
     if session.sensitive and not session.observe:
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
-        if (fields := cleaned(diagnostic)) is not None:
+        if (fields := cleaned(session, diagnostic)) is not None:
             result = cast("PGresult", _Notice(fields))
     if scans(session):
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)

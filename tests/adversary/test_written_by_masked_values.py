@@ -19,7 +19,10 @@ from tests.fix_server import temporary_database
 SCHEMA = """
 CREATE TABLE plans (id int PRIMARY KEY, name text);
 CREATE TABLE subs (id int PRIMARY KEY, plan int REFERENCES plans ON UPDATE CASCADE ON DELETE SET NULL, note text);
-CREATE TABLE visits (id int, kind text, note text) PARTITION BY LIST (kind);
+CREATE TABLE visits (
+  id int NOT NULL, kind text, note text, plan int REFERENCES plans, CHECK (note <> 'bad'), UNIQUE (id, kind)
+) PARTITION BY LIST (kind);
+CREATE INDEX ON visits (note);
 CREATE TABLE visits_a PARTITION OF visits FOR VALUES IN ('a');
 CREATE TABLE visits_rest PARTITION OF visits DEFAULT;
 CREATE VIEW all_visits AS SELECT id, note FROM visits;
@@ -66,6 +69,14 @@ LOOKS = (
     "ALTER TABLE visits ADD CHECK (id <> 1 OR tableoid <> 'visits_a'::regclass)",
     "ALTER TABLE visits ADD COLUMN place oid GENERATED ALWAYS AS (tableoid) STORED",
     "ALTER TABLE visits_a REPLICA IDENTITY NOTHING",
+    "UPDATE visits SET note = 'bad' WHERE id = 1",
+    "UPDATE visits SET id = NULL WHERE id = 1",
+    "UPDATE visits SET plan = 99 WHERE id = 1",
+    "UPDATE all_visits SET note = 'bad' WHERE id = 1",
+    "WITH u AS (UPDATE visits SET note = 'bad' WHERE id = 1 RETURNING 1) SELECT * FROM u",
+    "MERGE INTO visits v USING plain p ON v.id = p.id WHEN MATCHED THEN UPDATE SET note = 'bad'",
+    "UPDATE visits SET note = (SELECT string_agg(md5(g::text), '') FROM generate_series(1, 300) g) WHERE id = 1",
+    "ALTER TABLE visits ADD CHECK (id <> 1)",
 )
 NEIGHBOURS = (
     "UPDATE plans SET name = 'x' WHERE id = 1",
@@ -124,7 +135,8 @@ def told(conn: guarddb.Connection[Any], *story: str) -> list[object]:
                 cursor = conn.execute(sql.encode())
                 found.append(cursor.fetchall() if cursor.description else cursor.statusmessage)
             except psycopg.Error as error:
-                found.append(f"{error.sqlstate} {error.diag.message_primary or error}")
+                names = (error.diag.table_name, error.diag.constraint_name, error.diag.message_detail)
+                found.append(f"{error.sqlstate} {error.diag.message_primary or error} {names} {error}")
     finally:
         conn.rollback()
         conn.remove_notice_handler(noticed)
