@@ -311,14 +311,16 @@ class Governance:
         """What a call of a function of this catalog may do to the settings of the session."""
         assert self.catalog is not None
         if id(function) not in self._settings_of:
-            self._settings_of[id(function)] = settings_of(function, self.catalog)
+            self._settings_of[id(function)] = settings_of([function], self.catalog)
         return self._settings_of[id(function)]
 
     @cached_property
     def triggers_set_settings(self) -> bool:
         """Whether a trigger function may set something."""
-        functions = self.catalog.functions if self.catalog is not None else ()
-        return any(each.returns == "pg_catalog.trigger" and self.settings_of(each).any for each in functions)
+        if self.catalog is None:
+            return False
+        triggers = [each for each in self.catalog.functions if each.returns == "pg_catalog.trigger"]
+        return settings_of(triggers, self.catalog).any
 
     def is_stood_on(self, relation: Relation) -> bool:
         """Whether a row filter reads the relation."""

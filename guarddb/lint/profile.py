@@ -210,7 +210,7 @@ def functions(profile: PolicyProfile, catalog: Catalog | None) -> Iterator[Findi
             if not pattern.matches(function.schema, function.name):
                 continue
             path, shown = f"guarddb.function_allowlist[{index}]", function.qualified_name
-            settings = settings_of(function, catalog) if catalog is not None else None
+            settings = settings_of([function], catalog) if catalog is not None else None
             if settings is None or not settings.any:
                 continue
             if settings.names:

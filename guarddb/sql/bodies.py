@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from guarddb.sql.catalog import Catalog, Function
@@ -52,11 +52,11 @@ class Settings:
         return bool(self.names) or self.computed or self.unread
 
 
-def settings_of(function: Function, catalog: Catalog) -> Settings:
-    """What a call of a function may do to the settings of the session."""
+def settings_of(functions: Iterable[Function], catalog: Catalog) -> Settings:
+    """What calls of functions may do to the settings of the session."""
     names: set[str] = set()
     computed = unread = False
-    for each in _reached(function, catalog):
+    for each in _reached(functions, catalog):
         text = _COMMENT.sub(" ", each.body or "")
         found = list(_set(text))
         names.update(name for name in found if name)
@@ -82,15 +82,15 @@ def _set(text: str) -> Iterator[str]:
             yield _SPELLED.get(name, name)
 
 
-def _reached(function: Function, catalog: Catalog) -> Iterator[Function]:
-    """A function, and those whose names stand in its text, at any depth."""
-    seen = {function.qualified_name}
-    stack = [function]
+def _reached(functions: Iterable[Function], catalog: Catalog) -> Iterator[Function]:
+    """Functions, and those whose names stand in their texts, at any depth."""
+    stack = list(functions)
+    seen = {each.qualified_name for each in stack}
     while stack:
         each = stack.pop()
         yield each
         words = {word for found in _WORD.findall(each.body or "") for word in (found, found.lower())}
-        for other in catalog.functions if words else ():
-            if other.name in words and other.qualified_name not in seen:
-                seen.add(other.qualified_name)
-                stack += catalog.functions_named(other.name, other.schema)
+        for word in sorted(words):
+            found = [other for other in catalog.functions_anywhere(word) if other.qualified_name not in seen]
+            seen.update(other.qualified_name for other in found)
+            stack += found

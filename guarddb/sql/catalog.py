@@ -460,6 +460,10 @@ class Catalog:
         """
         return self._named(self._index.functions, name, schema)
 
+    def functions_anywhere(self, name: str) -> tuple[Function, ...]:
+        """Every user function of a name, whether a bare call would find it or not."""
+        return self._index.functions.get(name, ())
+
     def operators_named(self, name: str, schema: str | None = None) -> tuple[Operator, ...]:
         """User operators that a symbol may mean; as for functions, built-in ones compete by type."""
         return self._named(self._index.operators, name, schema)
