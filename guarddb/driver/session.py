@@ -18,11 +18,11 @@ from guarddb import telemetry
 from guarddb.decision.plan import Decision
 from guarddb.driver import operator_log, plans
 from guarddb.driver.filter_trials import known as filters_known
+from guarddb.driver.freshness import Freshness
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
 from guarddb.driver.recording import RecordedSpan, Recorder, takes_records
 from guarddb.driver.scoring import Scoring
-from guarddb.driver.watch import Freshness
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.policy.settings import callers_settings
 from guarddb.runtime.keyed_hash import KeyedHash

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 
 import guarddb
 from guarddb.cli import main
-from guarddb.driver import watch
+from guarddb.driver import freshness, watch
 from guarddb.vocabulary import KINDS
 from tests.driver.conftest import Connect, block, collect, look_is_due, open_policy, run
 
@@ -37,10 +37,10 @@ def owner(announcing: str) -> Iterator[psycopg.Connection]:
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what is heard makes a connection look, and only what is announced tells it of a change."""
-    monkeypatch.setattr(watch, "LOOK_EVERY", 3600.0)
-    monkeypatch.setattr(watch, "LOOK_AT_LEAST_EVERY", 3600.0)
-    monkeypatch.setattr(watch, "_FORGET_AFTER", 3600.0)
-    monkeypatch.setattr(watch, "ANNOUNCED_FINGERPRINT_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "LOOK_AT_LEAST_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "_FORGET_AFTER", 3600.0)
+    monkeypatch.setattr(freshness, "ANNOUNCED_FINGERPRINT_EVERY", 3600.0)
 
 
 def changes(owner: psycopg.Connection) -> int:
@@ -179,10 +179,10 @@ async def test_a_named_cursor_hears_as_well(
 async def test_a_look_reads_what_is_announced_in_place_of_the_fingerprint(
     connect: Connect, announcing: str, owner: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "ANNOUNCED_FINGERPRINT_EVERY", 3600.0)
-    monkeypatch.setattr(watch, "_FORGET_AFTER", 3600.0)
+    monkeypatch.setattr(freshness, "ANNOUNCED_FINGERPRINT_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "_FORGET_AFTER", 3600.0)
     # A quick server makes a table within the millisecond for which one look does.
-    monkeypatch.setattr(watch, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(freshness, "LOOK_EVERY", 0.0)
     conn = await connect(announcing, autocommit=True)
     owner.execute("CREATE TABLE busy (id int)")
     await run(conn.execute("SELECT 1"))
@@ -219,7 +219,7 @@ async def test_where_it_is_switched_off_connections_ask_as_without_it(
     await run(conn.execute("SELECT 1"))
     owner.execute(switched_off.encode())
     owner.execute("CREATE TABLE unannounced (id int)")
-    time.sleep(watch.LOOK_AT_LEAST_EVERY + watch.FINGERPRINT_AT_LEAST_EVERY)
+    time.sleep(freshness.LOOK_AT_LEAST_EVERY + freshness.FINGERPRINT_AT_LEAST_EVERY)
     await run(conn.execute("SELECT 1"))
     assert "unannounced" in tables(conn)
 
@@ -233,7 +233,7 @@ async def test_it_is_noticed_when_it_comes_later_and_listened_for_again(
     assert main(["catalog", "install-trigger", "--dsn", fresh_dsn]) == 0
     assert main(["catalog", "install-trigger", "--dsn", fresh_dsn, "--json"]) == 0  # again is no error
     capsys.readouterr()
-    time.sleep(watch.LOOK_AT_LEAST_EVERY + watch.FINGERPRINT_AT_LEAST_EVERY)
+    time.sleep(freshness.LOOK_AT_LEAST_EVERY + freshness.FINGERPRINT_AT_LEAST_EVERY)
     for _ in range(2):
         await run(conn.execute("SELECT 1"))
     channels = "SELECT pg_listening_channels()"
@@ -272,7 +272,7 @@ def test_a_change_of_nobodys_knowledge_is_seen_all_the_same(
     with guarddb.connect(announcing, policy=open_policy(), autocommit=True) as conn:
         conn.execute("SELECT 1")
         owner.execute("UPDATE pg_catalog.pg_class SET relname = 'renamed' WHERE relname = 'silent'")
-        time.sleep(watch.ANNOUNCED_FINGERPRINT_EVERY)
+        time.sleep(freshness.ANNOUNCED_FINGERPRINT_EVERY)
         conn.execute("SELECT 1")
         assert "renamed" in tables(conn)
 

@@ -12,7 +12,7 @@ import pytest
 from psycopg import errors as e
 
 import guarddb
-from guarddb.driver import watch
+from guarddb.driver import freshness
 from tests.driver.conftest import Connect, block, look_is_due, run
 
 SCHEMA = """
@@ -56,9 +56,9 @@ STORIES: dict[str, tuple[str, str, type[psycopg.Error]]] = {
 
 @pytest.fixture
 def seldom(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LOOK_EVERY", 3600.0)
-    monkeypatch.setattr(watch, "LOOK_AT_LEAST_EVERY", 3600.0)
-    monkeypatch.setattr(watch, "PIPELINE_AT_LEAST_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "LOOK_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "LOOK_AT_LEAST_EVERY", 3600.0)
+    monkeypatch.setattr(freshness, "PIPELINE_AT_LEAST_EVERY", 3600.0)
 
 
 @pytest.mark.usefixtures("seldom")
@@ -105,8 +105,8 @@ async def test_a_pipeline_that_is_never_empty_is_looked_at_as_well(
         conn = await connect(fresh_dsn, policy=POLICY, autocommit=autocommit)
         await run(conn.execute("SELECT 1"))
         await run(conn.rollback())
-        monkeypatch.setattr(watch, "PIPELINE_AT_LEAST_EVERY", 0.0)
-        monkeypatch.setattr(watch, "FINGERPRINT_AT_LEAST_EVERY", 0.0)
+        monkeypatch.setattr(freshness, "PIPELINE_AT_LEAST_EVERY", 0.0)
+        monkeypatch.setattr(freshness, "FINGERPRINT_AT_LEAST_EVERY", 0.0)
         async with block(conn.pipeline()):
             await run(conn.execute("SELECT ssn FROM public_people"))
             pid = conn.info.backend_pid

@@ -10,7 +10,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 import guarddb
-from guarddb.driver import plans, watch as freshness
+from guarddb.driver import plans, reading
 from tests.driver.conftest import SELECT, Connect, Engine, block, look_is_due, open_policy, run, statement
 from tests.fix_server import create_database, drop_database, running_server
 
@@ -197,7 +197,7 @@ def test_catalogs_of_a_transaction_are_nobody_elses(guard: Any) -> None:
         conn.execute("CREATE TABLE passing (id int)")
         conn.execute("SELECT * FROM passing")
         conn.rollback()
-    kept = freshness.CATALOGS._databases[conn._guard.database]
+    kept = reading.CATALOGS._databases[conn._guard.database]
     assert not [each for each in kept.values() if any(r.name == "passing" for r in each.relations.values())]
     conn.autocommit = True
     for _ in range(6):

@@ -13,7 +13,7 @@ import pytest
 from psycopg import pq
 
 import guarddb
-from guarddb.driver import watch
+from guarddb.driver import freshness, reading, watch
 from guarddb.vocabulary import FLOOR_RULES, KINDS
 from tests.driver.conftest import Connect, Engine, block, look_is_due, open_policy, run
 from tests.driver.test_freshness import Looking
@@ -58,7 +58,7 @@ async def test_the_first_statement_after_begin_is_judged_by_the_catalog_of_now(
         with psycopg.connect(fresh_dsn, autocommit=True) as other:
             other.execute("DROP TABLE IF EXISTS seen_in_transaction")
             other.execute("CREATE TABLE seen_in_transaction (id int)")
-        time.sleep(watch.LOOK_AT_LEAST_EVERY)
+        time.sleep(freshness.LOOK_AT_LEAST_EVERY)
         if first is not None:
             await run(conn.execute(first))
         conn._guard.plans.clear()
@@ -75,7 +75,7 @@ def test_no_statement_is_judged_by_a_catalog_older_than_the_bound(fresh_dsn: str
     """
     policy = open_policy()
     connections = [guarddb.connect(fresh_dsn, policy=policy, autocommit=True) for _ in range(100)]
-    bound = watch.LOOK_AT_LEAST_EVERY + watch.FINGERPRINT_AT_LEAST_EVERY
+    bound = freshness.LOOK_AT_LEAST_EVERY + freshness.FINGERPRINT_AT_LEAST_EVERY
     sent: list[list[tuple[float, float, Any]]] = [[] for _ in connections]
     stop = threading.Event()
     failures: list[BaseException] = []
@@ -144,9 +144,9 @@ async def test_no_snapshot_is_taken_before_the_agents_own(connect: Connect, fres
             await conn.set_isolation_level(psycopg.IsolationLevel.REPEATABLE_READ)
         await run(conn.execute("SELECT n FROM counter"))
         await run(conn.rollback())
-        time.sleep(watch.LOOK_AT_LEAST_EVERY)
+        time.sleep(freshness.LOOK_AT_LEAST_EVERY)
         await run(conn.execute("SAVEPOINT a"))
-        time.sleep(watch.LOOK_AT_LEAST_EVERY)
+        time.sleep(freshness.LOOK_AT_LEAST_EVERY)
         await run(conn.execute("SHOW work_mem"))
         other.execute("UPDATE counter SET n = 2")
         await run(conn.execute("LOCK TABLE counter IN SHARE ROW EXCLUSIVE MODE"))
@@ -184,15 +184,15 @@ async def test_a_short_timeout_does_not_cut_off_guarddbs_own_questions(
     connect: Connect, look: Looking, fresh_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They fail here where a statement_timeout is in force while they run."""
-    for name in ("_FINGERPRINT", "_CATALOG"):
-        asked = getattr(watch, name)
+    for room, name in ((watch, "_FINGERPRINT"), (reading, "_CATALOG")):
+        asked = getattr(room, name)
         in_no_hurry = b"1 / (current_setting('statement_timeout') = '0')::int = 1"
-        monkeypatch.setattr(watch, name, b"SELECT q.* FROM (" + asked + b") AS q WHERE " + in_no_hurry)
+        monkeypatch.setattr(room, name, b"SELECT q.* FROM (" + asked + b") AS q WHERE " + in_no_hurry)
     conn = await connect(fresh_dsn, policy=open_policy(statement_timeout_ms=900), autocommit=True)
     await run(conn.execute("SELECT 'look'"))
     with psycopg.connect(fresh_dsn, autocommit=True) as other:
         other.execute("CREATE TABLE seen_slowly (id int)")
-    time.sleep(watch.LOOK_AT_LEAST_EVERY + watch.FINGERPRINT_AT_LEAST_EVERY)
+    time.sleep(freshness.LOOK_AT_LEAST_EVERY + freshness.FINGERPRINT_AT_LEAST_EVERY)
     await run(conn.execute("SELECT 'look'"))
     assert "seen_slowly" in look.tables
     with pytest.raises(psycopg.errors.QueryCanceled):
