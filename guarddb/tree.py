@@ -26,12 +26,13 @@ _COMMENT_MARKS = re.compile(r"/\*|\*/")
 class SQLSyntaxError(ValueError):
     """The text is not SQL that PostgreSQL's own parser accepts (or is too large or too deep to judge).
 
-    `position` is the 0-based offset of the fault in characters, or None.
+    `position` is the 0-based offset of the fault in characters, or None; `hint` is what to do about it.
     """
 
-    def __init__(self, message: str, position: int | None = None) -> None:
+    def __init__(self, message: str, position: int | None = None, hint: str = "Correct the syntax.") -> None:
         super().__init__(message)
         self.position = position
+        self.hint = hint
 
 
 def parse(sql: str, *, checked: bool = True) -> list[Node]:
@@ -47,7 +48,9 @@ def parse(sql: str, *, checked: bool = True) -> list[Node]:
             characters, or nests too deeply.
     """
     if checked and len(sql) > MAX_SQL_CHARS:
-        raise SQLSyntaxError(f"the text has {len(sql)} characters; the limit is {MAX_SQL_CHARS}")
+        raise SQLSyntaxError(
+            f"the text has {len(sql)} characters; the limit is {MAX_SQL_CHARS}", hint="Send less in one text."
+        )
     if "\0" in sql:
         # libpq would cut the text at the NUL, and so would the parser: both would see less than the log does.
         raise SQLSyntaxError("the text contains a NUL byte", sql.index("\0"))

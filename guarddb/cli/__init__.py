@@ -2,7 +2,7 @@
 
 Exit codes of every command: 0 done, 1 the answer is "no" (a statement is blocked, a profile has errors), 2
 the question could not be asked (bad input, no connection, a missing extra): then one sentence says why, on
-stderr.
+stderr, and with `--json` a document on stdout as well.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ from guarddb.cli.evaluate import evaluate
 from guarddb.cli.inputs import Problem, sentence
 from guarddb.cli.lint import lint
 from guarddb.cli.mcp import mcp
+from guarddb.cli.render import print_json
 from guarddb.cli.risk import app as risk
 from guarddb.cli.schema import schema, snapshot
 from guarddb.cli.serve import serve
 from guarddb.cli.shell import shell
 from guarddb.cli.wall import wall
+
+#: Characters of the sentence that says what is wrong.
+SENTENCE = 4_000
+
+USAGE = "the command line is not one that guarddb knows; stderr says where"
 
 app = typer.Typer(
     name="guarddb",
@@ -66,8 +72,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What an agent wrote may hold characters that the terminal's encoding has not.
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
-    code = _run(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    problem = _run(words)
+    if isinstance(problem, str) and len(problem) > SENTENCE:  # an error may quote a token of megabytes
+        problem = problem[:SENTENCE] + "…"
+    code = problem if isinstance(problem, int) else 2
+    if isinstance(problem, str):
+        print(f"guarddb: {problem}", file=sys.stderr)
     try:
+        if code == 2 and _wants_json(words):
+            # (Whoever reads stdout as JSON reads it after a failure, too. Usage errors are typer's to word.)
+            print_json({"error": {"message": problem if isinstance(problem, str) else USAGE}})
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter complains once more when it exits.
@@ -81,13 +96,19 @@ def _command() -> Callable[..., object]:
     return get_command(app)
 
 
-def _run(arguments: Sequence[str] | None) -> int:
+def _wants_json(words: Sequence[str]) -> bool:
+    options = words[: words.index("--")] if "--" in words else words
+    return "--json" in options
+
+
+def _run(arguments: Sequence[str]) -> int | str:
+    """The exit code, or the sentence that says why the question could not be asked."""
     try:
         _command()(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
         return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     except Problem as ex:
-        return _complain(str(ex))
+        return str(ex)
     except BrokenPipeError:
         return 0
     except KeyboardInterrupt:
@@ -96,10 +117,5 @@ def _run(arguments: Sequence[str] | None) -> int:
     except Exception as ex:
         if os.environ.get("GUARDDB_DEBUG"):
             raise
-        return _complain(f"unexpected {type(ex).__name__}: {sentence(ex)} (GUARDDB_DEBUG=1 shows where)")
+        return f"unexpected {type(ex).__name__}: {sentence(ex)} (GUARDDB_DEBUG=1 shows where)"
     return 0
-
-
-def _complain(text: str) -> int:
-    print(f"guarddb: {text}", file=sys.stderr)
-    return 2

@@ -68,6 +68,7 @@ def shell(
     Example: guarddb shell --policy analyst.yaml postgresql://agent@localhost/shop
     """
     profile = read_policy(policy)
+    under = read_policy(policy, settings)
     limit = bytes_of(branch_limit)
     out = console()
     try:
@@ -101,7 +102,7 @@ def shell(
                 for question in questions:
                     ask(out, conn, question)
             elif text in ("\\d", "\\dt"):
-                list_relations(out, profile, dsn)
+                list_relations(out, under, dsn)
             elif text.startswith("\\"):
                 out.print(Text(HELP, "yellow"))
             else:
@@ -119,6 +120,7 @@ def statements(interactive: bool) -> Iterator[str]:
     while True:
         try:
             line = input(("guarddb> " if not pending else "    ...> ") if interactive else "")
+            line.encode()  # (under the locale C Python lets other bytes in, as surrogates, which nothing can send)
         except EOFError:
             break
         except KeyboardInterrupt:
@@ -127,7 +129,7 @@ def statements(interactive: bool) -> Iterator[str]:
             print()
             pending = ""
             continue
-        except UnicodeDecodeError as ex:
+        except UnicodeError as ex:
             raise Problem("standard input is not UTF-8 text") from ex
         if not pending and line.strip().startswith("\\"):
             yield line.strip()
@@ -218,5 +220,7 @@ def list_relations(out: Console, profile: PolicyProfile, dsn: str) -> None:
         decision = guarddb.evaluate(f"SELECT * FROM {name}", profile, catalog)
         if not decision.blocked or decision.rule == "row_filter_unsafe":
             masked = ", ".join(f"{column.column} ({column.kind})" for column in decision.masked_columns)
-            table.add_row(f"{relation.schema}.{relation.name}", masked, decision.row_filter_predicate or "")
+            shown = f"closed: {decision.reason}" if decision.blocked else decision.row_filter_predicate
+            # (As Text: the brackets of `ARRAY['a']` are none of rich's.)
+            table.add_row(Text(f"{relation.schema}.{relation.name}"), Text(masked), Text(shown or ""))
     out.print(table)

@@ -224,9 +224,7 @@ def _decide(
         raws = parse(sql)
     except SQLSyntaxError as ex:
         where = f" at character {ex.position + 1}" if ex.position is not None else ""
-        return Refusal(
-            "parse_error", f"the text is not a PostgreSQL statement: {ex}{where}", "Correct the syntax."
-        )
+        return Refusal("parse_error", f"the text is not a PostgreSQL statement: {ex}{where}", ex.hint)
     if not raws:
         return Refusal("empty", "the text holds no statement", "Send a statement.")
     if catalog is not None and (name := read_otherwise(sql, catalog.encoding)) is not None:

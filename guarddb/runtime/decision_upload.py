@@ -241,7 +241,9 @@ def _finish() -> None:
     for upload in list(_uploads):
         if upload._entries and upload._pid == os.getpid():
             if not upload.flush(max(0.1, deadline - time.monotonic())):
-                logger.error("%s decisions were not sent before the process ended", len(upload._entries))
+                logger.error(
+                    "decisions that were not sent before the process ended: %s", len(upload._entries)
+                )
 
 
 # Registered after that of the background, so it runs before it.

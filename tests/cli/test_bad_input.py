@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -130,6 +131,37 @@ def test_usage_errors_end_with_two(run: Run, arguments: tuple[str, ...]) -> None
     answer = run(*arguments)
     assert answer.code == 2
     assert "Usage" in answer.out + answer.err
+
+
+def test_the_sentence_quotes_no_megabytes(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "huge.sql"
+    file.write_text("x" * 1_000_000)
+    answer = run("lint", file)
+    assert_one_sentence(answer)
+    assert len(answer.err) < 10_000
+
+
+def test_json_is_json_after_a_failure_too(run: Run, analyst: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    for arguments in (
+        ("eval", "-p", missing, "--json", "SELECT 1"),
+        ("eval", "-p", analyst, "--json", "--dsn", NOWHERE, "SELECT 1"),
+        ("check", missing, "--json"),
+        ("lint", missing, "--json"),
+        ("wall", "-p", analyst, "--dsn", NOWHERE, "--agent-role", "agent", "--json"),
+        ("branches", "list", "--dsn", NOWHERE, "--json"),
+        ("audit", "verify", missing, "--json"),
+        ("risk", "score", missing, "-p", analyst, "--json"),
+    ):
+        answer = run(*arguments)
+        assert answer.code == 2
+        message = json.loads(answer.out)["error"]["message"]
+        assert answer.err == f"guarddb: {message}\n"
+    usage = run("eval", "-p", analyst, "--json", "--no-such")
+    assert usage.code == 2
+    assert "error" in json.loads(usage.out)
+    assert "--no-such" in usage.err
+    assert run("eval", "-p", analyst, "--dsn", NOWHERE, "--", "--json").out == ""  # a statement
 
 
 @pytest.mark.parametrize("command", [command.name for command in cli.app.registered_commands])

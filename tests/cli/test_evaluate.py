@@ -101,3 +101,9 @@ def test_nothing_is_run(run: Run, tmp_path: Path, plain: object, dsn: str) -> No
     assert run("eval", "-p", policy, "--dsn", dsn, "CREATE TABLE made_by_eval (id int)").code == 0
     answer = plain.execute("SELECT to_regclass('made_by_eval')").fetchone()  # type: ignore[attr-defined]
     assert answer == (None,)
+
+
+def test_a_text_that_is_too_long_is_not_told_to_mend_its_syntax(run: Run, analyst: Path) -> None:
+    answer = run("eval", "-p", analyst, stdin="SELECT " + "1" * 200_000)
+    assert answer.code == 1
+    assert "Send less" in answer.out

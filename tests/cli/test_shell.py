@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
@@ -72,6 +75,35 @@ def test_d_lists_what_the_policy_shows(run: Run, analyst: Path, shop: str) -> No
     assert "public.orders" in answer.out
     assert "email (redact)" in answer.out
     assert "public.products" not in answer.out
+
+
+def test_d_knows_the_settings_that_filters_read(run: Run, tmp_path: Path, shop: str) -> None:
+    policy = tmp_path / "tenant.yaml"
+    policy.write_text(
+        "name: tenant\ntable_allowlist: [orders, customers]\n"
+        "masking_rules: [{table: customers, column: email, kind: redact}]\n"
+        "row_filters: [{table: customers, predicate: \"name = ANY (ARRAY[current_setting('app.tenant')])\"}]\n"
+    )
+    answer = run("shell", "-p", policy, "--set", "app.tenant=42", shop, stdin="\\d\n")
+    assert "email (redact)" in answer.out
+    assert "[" in answer.out
+    assert "42" in answer.out
+    assert "closed" not in answer.out
+    without = run("shell", "-p", policy, shop, stdin="\\d\n")
+    assert "closed" in without.out
+    assert "app.tenant" in without.out
+
+
+def test_bytes_that_are_no_text_are_no_fault_under_any_locale(analyst: Path, shop: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "guarddb.cli", "shell", "-p", str(analyst), shop],
+        input=b"SELECT '\xd8';\n",
+        env={**os.environ, "LC_ALL": "C", "PYTHONUTF8": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == b"guarddb: standard input is not UTF-8 text\n"
 
 
 def test_an_unknown_backslash_command_gets_help(run: Run, analyst: Path, shop: str) -> None:

@@ -6,10 +6,13 @@ import contextlib
 import copy
 import json
 import pickle
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import guarddb
 from guarddb.policy import (
     GuarddbExtension,
     MaskingRule,
@@ -421,3 +424,20 @@ def test_forbids_nothing_only_when_everything_is_open() -> None:
 )
 def test_forbids_something_with_any_field_set(field: dict[str, Any]) -> None:
     assert not PolicyProfile(**{**NOTHING_FORBIDDEN, **field}).forbids_nothing
+
+
+#: What the profile keeps for whoever stores it, and no rule asks for.
+STORED = {"id", "project_id", "created_at", "updated_at"}
+
+
+def test_every_field_is_read_by_something() -> None:
+    package = Path(guarddb.__file__).parent
+    fields = {*PolicyProfile.model_fields, *GuarddbExtension.model_fields} - STORED
+    text = "\n".join(
+        path.read_text(encoding="utf-8")
+        for path in sorted(package.rglob("*.py"))
+        if path.relative_to(package).as_posix() != "policy/profile.py"
+    )
+    own = (package / "policy" / "profile.py").read_text(encoding="utf-8")
+    for field in fields:
+        assert re.search(rf"\.{field}\b", text) or re.search(rf"self\.{field}\b", own), field
