@@ -11,6 +11,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 from typer.main import get_command
@@ -44,6 +46,26 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(
+            f"guarddb {version('guarddb')}"
+        )  # (guarddb.__version__ is psycopg's, as drivers are asked for it)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """A policy guard for the SQL that AI agents write."""
+
+
 for name, command in (
     ("demo", demo),
     ("eval", evaluate),
@@ -106,6 +128,8 @@ def _run(arguments: Sequence[str]) -> int | str:
     try:
         _command()(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
+        if isinstance(ex.__context__, BrokenPipeError):
+            return 0  # (typer's word for it is 1)
         return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
     except Problem as ex:
         return str(ex)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from typing import Annotated, Any
 
 import psycopg
@@ -22,6 +23,7 @@ from guarddb.cli.inputs import (
 )
 from guarddb.cli.live_wall import LiveWall, read_wall
 from guarddb.cli.render import console, print_json
+from guarddb.lint.unknown import unknown_rules
 from guarddb.wall import Names, Wall, apply_script, drop_script, rewrite_script, statistics_script
 
 STYLES = {"surplus": "bold red", "missing": "bold red", "changed": "bold red", "open": "cyan"}
@@ -97,6 +99,8 @@ def wall(
             live = read_wall(conn, profile, agent_role, values)
             if live is None:
                 raise Problem("name the role that agents connect as: --agent-role ROLE")
+            if not (check and live.differences):
+                _refuse_what_protects_nothing(conn, profile)
             if check:
                 code = _check(live, as_json=as_json)
             elif diff:
@@ -285,3 +289,15 @@ def _check(live: LiveWall, *, as_json: bool) -> int:
             out.print(table)
         out.print(Text(f"wall: {live.state}", "bold"))
     return int(any(each.level != "open" for each in found))
+
+
+def _refuse_what_protects_nothing(conn: psycopg.Connection[Any], profile: guarddb.PolicyProfile) -> None:
+    """A wall by a mask whose column is misspelt would show that column: guarddb closes the tables then, and so it is here."""
+    for unknown in unknown_rules(profile, guarddb.Catalog.from_connection(conn)):
+        if not unknown.protects:
+            continue
+        if profile.guarddb.on_unknown == "refuse":
+            raise Problem(
+                f"{unknown.path}: {unknown.message}: it protects nothing (guarddb.on_unknown: warn makes a wall all the same)"
+            )
+        print(f"guarddb: warning: {unknown.path}: {unknown.message}: it protects nothing", file=sys.stderr)

@@ -133,6 +133,12 @@ def test_usage_errors_end_with_two(run: Run, arguments: tuple[str, ...]) -> None
     assert "Usage" in answer.out + answer.err
 
 
+def test_the_version_is_told(run: Run) -> None:
+    answer = run("--version")
+    assert answer.code == 0
+    assert answer.out.startswith("guarddb ")
+
+
 def test_the_sentence_quotes_no_megabytes(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "huge.sql"
     file.write_text("x" * 1_000_000)

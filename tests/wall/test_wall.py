@@ -286,6 +286,29 @@ def test_an_installer_without_the_owners_rights_changes_nothing(
     assert ground18.as_admin("SELECT count(*) FROM pg_policy") == [(0,)]
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"masking_rules": [{"table": "docs", "column": "titel", "kind": "null"}]},
+        {"masking_rules": [{"table": "dcos", "column": "title", "kind": "null"}]},
+        {"row_filters": [{"table": "dcos", "predicate": "id > 0"}]},
+    ],
+)
+def test_no_wall_is_made_of_what_protects_nothing(
+    ground18: Ground, capsys: pytest.CaptureFixture[str], entry: dict[str, Any]
+) -> None:
+    ground18.profile(**entry)
+    for options in ((), ("--apply",), ("--diff",)):
+        assert ground18.wall(*options)[0] == 2
+        assert "protects nothing" in capsys.readouterr().err
+    assert ground18.as_admin("SELECT count(*) FROM pg_policy") == [(0,)]
+    ground18.profile(**entry, guarddb={"on_unknown": "warn"})
+    assert ground18.wall("--apply")[0] == 0
+    assert "protects nothing" in capsys.readouterr().err
+    ground18.profile(**entry)
+    assert ground18.wall("--drop")[0] == 0
+
+
 @pytest.mark.parametrize("options", [("--apply", "--drop"), ("--rewrite",), ("--check", "--diff")])
 def test_options_that_do_not_go_together(ground18: Ground, options: tuple[str, ...]) -> None:
     assert ground18.wall(*options)[0] == 2
