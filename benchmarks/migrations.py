@@ -1,6 +1,6 @@
 """How long others wait: migrations and their safe forms, run on a loaded table under readers and writers.
 
-    python -m benchmarks.migrations [ROWS]
+    python -m benchmarks.migrations [--rows N]
 
 For each, the longest time that one SELECT and one UPDATE by primary key had to wait, in milliseconds, and how long the
 migration took.
@@ -9,7 +9,7 @@ Without a migration, on the same busy machine, is the first line.
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tempfile
 import threading
 from collections.abc import Callable
@@ -95,7 +95,11 @@ def statements_of(script: str, catalog: Catalog) -> list[str]:
 
 
 def main() -> None:
-    rows = int(sys.argv[1]) if len(sys.argv) > 1 else 500_000
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=500_000)
+    rows = parser.parse_args().rows
     directory = Path(tempfile.gettempdir()) / "gdb-benchmark-migrations"
     with running_server(directory / "18", 18) as server:
         for migration in ("", *MIGRATIONS):
