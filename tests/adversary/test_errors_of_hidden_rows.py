@@ -345,7 +345,7 @@ COMPUTED = (
 BESIDE = (
     "(VALUES (1), (2)) AS o (k)",
     "generate_series(1, 2) AS o (k)",
-    "s AS o",
+    "g AS o (k, ok)",
     "LATERAL (SELECT r.b AS k) AS o",
 )
 AT_ONCE = (
