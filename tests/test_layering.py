@@ -3,11 +3,14 @@ real."""
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import psycopg
@@ -55,6 +58,36 @@ def test_rooms_only_look_down() -> None:
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imports_of(tree: ast.AST) -> Iterator[str]:
+    """Every name that is imported anywhere, `TYPE_CHECKING` and functions included, and what it is imported from."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+            yield from (f"{node.module}.{each.name}" for each in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (each.name for each in node.names)
+
+
+def test_there_is_no_circle_of_files() -> None:
+    """Nor one of types alone: what two files need of each other is a third."""
+    packages = {"guarddb": ROOT / "guarddb", "guarddb.integrations": ROOT / "integrations"}
+    files = {
+        ".".join((package, *path.relative_to(folder).with_suffix("").parts)): path
+        for package, folder in packages.items()
+        for path in folder.rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    graph = {
+        name: [n for n in imports_of(ast.parse(path.read_text(encoding="utf-8"))) if n in files and n != name]
+        for name, path in files.items()
+    }
+    assert len(graph) > 250
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as ex:
+        pytest.fail(" -> ".join(ex.args[1]))
 
 
 def test_every_public_name_is_exported() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from guarddb.decision.case import filters_of
@@ -16,27 +14,8 @@ from guarddb.tree import nodes
 
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
-    from guarddb.decision.writing import Draft
+    from guarddb.decision.draft import Draft
     from guarddb.tree import Node
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Wall:
-    """A wall that is up.
-
-    Attributes:
-        schema: where its views are.
-        views: relation -> the name of its view there.
-        checksum: of what it was compiled to, part of every plan's cache key.
-        only: parent -> the name of its view without the children, for ONLY.
-        late: settings whose values it looks up for the login -> what they were when the wall was looked at.
-    """
-
-    schema: str
-    views: Mapping[tuple[str, str], str]
-    checksum: str
-    only: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    late: Mapping[str, str] = field(default_factory=dict)
 
 
 def names(case: Case, draft: Draft) -> Refusal | None:
@@ -46,6 +25,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     >>> from guarddb.policy.profile import PolicyProfile
     >>> from guarddb.sql.catalog import Catalog, Relation
     >>> catalog = Catalog("1", 180000, relations={1: Relation(1, "public", "notes", "r")})
+    >>> from guarddb.decision.wall_in_force import Wall
     >>> wall = Wall("shop_wall", {("public", "notes"): "notes"}, "checksum")
     >>> decide("SELECT count(*) FROM notes", compile_policy(PolicyProfile(name="shop")), catalog, wall=wall).sql
     'SELECT count(*) FROM "shop_wall"."notes"'

@@ -15,7 +15,7 @@ from guarddb.sql.statement import Query, Statement
 from guarddb.tree import Node, below
 
 if TYPE_CHECKING:
-    from guarddb.decision.writing import Draft
+    from guarddb.decision.draft import Draft
 
 #: parsenodes.h, CURSOR_OPT_SCROLL
 _SCROLL = 0x0002

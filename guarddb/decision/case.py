@@ -1,21 +1,16 @@
-"""What every rule is asked about, and the three shapes that a part of the policy can have.
-
-A new rule is a function of one of these shapes and a line in its tuple in `decide.py`.
-"""
+"""What every rule is asked about."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 from guarddb.decision.masks.marks import Marks
-from guarddb.decision.refusal import Finding, Refusal
 
 if TYPE_CHECKING:
-    from guarddb.decision.behind_wall import Wall
     from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
-    from guarddb.decision.writing import Draft
+    from guarddb.decision.wall_in_force import Wall
     from guarddb.sql.catalog import Catalog
     from guarddb.sql.statement import Reference, Statement
 
@@ -53,29 +48,3 @@ def case_of(
 def filters_of(case: Case) -> list[str]:
     """The predicates of every filtered relation that a statement reads or writes, as often as it mentions one."""
     return [p.shown for reference, rules in case.ruled if reference.mode != "ddl" for p in rules.filters]
-
-
-class StatementRule(Protocol):
-    """A rule about one statement. The first refusal ends the judgement; findings are collected; None is "nothing to say"."""
-
-    def __call__(self, case: Case, /) -> Refusal | Finding | None: ...
-
-
-class ScriptRule(Protocol):
-    """A rule about how the statements of one text go together. Asked when each of them has passed by itself."""
-
-    def __call__(self, cases: tuple[Case, ...], /) -> Refusal | Finding | None: ...
-
-
-class Writer(Protocol):
-    """Writes its part of the policy into the text of one statement that has passed. Where that has no place it refuses."""
-
-    def __call__(self, case: Case, draft: Draft, /) -> Refusal | None: ...
-
-
-class Writers(NamedTuple):
-    """Writers in the order in which they have their turn. `announced`: those that write what `Draft.lists` and
-    `Draft.limited` say there is, and nothing else."""
-
-    always: tuple[Writer, ...]
-    announced: tuple[Writer, ...]

@@ -19,13 +19,12 @@ from guarddb.decision import behind_wall, deciding, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.affected import affected_rows
-from guarddb.decision.behind_wall import Wall
 from guarddb.decision.caps import row_cap
-from guarddb.decision.case import Case, ScriptRule, StatementRule, Writers, case_of
+from guarddb.decision.case import Case, case_of
 from guarddb.decision.definitions import definitions
 from guarddb.decision.filters.rule import row_filters
 from guarddb.decision.floor import floor, late_floor
-from guarddb.decision.foundation import stands_on
+from guarddb.decision.frozen import stands_on
 from guarddb.decision.functions import functions
 from guarddb.decision.in_place import in_place
 from guarddb.decision.masks.computed import computed_with
@@ -38,8 +37,10 @@ from guarddb.decision.plan import NO_NAMES, Decision, Facts, Handling, Plan, Ses
 from guarddb.decision.referential import referential_actions
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.relations import relations
+from guarddb.decision.shapes import ScriptRule, StatementRule, Writers
 from guarddb.decision.shown_settings import shown_settings
 from guarddb.decision.system_columns import closed_as_null, own_rows, secret_as_null
+from guarddb.decision.wall_in_force import Wall
 from guarddb.decision.writing import SessionState, write_plan
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import NotJudged, UnknownName, UnknownNode, read_statement

@@ -18,8 +18,8 @@ from guarddb.tree import nodes
 
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
+    from guarddb.decision.draft import Draft
     from guarddb.decision.refusal import Refusal
-    from guarddb.decision.writing import Draft
     from guarddb.sql.statement import Statement
     from guarddb.tree import Node
 

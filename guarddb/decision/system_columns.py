@@ -20,7 +20,7 @@ from guarddb.tree import Node, nodes
 from guarddb.vocabulary import Rule
 
 if TYPE_CHECKING:
-    from guarddb.decision.writing import Draft
+    from guarddb.decision.draft import Draft
 
 
 def is_listed_by_name(reference: Reference, policy: CompiledPolicy) -> bool:

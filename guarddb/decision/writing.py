@@ -12,11 +12,12 @@ from msgspec import structs
 from guarddb.content.visible import visible
 from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
-from guarddb.decision.case import Case, Writers, case_of, filters_of
+from guarddb.decision.case import Case, case_of, filters_of
 from guarddb.decision.deciding import of_filters, of_masks
+from guarddb.decision.draft import Draft
 from guarddb.decision.filters.writes import FilterWriter
 from guarddb.decision.masks.rule import masked_columns, output_kinds
-from guarddb.decision.masks.writing import MaskWriter, Targets, Unmappable, Unwritable
+from guarddb.decision.masks.writing import MaskWriter, Unmappable, Unwritable
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import (
     Decision,
@@ -31,6 +32,7 @@ from guarddb.decision.plan import (
 )
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.decision.setting_functions import may_change_settings
+from guarddb.decision.shapes import Writers
 from guarddb.decision.shown_settings import lists_settings
 from guarddb.decision.system_columns import shown_as_null, shown_by_row
 from guarddb.sql.analysis.classify import read_statement
@@ -86,62 +88,6 @@ class SessionState:
             return None
         self.used = True
         return self._plans[group].get(statement.session_name or "")
-
-
-class Draft:
-    """The text of one statement in the making, and what its writers have to tell of it.
-
-    Attributes:
-        rewriter: the edits of the whole text.
-        targets: what is to stand in place of targets; it goes into the text once masks and filters have had their say.
-        governed: the statement refers to a relation with masks or filters.
-        limited: the text asks the server for no more rows than may be handed out (and one).
-        exact: nobody counts the rows that are handed out, so the text must not ask for one more than the cap.
-        keyed: indexes of the outputs that leave the server as text, to be hashed with the key.
-        hidden_returning: a RETURNING of our own was added.
-        checks_rows: a row that is written may raise our own error.
-        shown: the predicates that were put in, for the decision.
-        lists: it may show rows of other sessions, or settings, that are not for everybody.
-    """
-
-    __slots__ = (
-        "_targets",
-        "checks_rows",
-        "exact",
-        "governed",
-        "hidden_returning",
-        "keyed",
-        "limited",
-        "lists",
-        "rewriter",
-        "shown",
-    )
-
-    def __init__(
-        self,
-        rewriter: Rewriter,
-        *,
-        governed: bool,
-        limited: bool,
-        exact: bool = False,
-        lists: bool = True,
-    ) -> None:
-        self.rewriter = rewriter
-        self.lists = lists
-        self.limited = limited
-        self._targets: Targets | None = None
-        self.governed = governed
-        self.exact = exact
-        self.keyed: tuple[int, ...] = ()
-        self.hidden_returning = self.checks_rows = False
-        self.shown: list[str] = []
-
-    @property
-    def targets(self) -> Targets:
-        """(Behind a wall nobody asks for them.)"""
-        if self._targets is None:
-            self._targets = Targets(self.rewriter)
-        return self._targets
 
 
 def write_plan(

@@ -16,6 +16,7 @@ from psycopg.generators import execute
 
 from guarddb.driver import steps, taking_back, undo
 from guarddb.driver.holding import Hold, parameters_of
+from guarddb.driver.row_limit import TooManyRows
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -
 
 def _over_the_cap_gen(cursor: Any, judged: JudgedText, opened: Undo, rows: int) -> PQGen[None]:
     """Take back what has touched too many rows, and say so."""
-    error = taking_back.instead_of(cursor, judged, taking_back.TooManyRows(rows))
+    error = taking_back.instead_of(cursor, judged, TooManyRows(rows))
     yield from taking_back.failed_gen(cursor, judged, opened, error)
     if isinstance(error, PolicyViolation):
         steps.decided(cursor, error)

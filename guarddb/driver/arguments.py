@@ -12,19 +12,20 @@ from psycopg import NotSupportedError
 from guarddb.decision.plan import Decision
 from guarddb.driver.branches import provider_of
 from guarddb.driver.budget_table import open_table
-from guarddb.driver.scoring import Scored
 from guarddb.errors import PolicyUnavailable
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.settings import callers_settings
 from guarddb.risk.columns import Classifier, ColumnClasses
 from guarddb.risk.history import History
 from guarddb.risk.scoring import check_thresholds
-from guarddb.runtime.action_policies import ActionPolicyOrSource, open_action_policy
-from guarddb.runtime.approvals import AnyApprover, as_approver
+from guarddb.runtime.action_policies import ActionPolicyOrSource, ActionPolicySource, open_action_policy
+from guarddb.runtime.approvals import AnyApprover
+from guarddb.runtime.approvers import as_approver
 from guarddb.runtime.branches import Branch, BranchProvider
 from guarddb.runtime.budgets import BudgetError, BudgetStore, open_store
 from guarddb.runtime.decision_log import DecisionRecord, DecisionSink
-from guarddb.runtime.policies import PolicySource, PolicySourceError, open_source
+from guarddb.runtime.policies import open_source
+from guarddb.runtime.policy_source import PolicySource, PolicySourceError
 
 #: Budgets in a table of PostgreSQL's.
 _TABLE_URIS = ("postgresql://", "postgres://")
@@ -46,6 +47,17 @@ ARGUMENTS = (
     "refuse_at",
     "action_history",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What connect() was told about the action policy."""
+
+    source: ActionPolicySource
+    classifier: Classifier | None
+    flag_at: float = 60
+    refuse_at: float = 85
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,7 +39,8 @@ from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.facts.settings import FOLLOWED
 from guarddb.policy.load import is_url
-from guarddb.runtime.policies import FollowedPolicy, waits
+from guarddb.runtime.policies import waits
+from guarddb.runtime.policy_source import FollowedPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping
@@ -234,7 +235,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         yield from hold_gen(session.held, self)
 
     async def _guard_denied(self) -> None:
-        await cancel_running(self)
+        await cancel_running(self, self._guard)
 
     def _guard_refresh_gen(self, query: Query | None = None) -> PQGen[None]:
         return refresh_gen(self._guard, self, query)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg import pq
 
 if TYPE_CHECKING:
-    from guarddb.driver.connection import ConnectionMixin
+    from guarddb.driver.session import Session
 
 logger = logging.getLogger("guarddb")
 
@@ -24,11 +24,11 @@ _ATTEMPTS = (0.0, 0.2, 1.0)
 _TIMEOUT = 5.0
 
 
-async def cancel_running(conn: ConnectionMixin[Any]) -> None:
+async def cancel_running(conn: psycopg.BaseConnection[Any], session: Session) -> None:
     """Cancel what runs on a connection whose policy is denied. Runs in the background, beside the thread that waits for it."""
     for pause in _ATTEMPTS:
         await asyncio.sleep(pause)
-        policy = conn._guard.in_force
+        policy = session.in_force
         if policy is None or policy.observe or not policy.profile.guarddb.cancel_running:
             return
         if conn.closed or conn.pgconn.transaction_status != pq.TransactionStatus.ACTIVE:

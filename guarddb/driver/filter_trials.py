@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
     from guarddb.decision.on_catalog import Governance
-    from guarddb.driver.session import Session
+    from guarddb.driver.in_force import PolicyInForce
     from guarddb.lint.unknown import UnknownRule
+    from guarddb.sql.catalog import Catalog
 
 #: What was found out, by policy, catalog and database. (What values the settings of a filter have makes no difference.)
 _FOUND: LRUCache[tuple[object, ...], tuple[UnknownRule, ...]] = LRUCache(256)
@@ -32,36 +33,34 @@ _BEGIN = b"BEGIN READ ONLY"
 _PATIENCE = b"SELECT pg_catalog.set_config('lock_timeout', '100ms', true), pg_catalog.set_config('statement_timeout', '0', true)"
 
 
-def governance_of(session: Session) -> Governance | None:
-    """What the policy in force makes of the catalog, where there are filters."""
-    policy, catalog = session.in_force, session.catalog
+def _governance(policy: PolicyInForce | None, catalog: Catalog | None) -> Governance | None:
+    """What a policy makes of a catalog, where there are filters."""
     if policy is None or catalog is None or not policy.profile.row_filters:
         return None
     return policy.compiled.policy.governance(catalog)
 
 
-def known(session: Session) -> bool:
+def known(policy: PolicyInForce | None, catalog: Catalog | None, database: tuple[object, ...]) -> bool:
     """Whether the filters have been tried on this catalog, by any connection; what was found then holds here too."""
-    governance = governance_of(session)
-    if governance is None:
+    governance = _governance(policy, catalog)
+    if policy is None or catalog is None or governance is None:
         return True
     with _lock:
-        found = _FOUND.get(_key(session))
+        found = _FOUND.get((policy.name, policy.version, catalog.version, database))
     if found is not None:
         governance.faults = found
     return found is not None
 
 
-def _key(session: Session) -> tuple[object, ...]:
-    assert session.in_force is not None
-    assert session.catalog is not None
-    return session.in_force.name, session.in_force.version, session.catalog.version, session.database
-
-
-def try_filters_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
+def try_filters_gen(
+    policy: PolicyInForce | None,
+    catalog: Catalog | None,
+    database: tuple[object, ...],
+    conn: BaseConnection[Any],
+) -> PQGen[None]:
     """Try every filter; what cannot be read is told to the operator, and closes the tables as `on_unknown` says."""
-    governance = governance_of(session)
-    if governance is None:
+    governance = _governance(policy, catalog)
+    if policy is None or catalog is None or governance is None:
         return
     found: list[UnknownRule] = []
     begun = False
@@ -83,7 +82,7 @@ def try_filters_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         if begun and conn.pgconn.status == pq.ConnStatus.OK:
             yield from ask_gen(conn, b"ROLLBACK")
     with _lock:
-        _FOUND[_key(session)] = tuple(found)
+        _FOUND[policy.name, policy.version, catalog.version, database] = tuple(found)
     governance.faults = tuple(found)
     operator_log.unreadable_filters(governance.policy, found)
 

@@ -13,11 +13,11 @@ from psycopg._queries import PostgresClientQuery
 
 from guarddb.decision.migrations import findings_about
 from guarddb.decision.plan import Decision
-from guarddb.driver.messages import notice
+from guarddb.driver.notices import notice
 from guarddb.driver.sampling import NOTHING, Sample, prepared_texts
 from guarddb.driver.waits import Question, ask_somebody_gen
 from guarddb.errors import ApprovalExpired, ApprovalRejected, PolicyViolation, violation
-from guarddb.runtime import approvals
+from guarddb.runtime import approvals, approvers
 from guarddb.runtime.approvals import ApprovalRequest, ApproverLost
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ class Hold:
 
         approver = self._approver
         question = Question(
-            lambda: approvals.ask(approvals.as_approver(approver), request, filed),
-            lambda: approvals.ask_async(approvals.as_async_approver(approver), request, filed),
+            lambda: approvals.ask(approvers.as_approver(approver), request, filed),
+            lambda: approvals.ask_async(approvers.as_async_approver(approver), request, filed),
         )
         answer: Answer
         try:
@@ -149,8 +149,8 @@ class Hold:
         approver = self._approver
         yield from ask_somebody_gen(
             Question(
-                lambda: approvals.report(approvals.as_approver(approver), request, outcome),
-                lambda: approvals.report_async(approvals.as_async_approver(approver), request, outcome),
+                lambda: approvals.report(approvers.as_approver(approver), request, outcome),
+                lambda: approvals.report_async(approvers.as_async_approver(approver), request, outcome),
             )
         )
 

@@ -22,9 +22,9 @@ from guarddb.decision.plan import Decision, Plan, StatementPlan
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from guarddb.decision.behind_wall import Wall
     from guarddb.decision.on_catalog import CompiledPolicy
     from guarddb.decision.plan import SessionNames
+    from guarddb.decision.wall_in_force import Wall
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
 

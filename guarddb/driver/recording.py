@@ -10,7 +10,7 @@ import inspect
 import logging
 from datetime import UTC, datetime
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from uuid import uuid4
 
 from psycopg import postgres, pq
@@ -23,13 +23,14 @@ from guarddb.telemetry import StatementSpan
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from psycopg.pq.abc import PGresult
+    from psycopg.pq.abc import PGconn, PGresult
 
     from guarddb.decision.plan import Decision
+    from guarddb.driver.in_force import PolicyInForce
     from guarddb.driver.plans import JudgedText
-    from guarddb.driver.session import Session
     from guarddb.risk.scoring import RiskResult
     from guarddb.runtime.decision_log import Outcome
+    from guarddb.telemetry import ConnectionFacts
 
 logger = logging.getLogger("guarddb")
 
@@ -60,10 +61,23 @@ def takes_records(on_decision: Any) -> bool:
     return True
 
 
+class Recorded(Protocol):
+    """What a record tells of a session."""
+
+    pgconn: PGconn
+    in_force: PolicyInForce | None
+    connection_facts: ConnectionFacts
+
+    @property
+    def policy_name(self) -> str | None: ...
+
+
 class Recorder:
     """Writes the records of one connection."""
 
-    def __init__(self, session: Session, sink: Callable[[DecisionRecord], object], agent: str | None) -> None:
+    def __init__(
+        self, session: Recorded, sink: Callable[[DecisionRecord], object], agent: str | None
+    ) -> None:
         self._session = session
         self._sink = sink
         self._agent = agent

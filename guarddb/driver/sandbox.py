@@ -13,7 +13,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from guarddb.driver.branches import DatabaseBranches
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.runtime.branches import Branch, BranchError, BranchProvider, made_by, thrown_away
-from guarddb.runtime.policies import PolicySourceError
+from guarddb.runtime.policy_source import PolicySourceError
 
 if TYPE_CHECKING:
     from guarddb.driver.arguments import Attachment

@@ -11,20 +11,20 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 
 from msgspec import structs
 
 from guarddb.content.finding import ContentClass, Finding, Severity
 from guarddb.content.scan import is_plain, scan, texts
 from guarddb.decision.plan import Decision
-from guarddb.driver.messages import notify
+from guarddb.driver.notices import notify
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
+    from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
-    from guarddb.driver.views import Results
 
 logger = logging.getLogger("guarddb.content")
 
@@ -175,10 +175,18 @@ class ContentReport:
         return "annotated" if self.count else "clean"
 
 
+class Scanned(Protocol):
+    """Where a scan leaves what it has found."""
+
+    content: ContentReport | None
+    decision: Decision | None
+    judged: JudgedText | None
+
+
 class Scanner:
     """Scans one result as its rows are handed out."""
 
-    def __init__(self, session: Session, conn: Any, results: Results, result: PGresult) -> None:
+    def __init__(self, session: Session, conn: Any, results: Scanned, result: PGresult) -> None:
         policy = session.in_force
         assert policy is not None
         profile = policy.profile

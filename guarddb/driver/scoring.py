@@ -13,16 +13,17 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from uuid import uuid4
 
 from msgspec import structs
 from psycopg import Error, pq
 
 from guarddb.decision.plan import Decision
+from guarddb.driver.arguments import Scored
 from guarddb.driver.asking import ask_gen, explain_gen
-from guarddb.driver.messages import notify
-from guarddb.errors import PolicyUnavailable, refusal_message
+from guarddb.driver.notices import notify
+from guarddb.errors import PolicyUnavailable, PolicyViolation, refusal_message
 from guarddb.risk.event import read_event
 from guarddb.risk.history import PRECEDING
 from guarddb.risk.scoring import judge
@@ -34,16 +35,15 @@ if TYPE_CHECKING:
     from psycopg import BaseConnection
     from psycopg.abc import PQGen
 
+    from guarddb.driver.names import Names
     from guarddb.driver.plans import JudgedText
-    from guarddb.driver.session import Session
-    from guarddb.risk.columns import Classifier
     from guarddb.risk.event import Event
     from guarddb.risk.history import History
     from guarddb.risk.policy import ActionPolicy
     from guarddb.risk.scoring import RiskResult
     from guarddb.risk.statements import StatementAction
-    from guarddb.runtime.action_policies import ActionPolicySource
     from guarddb.sql.catalog import Catalog
+    from guarddb.telemetry import ConnectionFacts
 
 logger = logging.getLogger("guarddb.risk")
 
@@ -60,18 +60,27 @@ PLANNED = frozenset(("select", "insert", "update", "delete"))
 _SIZES = frozenset((("batch_size",), ("parameters", "batch_size")))
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
-    """What connect() was told about the action policy."""
-
-    source: ActionPolicySource
-    classifier: Classifier | None
-    flag_at: float = 60
-    refuse_at: float = 85
-    history: History | None = None
-
-
 _Scores: TypeAlias = "list[tuple[Event, RiskResult]]"
+
+
+class Scores(Protocol):
+    """What scoring asks of a session."""
+
+    catalog: Catalog | None
+    names: Names
+    connection_facts: ConnectionFacts
+
+    @property
+    def policy_name(self) -> str | None: ...
+
+    @property
+    def observe(self) -> bool: ...
+
+    def renew(self) -> None: ...
+
+    def violation(self, decision: Decision) -> PolicyViolation: ...
+
+    def refuse(self, judged: JudgedText, decision: Decision) -> PolicyViolation: ...
 
 
 @dataclass(slots=True)
@@ -104,7 +113,7 @@ class Scoring:
 
     # ------------------------------------------------------------------ what there is to judge by
 
-    def follow(self, session: Session) -> None:
+    def follow(self, session: Scores) -> None:
         """Put the action policy and the catalog of now in force.
 
         Raises:
@@ -142,7 +151,7 @@ class Scoring:
         self.many = sets
         self._many_scored = False
 
-    def _known_of(self, session: Session, judged: JudgedText) -> _Known:
+    def _known_of(self, session: Scores, judged: JudgedText) -> _Known:
         known = self._known.get(judged.original)
         if known is None:
             if len(self._known) >= TEXTS:
@@ -152,7 +161,7 @@ class Scoring:
                 self._known[judged.original] = known
         return known
 
-    def _actions(self, session: Session, judged: JudgedText) -> tuple[StatementAction, ...]:
+    def _actions(self, session: Scores, judged: JudgedText) -> tuple[StatementAction, ...]:
         assert self._touched is not None
         actions = self._touched.actions_of_text(judged.text)
         if not judged.uses_session:
@@ -169,7 +178,7 @@ class Scoring:
     # ------------------------------------------------------------------ rows
 
     def estimate(
-        self, session: Session, conn: BaseConnection[Any], judged: JudgedText, pgq: Any
+        self, session: Scores, conn: BaseConnection[Any], judged: JudgedText, pgq: Any
     ) -> PQGen[None] | None:
         """Ask the planner how many rows a statement is about, when a rule wants to know and nobody has said; or None."""
         if not self.wants_rows or self.many is not None or conn._pipeline is not None or session.observe:
@@ -209,7 +218,7 @@ class Scoring:
 
     # ------------------------------------------------------------------ scoring
 
-    def score(self, session: Session, conn: BaseConnection[Any], judged: JudgedText, results: Any) -> None:
+    def score(self, session: Scores, conn: BaseConnection[Any], judged: JudgedText, results: Any) -> None:
         """Judge a statement that the profile has let pass.
 
         Raises:
@@ -245,7 +254,7 @@ class Scoring:
         )
         notify(conn, note, "somebody should look at it; the statement runs")
 
-    def score_again(self, session: Session, judged: JudgedText, results: Any, rows: int) -> None:
+    def score_again(self, session: Scores, judged: JudgedText, results: Any, rows: int) -> None:
         """Judge a write by the rows it has touched, when these are more than were expected.
 
         Raises:
@@ -267,7 +276,7 @@ class Scoring:
             results.decision = decision = self._refusal(judged, result)
             raise session.violation(decision)
 
-    def _score(self, session: Session, judged: JudgedText) -> RiskResult:
+    def _score(self, session: Scores, judged: JudgedText) -> RiskResult:
         known = self._known_of(session, judged)
         rows = self._rows(known)
         now = time.time()
@@ -301,7 +310,7 @@ class Scoring:
             rows = max((a.rows for a in known.actions if a.rows is not None), default=None)
         return rows if self.many is None else max(rows or 1, 1) * self.many
 
-    def _judge(self, session: Session, known: _Known, now: float, rows: int | None = None) -> _Scores:
+    def _judge(self, session: Scores, known: _Known, now: float, rows: int | None = None) -> _Scores:
         """Each action as an event, and its score before the agent's history. `rows`: that were touched."""
         assert self.policy is not None
         compiled, told = self.policy.compiled, self.told
@@ -309,7 +318,7 @@ class Scoring:
         return [(event, judge(event, compiled, told.flag_at, told.refuse_at)) for event in events]
 
     def _event(
-        self, session: Session, action: StatementAction, known: _Known, now: float, rows: int | None = None
+        self, session: Scores, action: StatementAction, known: _Known, now: float, rows: int | None = None
     ) -> Mapping[str, Any]:
         if rows is None:
             rows = action.rows if action.rows is not None and self.many is None else self._rows(known)
@@ -348,7 +357,7 @@ class Scoring:
             deciding=f"action_policy.{result.deciding}" if result.deciding else None,
         )
 
-    def refused_by_profile(self, session: Session, judged: JudgedText) -> None:
+    def refused_by_profile(self, session: Scores, judged: JudgedText) -> None:
         """Take a statement that the profile has refused into the history. Never raises."""
         try:
             self.follow(session)

@@ -26,7 +26,8 @@ from guarddb.driver.scoring import Scoring
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
 from guarddb.policy.settings import callers_settings
 from guarddb.runtime.keyed_hash import KeyedHash
-from guarddb.runtime.policies import PolicySourceError, StaticPolicy
+from guarddb.runtime.policies import StaticPolicy
+from guarddb.runtime.policy_source import PolicySourceError
 from guarddb.runtime.queued_log import queued
 from guarddb.sql.names import quote
 
@@ -35,13 +36,13 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn
 
-    from guarddb.decision.behind_wall import Wall
     from guarddb.decision.plan import Plan
+    from guarddb.decision.wall_in_force import Wall
     from guarddb.driver.arguments import Attachment, OnDecision
     from guarddb.driver.in_force import PolicyInForce
     from guarddb.driver.names import Remembered
     from guarddb.driver.plans import JudgedText
-    from guarddb.driver.taking_back import RowLimit
+    from guarddb.driver.row_limit import RowLimit
     from guarddb.policy.profile import PolicyProfile
     from guarddb.sql.catalog import Catalog
     from guarddb.vocabulary import Rule
@@ -301,7 +302,7 @@ class Session:
                 self.origins = {o: k for o, k in self.origins.items() if not self._of_the_wall(catalog, o[0])}
             self.masked_tables = frozenset(table for table, _ in self.origins)
             operator_log.unknown_rules(policy.compiled.policy, catalog)
-            self.filters_due = not filters_known(self)
+            self.filters_due = not filters_known(self.in_force, self.catalog, self.database)
         except Exception:
             logger.exception("the masked columns could not be listed; statements are refused")
             return

@@ -16,7 +16,7 @@ from msgspec import Struct, structs
 from psycopg import pq
 
 from guarddb.driver.loaders import HASH_OID, NULL_OID, has_loaders, register_loaders
-from guarddb.driver.messages import notify
+from guarddb.driver.notices import notify
 from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import (
     TO_BE_HASHED_FMOD,

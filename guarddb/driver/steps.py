@@ -41,7 +41,7 @@ from guarddb.decision.plan import Decision
 from guarddb.driver import operator_log, shown, undo
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.fixed_snapshot import names_gen
-from guarddb.driver.messages import notify
+from guarddb.driver.notices import notify
 from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import Results
 from guarddb.driver.waits import Question, ask_somebody_gen

@@ -7,8 +7,8 @@ between takes the steps of `steps.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import psycopg as _psycopg
@@ -19,12 +19,12 @@ from guarddb import telemetry
 from guarddb.driver import steps, undo
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
+from guarddb.driver.row_limit import RowLimit, TooManyRows
 from guarddb.driver.sampling import estimated_gen, sample_gen
 from guarddb.errors import BudgetExceeded, PolicyViolation
 
 if TYPE_CHECKING:
     from psycopg.abc import Params, PQGen
-    from psycopg.pq.abc import PGresult
 
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
@@ -33,40 +33,6 @@ if TYPE_CHECKING:
 IDLE = pq.TransactionStatus.IDLE
 INTRANS = pq.TransactionStatus.INTRANS
 OK = pq.ConnStatus.OK
-
-#: Command tags that count rows which were written. (COPY's is asked about where it ends.)
-_COUNTED = (b"INSERT", b"UPDATE", b"DELETE", b"MERGE")
-
-
-@dataclass(slots=True)
-class RowLimit:
-    """How many rows may be touched: `cap` by each statement, and how many have been by all that this is about."""
-
-    cap: int | None
-    touched: int = 0
-
-    def add(self, answers: Iterable[PGresult]) -> None:
-        """Count what the server says was touched.
-
-        Raises:
-            TooManyRows: by one statement.
-        """
-        for answer in answers:
-            if (answer.command_status or b"").partition(b" ")[0] in _COUNTED:
-                self.add_rows(answer.command_tuples or 0)
-
-    def add_rows(self, rows: int) -> None:
-        self.touched += rows
-        if self.cap is not None and rows > self.cap:
-            raise TooManyRows(rows)
-
-
-class TooManyRows(_psycopg.Error):
-    """One statement has touched so many rows, and is to be taken back."""
-
-    def __init__(self, rows: int) -> None:
-        super().__init__(f"{rows} rows")
-        self.rows = rows
 
 
 def open_gen(cursor: Any, judged: JudgedText, *, first: bool) -> PQGen[Undo | None]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import errors as e, pq
 
-from guarddb.decision.behind_wall import Wall
+from guarddb.decision.wall_in_force import Wall
 from guarddb.driver.asking import ask_gen
 from guarddb.driver.settings import hold_gen
 from guarddb.errors import PolicyUnavailable, refusal_message

@@ -179,7 +179,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
     if session.wall_due:
         yield from wall_gen(session, conn)
     if session.filters_due and status == IDLE and pipeline is None:
-        yield from try_filters_gen(session, conn)
+        yield from try_filters_gen(session.in_force, session.catalog, session.database, conn)
         session.filters_due = False
     # (Of a catalog with gaps it depends on the text what is asked.)
     unread = session.catalog is not None and bool(session.catalog.unread)

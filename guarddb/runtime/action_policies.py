@@ -27,7 +27,7 @@ from guarddb.policy.remote import (
 )
 from guarddb.risk.policy import ActionPolicy, load_action_policy
 from guarddb.runtime import answers, background
-from guarddb.runtime.policies import PolicySourceError
+from guarddb.runtime.policy_source import PolicySourceError
 
 logger = logging.getLogger("guarddb.policy")
 

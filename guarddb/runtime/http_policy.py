@@ -34,7 +34,7 @@ from guarddb.policy.remote import (
     trust,
 )
 from guarddb.runtime import answers, background
-from guarddb.runtime.policies import PolicySourceError
+from guarddb.runtime.policy_source import PolicySourceError
 
 logger = logging.getLogger("guarddb.policy")
 

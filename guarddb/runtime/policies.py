@@ -8,12 +8,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.load import is_url, load_policy, parse_policy, policy_path, read_policy_file
 from guarddb.policy.profile import PolicyProfile
+from guarddb.runtime.policy_source import PolicySource
 
 logger = logging.getLogger("guarddb.policy")
 
@@ -24,37 +25,6 @@ POLICY_VARIABLE = "GUARDDB_POLICY"
 #: file systems stamp in steps of up to 2 s (FAT), so such a file is read again at the next check whatever its
 #: stat says.
 _FRESH_NS = 2_000_000_000
-
-
-class PolicySourceError(RuntimeError):
-    """A source has no profile to give: statements must not run."""
-
-
-@runtime_checkable
-class PolicySource(Protocol):
-    """Gives the profile in force. It is asked for every statement, from any thread."""
-
-    def current(self) -> tuple[PolicyProfile, str]:
-        """The profile in force and its version, a short text that changes when the profile does.
-
-        Raises:
-            PolicySourceError: there is none.
-        """
-        ...
-
-
-@runtime_checkable
-class FollowedPolicy(PolicySource, Protocol):
-    """A source that hears of somebody else whether its profile still holds."""
-
-    @property
-    def stale(self) -> bool:
-        """Whether the profile in force is the last one that was heard of, and nobody confirms it."""
-        ...
-
-    def on_denial(self, told: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Call a method, which is held weakly, when there is no profile any more because its owner said so."""
-        ...
 
 
 PolicyOrSource: TypeAlias = PolicyProfile | Mapping[str, Any] | str | os.PathLike[str] | PolicySource

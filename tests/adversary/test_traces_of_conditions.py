@@ -11,8 +11,8 @@ import pytest
 
 import guarddb
 from guarddb.decision import decide as engine
-from guarddb.decision.behind_wall import Wall
 from guarddb.decision.plan import NO_NAMES
+from guarddb.decision.wall_in_force import Wall
 from tests.fix_server import temporary_database
 
 SCHEMA = """

@@ -10,7 +10,7 @@ import pytest
 
 import guarddb
 from guarddb.runtime.action_policies import ActionPolicyUrl
-from guarddb.runtime.policies import PolicySourceError
+from guarddb.runtime.policy_source import PolicySourceError
 from tests.control_plane.conftest import Plane
 
 PROFILE = {"name": "scored", "access_mode": "read_write"}

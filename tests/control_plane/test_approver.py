@@ -12,16 +12,8 @@ from typing import Any
 import pytest
 
 import guarddb
-from guarddb.runtime.approvals import (
-    Answer,
-    ApprovalRequest,
-    ApproverLost,
-    as_approver,
-    as_async_approver,
-    ask,
-    ask_async,
-    report,
-)
+from guarddb.runtime.approvals import Answer, ApprovalRequest, ApproverLost, ask, ask_async, report
+from guarddb.runtime.approvers import as_approver, as_async_approver
 from guarddb.runtime.http_approver import ControlPlaneApprover
 from tests.control_plane.conftest import Plane, running
 

@@ -30,7 +30,7 @@ from guarddb.runtime.approvals import ApprovalRequest, ApproverLost
 from guarddb.runtime.decision_upload import DecisionUpload
 from guarddb.runtime.http_approver import ControlPlaneApprover
 from guarddb.runtime.http_policy import HttpPolicy
-from guarddb.runtime.policies import PolicySourceError
+from guarddb.runtime.policy_source import PolicySourceError
 from tests.control_plane.test_client import eventually, reply, scripted
 
 Answer = Callable[[BaseHTTPRequestHandler], None]

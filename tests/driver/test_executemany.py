@@ -11,7 +11,7 @@ import pytest
 import guarddb
 from guarddb import load_policy
 from guarddb.driver import steps
-from guarddb.runtime.policies import PolicySource
+from guarddb.runtime.policy_source import PolicySource
 from tests.driver.conftest import Connect, block, open_policy, run
 
 INSERT = "INSERT INTO many_sets VALUES (%s, %s)"

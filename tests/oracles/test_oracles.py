@@ -21,7 +21,7 @@ from guarddb import PolicyProfile
 from guarddb.decision import decide
 from guarddb.decision.definitions import definitions
 from guarddb.decision.filters.rule import row_filters
-from guarddb.decision.foundation import stands_on
+from guarddb.decision.frozen import stands_on
 from guarddb.decision.plan import Plan
 from tests.adversary import ground
 from tests.conformance.test_corpus import FULL

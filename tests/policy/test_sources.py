@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from guarddb.policy import PolicyError, PolicyProfile
-from guarddb.runtime.policies import FilePolicy, PolicySource, StaticPolicy, open_source
+from guarddb.runtime.policies import FilePolicy, StaticPolicy, open_source
+from guarddb.runtime.policy_source import PolicySource
 
 
 @pytest.fixture

@@ -22,13 +22,12 @@ from guarddb.runtime.approvals import (
     AsyncApprover,
     ChangedRow,
     Outcome,
-    as_approver,
-    as_async_approver,
     ask,
     ask_async,
     report,
     with_id,
 )
+from guarddb.runtime.approvers import as_approver, as_async_approver
 from guarddb.runtime.terminal import TerminalApprover, shown
 
 
