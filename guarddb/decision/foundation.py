@@ -1,4 +1,4 @@
-"""What the row filters of a policy stand on, and that it is frozen for the agent.
+"""What the row filters of a policy stand on. It is frozen for the agent, see `frozen.py`.
 
 A filter is as good as the tables its sub-selects read, the functions, operators and types it uses, and the settings they follow.
 Whoever may write or redefine these sees other rows. So they are resolved when the policy meets a catalog, and left alone unless
