@@ -55,6 +55,24 @@ def ask_within_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]
     return _rows(pgconn, [*(yield from fetch_many(pgconn))] or [None])
 
 
+def begin_aside_gen(conn: BaseConnection[Any], savepoint: bytes) -> PQGen[bool]:
+    """Begin what `end_aside_gen` undoes: a transaction of guarddb's own (True), or a savepoint in the agent's."""
+    idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
+    yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT " + savepoint)
+    return idle
+
+
+def end_aside_gen(conn: BaseConnection[Any], savepoint: bytes, *, idle: bool) -> PQGen[None]:
+    """Undo what was set meanwhile, if the connection lives."""
+    if conn.pgconn.status != pq.ConnStatus.OK:
+        return
+    if idle:
+        yield from ask_gen(conn, b"ROLLBACK")
+    else:
+        yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT " + savepoint)
+        yield from ask_gen(conn, b"RELEASE SAVEPOINT " + savepoint)
+
+
 def _rows(pgconn: PGconn, results: list[PGresult | None]) -> list[Row]:
     for result in results:
         if result is None or result.status not in _ANSWERS:

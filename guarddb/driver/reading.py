@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cachetools import LRUCache
 from psycopg import BaseConnection, errors as e, pq
 
-from guarddb.driver.asking import ask_gen
+from guarddb.driver.asking import ask_gen, begin_aside_gen, end_aside_gen
 from guarddb.sql.catalog import CATALOG_QUERY, CATALOG_SETTINGS_QUERY, Catalog
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def without_comments(query: str) -> str:
     return "\n".join(line for line in query.splitlines() if not line.lstrip().startswith("--"))
 
 
+_SAVEPOINT = b"guarddb_catalog"
 NO_HURRY = b"SET LOCAL statement_timeout = 0"
 #: What others have locked so that nobody may open it, or are waiting to: catalog.sql leaves out what it could not read without
 #: waiting for them. (A lock that is held already is given again at once. Who may not see the locks waits.)
@@ -89,8 +90,7 @@ def read_catalog_gen(session: Session, conn: BaseConnection[Any], *, waits: bool
 
 
 def _document_gen(session: Session, conn: BaseConnection[Any], *, waits: bool) -> PQGen[bytes]:
-    idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
-    yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_catalog")
+    idle = yield from begin_aside_gen(conn, _SAVEPOINT)
     try:
         yield from ask_gen(conn, NO_HURRY)
         yield from ask_gen(conn, _SETTINGS)
@@ -104,11 +104,5 @@ def _document_gen(session: Session, conn: BaseConnection[Any], *, waits: bool) -
             yield from ask_gen(conn, _BUSY if may == b"t" else _WAITS)
         (row,) = yield from ask_gen(conn, _CATALOG)
     finally:
-        # The settings go with the transaction or savepoint.
-        if conn.pgconn.status == pq.ConnStatus.OK:
-            if idle:
-                yield from ask_gen(conn, b"ROLLBACK")
-            else:
-                yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT guarddb_catalog")
-                yield from ask_gen(conn, b"RELEASE SAVEPOINT guarddb_catalog")
+        yield from end_aside_gen(conn, _SAVEPOINT, idle=idle)  # (the settings go with it)
     return row[0] or b"{}"

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from psycopg import errors as e, pq
+from psycopg import errors as e
 
 from guarddb.decision.wall_in_force import Wall
-from guarddb.driver.asking import ask_gen
+from guarddb.driver.asking import ask_gen, begin_aside_gen, end_aside_gen
 from guarddb.driver.settings import hold_gen
 from guarddb.errors import PolicyUnavailable, refusal_message
 from guarddb.policy.errors import PolicyError
@@ -63,6 +63,7 @@ _NO_NESTED_LOOPS = b"SELECT pg_catalog.set_config('enable_nestloop', 'off', true
 _HINT = "guarddb wall --check shows what is not as it should be, guarddb wall --apply mends it"
 #: How many differences a refusal names.
 _NAMED = 3
+_SAVEPOINT = b"guarddb_wall"
 
 
 class _Fault(Exception):
@@ -134,8 +135,7 @@ def _take(session: Session, wall: Wall | None) -> None:
 def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfile) -> PQGen[Wall]:
     names = Names.of(profile)
     yield from _step_aside_gen(session, conn, names)
-    idle = conn.pgconn.transaction_status == pq.TransactionStatus.IDLE
-    yield from ask_gen(conn, b"BEGIN READ ONLY" if idle else b"SAVEPOINT guarddb_wall")
+    idle = yield from begin_aside_gen(conn, _SAVEPOINT)
     try:
         yield from ask_gen(conn, _SETTINGS)
         # (Before what it is about: a change in between is then found by the next look.)
@@ -160,12 +160,7 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
         for name in signed.get("settings_of_logins", ()):
             late[name] = yield from _text_gen(conn, _late(names.schema, name))
     finally:
-        if conn.pgconn.status == pq.ConnStatus.OK:
-            if idle:
-                yield from ask_gen(conn, b"ROLLBACK")
-            else:
-                yield from ask_gen(conn, b"ROLLBACK TO SAVEPOINT guarddb_wall")
-                yield from ask_gen(conn, b"RELEASE SAVEPOINT guarddb_wall")
+        yield from end_aside_gen(conn, _SAVEPOINT, idle=idle)
     found = compile_wall(profile, database, role, constants)
     wrong = [each for each in differences(found, rights, fingerprint) if each.level != "open"]
     if wrong:
