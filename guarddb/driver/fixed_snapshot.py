@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 #: FirstNormalObjectId: what is below is PostgreSQL's own, and the same in every snapshot.
 _USERS_OWN = 16384
 _SYSTEM = ("pg_catalog", "information_schema")
+#: Asked first, and true: it locks a schema, and with that the server's process takes in what others have changed
+#: (LockDatabaseObject calls AcceptInvalidationMessages). `to_regclass` alone answers by what the process has looked up before,
+#: and the statement, which locks what it reads, by the newest.
+_NEWEST = "(pg_catalog.pg_get_object_address('schema', '{pg_catalog}', '{}')).objid IS NOT NULL"
 
 
 def names_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
@@ -50,7 +54,9 @@ def names_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     if names:
         views = [r for each in names if (r := catalog.relation(*each)) is not None and r.kind == "v"]
         conditions = [*(_means_the_same(catalog, *each) for each in sorted(names)), *map(_may_read, views)]
-        moved = (yield from _asked_gen(conn, f"SELECT {' AND '.join(conditions)}", session)) != [(b"t",)]
+        moved = (yield from _asked_gen(conn, f"SELECT {' AND '.join([_NEWEST, *conditions])}", session)) != [
+            (b"t",)
+        ]
         for view in () if moved else views:
             rows = f"SELECT * FROM {quote_qualified(view.schema, view.name)}"
             plan = yield from _asked_gen(conn, f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {rows}", session)

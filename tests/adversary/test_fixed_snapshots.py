@@ -79,6 +79,12 @@ def own(server_dsn: str) -> Iterator[Ground]:
 def _reader(dsn: str, how: str) -> guarddb.Connection[Any]:
     """A connection in a transaction that has its snapshot."""
     conn = guarddb.connect(dsn, policy=POLICY, autocommit=how == "by BEGIN")
+    # The server's process has looked these names up before, in such a transaction too, and keeps what it found.
+    for _ in range(2):
+        conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if how == "by BEGIN" else HOW["by SET"])
+        conn.execute("SELECT FROM other, vother, vabove, scratch LIMIT 0")
+        conn.execute("SELECT FROM public.scratch LIMIT 0")
+        conn.rollback()
     if how == "by the connection":
         conn.isolation_level = IsolationLevel.REPEATABLE_READ
     elif how:
@@ -108,7 +114,10 @@ def test_no_hidden_row_by_what_another_connection_defined(own: Ground, story: st
         with guarddb.connect(own.dsn, policy=POLICY, autocommit=True) as other:
             for sql in definitions:
                 other.execute(sql.format(role=f'"{role}"'))
-        for reader, sql in zip(readers, attempts, strict=False):
+        for number, (reader, sql) in enumerate(zip(readers, attempts, strict=False)):
+            if number % 2 == 0:
+                # The last look at the catalog does for this statement, too: names are asked for all the same.
+                reader._guard.freshness.check_at = float("inf")
             with pytest.raises(guarddb.PolicyViolation, match="snapshot") as caught:
                 _asked(reader, sql)
             assert caught.value.decision is not None
@@ -185,3 +194,26 @@ def test_what_others_have_dropped_is_no_error_of_the_next_statement(own: Ground)
             with pytest.raises(psycopg.errors.UndefinedTable):
                 reader.execute("SELECT * FROM goes")
             reader.rollback()
+
+
+def test_a_look_within_a_transaction_sees_the_newest_names(own: Ground) -> None:
+    """Under READ COMMITTED: the catalog that is read is the newest, and so has to be where names are looked for."""
+    with psycopg.connect(own.dsn, autocommit=True) as undo, guarddb.connect(own.dsn, policy=POLICY) as reader:
+        (role,) = undo.execute("SELECT current_user").fetchone() or ("",)
+        reader.execute("SELECT FROM other, vother LIMIT 0")
+        reader.rollback()
+        try:
+            for number in range(3):
+                undo.execute(f"CREATE TABLE looked{number} ()")
+                look_is_due(reader)
+                reader.execute("SELECT 1")
+            with guarddb.connect(own.dsn, policy=POLICY, autocommit=True) as other:
+                other.execute(f'CREATE SCHEMA "{role}" CREATE VIEW other {_OF_ROWS}')
+            look_is_due(reader)
+            cursor = reader.execute("SELECT * FROM other")
+            assert "HIDDEN" not in str(cursor.fetchall())
+            assert [each.name for each in cursor.description or ()] == ["id", "label"]
+        finally:
+            reader.rollback()
+            undo.execute(f'DROP SCHEMA IF EXISTS "{role}" CASCADE')
+            undo.execute("DROP TABLE IF EXISTS looked0, looked1, looked2")
