@@ -200,10 +200,6 @@ def user_relation(reference: Reference, policy: CompiledPolicy, catalog: Catalog
     )
 
 
-def _is_temporary(reference: Reference) -> bool:
-    return reference.schema.startswith("pg_temp")
-
-
 def _denied(identity: tuple[str, str], policy: CompiledPolicy) -> str | None:
     """The entry of the denylist that names a relation, or None."""
     for index, pattern in enumerate(policy.profile.deny_patterns):

@@ -53,10 +53,9 @@ def names_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     }
     if names:
         views = [r for each in names if (r := catalog.relation(*each)) is not None and r.kind == "v"]
-        conditions = [*(_means_the_same(catalog, *each) for each in sorted(names)), *map(_may_read, views)]
-        moved = (yield from _asked_gen(conn, f"SELECT {' AND '.join([_NEWEST, *conditions])}", session)) != [
-            (b"t",)
-        ]
+        same = (_means_the_same(catalog, *each) for each in sorted(names))
+        conditions = " AND ".join((_NEWEST, *same, *map(_may_read, views)))
+        moved = (yield from _asked_gen(conn, f"SELECT {conditions}", session)) != [(b"t",)]
         for view in () if moved else views:
             rows = f"SELECT * FROM {quote_qualified(view.schema, view.name)}"
             plan = yield from _asked_gen(conn, f"EXPLAIN (VERBOSE, COSTS OFF, FORMAT JSON) {rows}", session)

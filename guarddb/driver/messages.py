@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ReferenceType, ref
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
     from guarddb.driver.session import Session
-
-psycopg_logger = logging.getLogger("psycopg")
 
 
 class GuardedInfo(ConnectionInfo):

@@ -11,7 +11,6 @@ percent of the time. A database may also say itself that its catalog has changed
 
 from __future__ import annotations
 
-import logging
 import re
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -34,8 +33,6 @@ if TYPE_CHECKING:
     from psycopg.abc import PQGen
 
     from guarddb.driver.session import Session
-
-logger = logging.getLogger("guarddb")
 
 ACTIVE = pq.TransactionStatus.ACTIVE
 IDLE = pq.TransactionStatus.IDLE

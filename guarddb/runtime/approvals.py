@@ -42,7 +42,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol, TypeAlias, TypeVar, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from guarddb.lint.finding import Finding
 from guarddb.vocabulary import KINDS, Kind
@@ -63,7 +63,6 @@ NEXT: Mapping[Status, frozenset[Status]] = {
     "approved": frozenset({"executed", "failed", "expired"}),
 }
 
-_T = TypeVar("_T")
 _ID_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
