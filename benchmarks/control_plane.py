@@ -28,9 +28,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from common import server as embedded
 from psycopg.conninfo import conninfo_to_dict
-
-from benchmarks.common import server as embedded
 
 POLLERS, POLL_SECONDS, EVALUATIONS_PER_SECOND, STREAMS, PUTS = 200, 5.0, 50, 500, 1_000
 SQL = (

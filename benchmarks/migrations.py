@@ -10,6 +10,7 @@ Without a migration, on the same busy machine, is the first line.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -22,6 +23,8 @@ import psycopg
 from guarddb import Catalog
 from guarddb.lint.fix import fix
 from guarddb.lint.migrations import walk
+
+sys.path.append(str(Path(__file__).parents[1]))  # run as a script, it is not there
 from tests.fix_server import running_server, temporary_database
 
 MIGRATIONS = (
