@@ -4,7 +4,7 @@
     %sql postgresql+guarddb://agent@localhost/shop?guarddb_policy=sales.yaml
     %sql SELECT count(*) FROM products
 
-pip install 'guarddb[sqlalchemy]' jupysql
+pip install 'guarddb[sqlalchemy]' jupysql ipython
 SALES_HASH_KEY=… DATABASE_URL=postgresql://agent@localhost/shop python examples/jupyter_sql.py
 """
 

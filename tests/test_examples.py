@@ -17,16 +17,6 @@ import guarddb
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
-TABLES = """
-CREATE TABLE customers (id int PRIMARY KEY, tenant_id int NOT NULL, email text, phone text);
-CREATE TABLE orders (id int PRIMARY KEY, tenant_id int NOT NULL, total numeric);
-CREATE TABLE order_items (order_id int, product_id int);
-CREATE TABLE products (id int PRIMARY KEY, name text);
-INSERT INTO customers SELECT n, n % 2, 'c' || n || '@example.org', '555-' || n FROM generate_series(1, 8) n;
-INSERT INTO orders SELECT n, n % 2, n FROM generate_series(1, 20) n;
-INSERT INTO products SELECT n, 'product ' || n FROM generate_series(1, 900) n;
-"""
-
 
 def load(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
@@ -45,7 +35,7 @@ def sales(fresh_dsn: str, monkeypatch: pytest.MonkeyPatch) -> str:
     url = f"postgresql://{parts['user']}@/{parts['dbname']}?host={quote(str(parts['host']))}"
     monkeypatch.setenv("DATABASE_URL", url)
     with psycopg.connect(fresh_dsn, autocommit=True) as conn:
-        conn.execute(TABLES)
+        conn.execute((EXAMPLES / "shop.sql").read_text().encode())
     return fresh_dsn
 
 
@@ -91,7 +81,7 @@ def test_async_questions_are_answered_each_for_itself(sales: str) -> None:
     assert refused.startswith("refused by masked_column_predicate: ")
 
 
-#: Each example, with its arguments, and the packages that it needs beyond those of the tests.
+#: Each example, with its arguments, and the packages that it needs beyond those of the tests, what it is about first.
 PROGRAMS: dict[str, tuple[list[str], list[str]]] = {
     "agent_tool": (["SELECT 1 AS one"], []),
     "async_agent": ([], []),
@@ -126,20 +116,25 @@ SAYS = {
 }
 
 
-def test_every_example_is_run() -> None:
+def is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # what it is a part of
+        return False
+
+
+def test_every_example_is_run_and_described() -> None:
     assert {path.stem for path in EXAMPLES.glob("*.py")} == set(PROGRAMS)
+    described = (EXAMPLES / "README.md").read_text()
+    assert [name for name in PROGRAMS if f"`{name}.py`" not in described] == []
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_each_example_runs_as_a_program(sales: str, name: str) -> None:
     arguments, packages = PROGRAMS[name]
-    for package in packages:
-        try:
-            there = importlib.util.find_spec(package) is not None
-        except ModuleNotFoundError:
-            there = False
-        if not there:
-            pytest.skip(f"needs {package}: pip install -e '.[examples]'")
+    # Where what it is about is there, so must be the rest: the extra installs both.
+    if packages and not is_installed(packages[0]):
+        pytest.skip(f"needs {packages[0]}: pip install -e '.[examples]'")
     # (What other people's packages warn of is not the examples' business.)
     quiet = ["-W", "ignore"] if packages else []
     command = [sys.executable, *quiet, str(EXAMPLES / f"{name}.py"), *arguments]
