@@ -253,7 +253,9 @@ def cut(
         # Of a server cursor it is the status of its DECLARE, and stays that.
         cursor._statusmessage = short.command_status
     if results:
-        cursor._rowcount = shown
+        # Of a write it is how many rows were written, as its status says.
+        written = short.command_tuples
+        cursor._rowcount = shown if written is None else written
     results.truncated = True
     reported = results.reported = results.reported or set()
     if cursor._iresult not in reported:

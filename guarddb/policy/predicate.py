@@ -304,6 +304,8 @@ def _check_outside(name: str, node: Node, table: RelationPattern) -> None:
             raise PolicyError(
                 f"calls the aggregate {shown}(); a predicate is about one row, so use a sub-select"
             )
+        if function is not None and functions.returns_set(function):
+            raise PolicyError(f"calls {function}(), which gives many rows; use it in a sub-select's FROM")
     elif name in {"GroupingFunc", "JsonObjectAgg", "JsonArrayAgg", "MergeSupportFunc"}:
         raise PolicyError("calls an aggregate; a predicate is about one row, so use a sub-select")
     elif name == "A_Star":

@@ -660,6 +660,35 @@ def test_mask_uses_open_one_use_each(connect: Guard) -> None:
     ] == [1]
 
 
+@pytest.mark.parametrize(
+    ("condition", "passes"),
+    [
+        ("email IN ('customer1@example.org', 'x')", True),
+        ("email = ANY (ARRAY['customer1@example.org', 'x'])", True),
+        ("email = ANY (ARRAY['customer1@example.org', NULL]::text[])", True),
+        ("email = ANY ('{customer1@example.org}')", True),
+        ("email = ANY (ARRAY['customer1@example.org'::text, $$x$$])", True),
+        ("email = ANY (ARRAY[lower(name), 'x'])", False),
+        ("email = ANY (ARRAY[name])", False),
+        ("email = ANY (ARRAY(SELECT name FROM products))", False),
+        ("email <> ALL (ARRAY['x'])", False),
+        ("email <> ANY (ARRAY['x'])", False),
+        ("email = ALL (ARRAY['customer1@example.org'])", False),
+        ("'x' = ANY (ARRAY[email])", False),
+    ],
+)
+def test_an_equality_is_with_values_that_the_text_gives(connect: Guard, condition: str, passes: bool) -> None:
+    uses = {"mask_uses": [{"table": "customers", "column": "email", "allow": ["equality"]}]}
+    rules = [{"table": "customers", "column": "email", "kind": "hash"}]
+    conn = connect({"masking_rules": rules, "guarddb": uses})
+    sql = f"SELECT id FROM customers WHERE {condition}"
+    if passes:
+        assert conn.execute(sql.encode()).fetchall() == [(1,)]
+    else:
+        with pytest.raises(guarddb.PolicyViolation):
+            conn.execute(sql.encode())
+
+
 def test_grouped_hash_keeps_its_groups_and_its_mask(connect: Guard, plain_shop: psycopg.Connection) -> None:
     uses = {"mask_uses": [{"table": "customers", "column": "city", "allow": ["group"]}]}
     conn = connect(

@@ -90,7 +90,7 @@ async def test_status_of_a_write_counts_what_was_written(connect: Connect, answe
     answers.allow(text, statement("insert", "INSERT", returns_rows=True, row_cap=3))
     cur = await run(conn.execute(text))
     assert await run(cur.fetchall()) == [(1,), (2,), (3,)]
-    assert (cur.statusmessage, cur.pgresult.command_tuples) == ("INSERT 0 5", 5)
+    assert (cur.statusmessage, cur.pgresult.command_tuples, cur.rowcount) == ("INSERT 0 5", 5, 5)
 
 
 async def test_result_that_fits_is_not_truncated(connect: Connect, capped: Engine) -> None:

@@ -97,6 +97,8 @@ def test_comments_and_a_last_semicolon_are_dropped(text: str, kept: str) -> None
         ("count(*) > 1", "aggregate count()"),
         ("sum(a) > 1", "aggregate sum()"),
         ("pg_catalog.max(a) > 1", "aggregate pg_catalog.max()"),
+        ("generate_series(1, 2) = a", "generate_series(), which gives many rows"),
+        ("a = 1 OR pg_catalog.unnest(tags) = 'x'", "many rows"),
         ("my_agg(DISTINCT a) > 1", "aggregate"),
         ("my_agg(a) FILTER (WHERE b) > 1", "aggregate"),
         ("my_agg(a ORDER BY b) > 1", "aggregate"),

@@ -59,6 +59,11 @@ def _constant(node: Any) -> bool:
 
 
 def _constants(node: Any) -> bool:
+    """What stands behind IN and = ANY: a list, an ARRAY or a parameter, of values that are known before any row is read."""
     if "List" in node:
         return all(_constant(item) for item in node["List"].get("items", ()))
+    while "TypeCast" in node:
+        node = node["TypeCast"]["arg"]
+    if "A_ArrayExpr" in node:
+        return all(_constants(item) for item in node["A_ArrayExpr"].get("elements", ()))
     return _constant(node)
