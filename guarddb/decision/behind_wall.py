@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guarddb.decision.case import filters_of
+from guarddb.decision.case import filters_of, is_governed
 from guarddb.decision.on_catalog import is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.leakproof.restrictions import Restrictions, traced
@@ -36,10 +36,10 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     ):
         # A definition is the server's to refuse: the role has no right on any table.
         return None
-    draft.shown = list(dict.fromkeys(filters_of(case)))
+    draft.shown = filters_of(case)
     if draft.shown and statement.calls and (refusal := _traced(case)) is not None:
         return refusal
-    if "explain" in statement.kinds and any(rules.governed for _, rules in case.ruled):
+    if "explain" in statement.kinds and is_governed(case):
         # The planner's estimates are made of the tables below the views, of hidden rows and masked values.
         draft.rewriter.explain_quietly(statement.fields, statement.location)
     temporary = case.catalog.temp_schema if case.catalog is not None else None
@@ -47,20 +47,19 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     try:
         for reference in statement.references:
             relation, within = reference.relation, reference.schema
-            if reference.mode == "ddl" or relation is None or is_system(within):
+            if reference.mode == "ddl" or relation is None:
                 continue
-            if within in (schema, temporary):
-                continue
-            key = (within, reference.name)
-            own = not reference.inherits and bool(relation.descendants)
-            view = wall.only.get(key) if own else views.get(key)
-            if view is None:
+            view = views.get((within, reference.name))
+            if relation.descendants and not reference.inherits:
+                view = wall.only.get((within, reference.name))
+            if view is not None:
+                rename(reference, schema, view)
+            elif within not in (schema, temporary) and not is_system(within):
                 return Refusal(
                     "table_not_allowed",
                     f'table "{reference.qualified_name}" has no view in the wall "{wall.schema}"',
                     "Read other tables; `guarddb wall` says why this one is left out.",
                 )
-            rename(reference, schema, view)
     except RewriteError as ex:
         return Refusal(
             "statement_not_allowed",

@@ -45,6 +45,20 @@ def case_of(
     return Case(statement, policy, catalog, governance, governance.ruled(statement.references), wall=wall)
 
 
+def is_governed(case: Case) -> bool:
+    """Whether a statement mentions a relation with masks or filters."""
+    for _, rules in case.ruled:  # noqa: SIM110 (asked of every statement: a generator takes twice as long)
+        if rules.governed:
+            return True
+    return False
+
+
 def filters_of(case: Case) -> list[str]:
-    """The predicates of every filtered relation that a statement reads or writes, as often as it mentions one."""
-    return [p.shown for reference, rules in case.ruled if reference.mode != "ddl" for p in rules.filters]
+    """The predicates of every filtered relation that a statement reads or writes, each once."""
+    found: list[str] = []
+    for reference, rules in case.ruled:
+        if rules.filters and reference.mode != "ddl":
+            for each in rules.filters:
+                if (shown := each.shown) not in found:
+                    found.append(shown)
+    return found

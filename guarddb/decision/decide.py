@@ -48,7 +48,7 @@ from guarddb.sql.catalog import Catalog
 from guarddb.sql.encodings import read_otherwise
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, SQLSyntaxError, parse
-from guarddb.vocabulary import Rule
+from guarddb.vocabulary import Kind, Rule
 
 __all__ = ["RULES", "SCRIPT_RULES", "WRITERS", "CompiledPolicy", "compile_policy", "decide"]
 
@@ -74,6 +74,11 @@ RULES: tuple[StatementRule, ...] = (
     definitions,
     affected_rows,
 )
+#: The rules that have nothing to say of a statement that only reads. They are not asked of plain queries, which are most.
+ABOUT_CHANGES: frozenset[StatementRule] = frozenset(
+    (on_a_branch, conflicts, computed_with, stands_on, referential_actions, definitions, affected_rows)
+)
+_RULES_FOR_QUERIES = tuple(rule for rule in RULES if rule not in ABOUT_CHANGES)
 #: The rules about how the statements of one text go together.
 SCRIPT_RULES: tuple[ScriptRule, ...] = (
     scripts.transaction_control,
@@ -91,6 +96,7 @@ WRITERS_BEHIND_A_WALL = Writers((behind_wall.names,), WRITERS.announced)
 #: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.
 _PASSED_ON: frozenset[Rule] = frozenset(("parse_error", "statement_not_allowed", "table_not_allowed"))
+_PLAIN: frozenset[Kind] = frozenset(("select",))
 #: Nothing is known about such a text, so afterwards everything is looked at again.
 _UNREAD = StatementPlan(
     Facts(
@@ -288,7 +294,8 @@ def _judge(
         )
     case = case_of(statement, policy, catalog, wall)
     judged.append(case)
-    for rule in RULES:
+    plain = statement.kinds == _PLAIN and statement.ddl is None and not statement.definitions
+    for rule in _RULES_FOR_QUERIES if plain else RULES:
         answer = rule(case)
         if isinstance(answer, Refusal):
             return answer

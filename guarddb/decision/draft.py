@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec import Struct, field
+
 from guarddb.decision.masks.writing import Targets
 from guarddb.sql.rewriting.rewriter import Rewriter
 
 
-class Draft:
+class Draft(Struct, eq=False):
     """The text of one statement in the making, and what its writers have to tell of it.
 
     Attributes:
@@ -22,37 +24,16 @@ class Draft:
         lists: it may show rows of other sessions, or settings, that are not for everybody.
     """
 
-    __slots__ = (
-        "_targets",
-        "checks_rows",
-        "exact",
-        "governed",
-        "hidden_returning",
-        "keyed",
-        "limited",
-        "lists",
-        "rewriter",
-        "shown",
-    )
-
-    def __init__(
-        self,
-        rewriter: Rewriter,
-        *,
-        governed: bool,
-        limited: bool,
-        exact: bool = False,
-        lists: bool = True,
-    ) -> None:
-        self.rewriter = rewriter
-        self.lists = lists
-        self.limited = limited
-        self._targets: Targets | None = None
-        self.governed = governed
-        self.exact = exact
-        self.keyed: tuple[int, ...] = ()
-        self.hidden_returning = self.checks_rows = False
-        self.shown: list[str] = []
+    rewriter: Rewriter
+    governed: bool
+    limited: bool
+    exact: bool = False
+    lists: bool = True
+    keyed: tuple[int, ...] = ()
+    hidden_returning: bool = False
+    checks_rows: bool = False
+    shown: list[str] = field(default_factory=list)
+    _targets: Targets | None = None
 
     @property
     def targets(self) -> Targets:

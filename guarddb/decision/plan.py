@@ -16,7 +16,7 @@ from msgspec import Struct
 from guarddb.vocabulary import Kind, MaskKind, Rule, Verdict
 
 
-class MaskedColumn(Struct, frozen=True):
+class MaskedColumn(Struct, frozen=True, cache_hash=True):
     """One masked column of a decision: its name and the kind of its mask."""
 
     column: str

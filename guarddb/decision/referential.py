@@ -43,7 +43,7 @@ def referential_actions(case: Case) -> Refusal | None:
     governance, catalog = case.governance, case.catalog
     if catalog is None or not governance.restricts:
         return None
-    emptied = _emptied(case) if governance.filters else None
+    emptied = _emptied(case) if governance.filters and case.statement.definitions else None
     if emptied is not None:
         return Refusal(
             "row_filter_unsafe",

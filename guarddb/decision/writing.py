@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from msgspec import structs
 
 from guarddb.content.visible import visible
 from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
-from guarddb.decision.case import Case, case_of, filters_of
+from guarddb.decision.case import Case, case_of, filters_of, is_governed
 from guarddb.decision.deciding import of_filters, of_masks
 from guarddb.decision.draft import Draft
 from guarddb.decision.filters.writes import FilterWriter
-from guarddb.decision.masks.rule import masked_columns, output_kinds
+from guarddb.decision.masks.rule import reported
 from guarddb.decision.masks.writing import MaskWriter, Unmappable, Unwritable
 from guarddb.decision.on_catalog import CompiledPolicy
 from guarddb.decision.plan import (
@@ -47,7 +47,8 @@ _WITHOUT_CATALOG = (
     "decided without a catalog: names were taken as written, a bare one as public; "
     "views, partitions and functions of a row (t.f) could not be looked through"
 )
-_NO_KINDS: Mapping[int, MaskKind] = MappingProxyType({})
+T = TypeVar("T")
+_NOTHING_MASKED: tuple[tuple[MaskedColumn, ...], Mapping[int, MaskKind]] = (), MappingProxyType({})
 
 
 class SessionState:
@@ -107,17 +108,16 @@ def write_plan(
     """
     governance = policy.governance(catalog)
     notes: list[str] = list(dict.fromkeys(finding.note for finding in findings))
-    columns: dict[MaskedColumn, None] = {}
-    predicates: list[str] = []
+    columns: tuple[MaskedColumn, ...] = ()
+    predicates: tuple[str, ...] = ()
     plans: list[StatementPlan] = []
     rewriter: Rewriter | None = None
     text: str | None = sql
     edits: tuple[tuple[int, int, int], ...] = ()
     for case in cases:
         statement = case.statement
-        governed = governance.restricts and any(rules.governed for _, rules in case.ruled)
-        masked = masked_columns(case) if governed else ()
-        kinds = output_kinds(case) if masked else _NO_KINDS
+        governed = governance.restricts and is_governed(case)
+        masked, kinds = reported(case) if governed else _NOTHING_MASKED
         draft: Draft | None = None
         limited = wants_limit(statement, policy)
         lists = lists_settings(statement) or bool(shown_by_row(case) or shown_as_null(case))
@@ -141,13 +141,13 @@ def write_plan(
                 refusal = None
             if refusal is not None:
                 return refusal
-            predicates += [p for p in draft.shown if p not in predicates]
+            predicates = _with(predicates, draft.shown)
         of_name = session.plan_of(statement)
         if of_name is not None:
             masked = of_name.handling.masked
-            predicates += [p for p in of_name.handling.predicates if p not in predicates]
-        columns.update(dict.fromkeys(masked))
-        plan = _plan(case, of_name, draft, kinds, tuple(masked), governed=governed)
+            predicates = _with(predicates, of_name.handling.predicates)
+        columns = _with(columns, masked)
+        plan = _plan(case, of_name, draft, kinds, masked, governed=governed)
         session.take(plan)
         plans.append(plan)
     if text is None:
@@ -159,7 +159,7 @@ def write_plan(
         edits = rewriter.changes
     if catalog is None:
         notes.append(_WITHOUT_CATALOG)
-    if policy.profile.guarddb.wall is not None and all(case.wall is None for case in cases):
+    if policy.profile.guarddb.wall is not None and cases[0].wall is None:
         notes.append(
             f'decided without the wall "{policy.profile.guarddb.wall}": guarddb itself masks and filters'
         )
@@ -168,9 +168,9 @@ def write_plan(
     decision = Decision(
         verdict,
         "ok",
-        _reason(verdict, tuple(columns), filtered=bool(predicates), changed=bool(edits)),
+        _reason(verdict, columns, filtered=bool(predicates), changed=bool(edits)),
         None,
-        tuple(columns),
+        columns,
         " AND ".join(f"({p})" for p in predicates)
         if len(predicates) > 1
         else (predicates[0] if predicates else None),
@@ -183,6 +183,11 @@ def write_plan(
         policy_id=policy.profile.id,
     )
     return Plan(decision, text or "", tuple(plans), uses_session=session.used, edits=edits)
+
+
+def _with(found: tuple[T, ...], more: Sequence[T]) -> tuple[T, ...]:
+    """What was found before and what a statement adds, each once."""
+    return tuple(dict.fromkeys((*found, *more))) if found else tuple(more)
 
 
 def _write(case: Case, draft: Draft, writers: Writers) -> Refusal | None:
@@ -324,7 +329,10 @@ def _deciding(verdict: Verdict, cases: tuple[Case, ...]) -> str | None:
     if verdict == "allow":
         return None
     found = of_filters if verdict == "row-filter" else of_masks
-    return next((entry for case in cases if (entry := found(case)) is not None), None)
+    for case in cases:
+        if (entry := found(case)) is not None:
+            return entry
+    return None
 
 
 def _could_differ(case: Case) -> bool:

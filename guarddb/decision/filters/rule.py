@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from guarddb.decision.case import Case
 from guarddb.decision.masks.rule import brings_under_another_name
-from guarddb.decision.on_catalog import Governance, RelationRules
+from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.system_columns import HIDDEN_SHOWN
 from guarddb.sql.statement import Reference, Statement
@@ -30,9 +30,11 @@ def row_filters(case: Case) -> Refusal | None:
     statement, governance = case.statement, case.governance
     if not governance.restricts:
         return None
-    counted = governance.hides & {"filter", "place"}
-    if counted and statement.ddl is not None and statement.ddl[0] == "VacuumStmt":
-        if any(o["DefElem"].get("defname") == "verbose" for o in statement.ddl[1].get("options", ())):
+    if statement.ddl is not None and statement.ddl[0] == "VacuumStmt":
+        counted = governance.hides & {"filter", "place"}
+        if counted and any(
+            o["DefElem"].get("defname") == "verbose" for o in statement.ddl[1].get("options", ())
+        ):
             return Refusal(
                 "row_filter_unsafe" if "filter" in counted else "masked_column_predicate",
                 f"{statement.operation} VERBOSE tells how many rows tables have, and this policy hides "
@@ -48,7 +50,7 @@ def row_filters(case: Case) -> Refusal | None:
             return unsafe(
                 reference, f"the statement names filtered tables more than {_MANY_REFERENCES} times"
             )
-        refusal = _possible(statement, reference, rules, governance)
+        refusal = _possible(statement, reference, rules)
         if refusal is not None:
             return refusal
     return None
@@ -62,9 +64,7 @@ def unsafe(reference: Reference, why: str, hint: str | None = None) -> Refusal:
     )
 
 
-def _possible(
-    statement: Statement, reference: Reference, rules: RelationRules, governance: Governance
-) -> Refusal | None:
+def _possible(statement: Statement, reference: Reference, rules: RelationRules) -> Refusal | None:
     for predicate in rules.filters:
         if predicate.missing is not None:
             return unsafe(
@@ -94,6 +94,8 @@ def _possible(
     if rules.unsafe is not None and (reference.inherits or rules.filters or rules.needs_inlining):
         if reference.inherits or reference.mode != "read":
             return unsafe(reference, rules.unsafe)
+    if reference.mode == "read" and statement.ddl is None:
+        return None
     if statement.ddl is not None and statement.ddl[0] == "CreateTableAsStmt":
         if statement.ddl[1].get("objtype") == "OBJECT_MATVIEW":
             return unsafe(reference, "a materialised view would store rows that no filter reaches")

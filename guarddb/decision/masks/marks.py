@@ -13,14 +13,16 @@ class Marks:
         kinds: the mask on what an output carries, once somebody has asked.
         raw: outputs whose value must flow on as it is, because a clause further out may use it.
         required: the kind that a set operation, or a scalar subquery, further out asks an output for.
+        top: the masks on the outputs of the statement's own result, by their indexes, once somebody has asked.
         clean: nothing in the statement goes back to a masked column (False: something does, or nobody has looked).
     """
 
-    __slots__ = ("clean", "kinds", "raw", "required")
+    __slots__ = ("clean", "kinds", "raw", "required", "top")
 
     def __init__(self) -> None:
         self.clean = False
         self.kinds: dict[int, MaskKind | None] = {}
+        self.top: dict[int, MaskKind] | None = None
         self.raw: set[int] = set()
         self.required: dict[int, MaskKind] = {}
 

@@ -5,10 +5,12 @@ The refusals are here, with what is reported of masks; `mask_writing` puts the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Literal
 
 from guarddb.decision.case import Case
-from guarddb.decision.on_catalog import CompiledPolicy, Governance
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
 from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Finding, Refusal
 from guarddb.sql.analysis.definitions import Definition
@@ -17,6 +19,8 @@ from guarddb.sql.names import quote, string_list
 from guarddb.sql.statement import PREDICATE_CLAUSES, WRITE_MODES, Link, Output, Reference, Root, Statement
 from guarddb.tree import Node, nodes
 from guarddb.vocabulary import MaskKind
+
+_NO_KINDS: Mapping[int, MaskKind] = MappingProxyType({})
 
 # ---------------------------------------------------------------------- what is refused
 
@@ -34,9 +38,15 @@ def masking(case: Case) -> Refusal | None:
     statement, policy, governance = case.statement, case.policy, case.governance
     if not governance.masks:
         return None
-    touched = [reference for reference, rules in case.ruled if rules.masks]
-    plain = {reference for reference, rules in case.ruled if not rules.masks}
+    touched: dict[Reference, RelationRules] = {}
+    unmasked: dict[Reference, frozenset[str]] = {}  # of these, the columns that have no mask
+    plain: set[Reference] = set()  # the mentions of relations that have no masks
     for reference, rules in case.ruled:
+        if rules.masks:
+            touched[reference] = rules
+            unmasked[reference] = rules.unmasked
+        else:
+            plain.add(reference)
         relation = reference.relation
         if relation is not None and relation.has_rules and reference.mode in WRITE_MODES:
             return Refusal(
@@ -44,14 +54,14 @@ def masking(case: Case) -> Refusal | None:
                 f'"{reference.qualified_name}" has rules (CREATE RULE), and what their statements return passes no mask',
                 "Write to a table without rules.",
             )
-        hidden = rules.predicate_masks
-        if hidden and reference.mode != "ddl":
+        if rules.predicate_masks and reference.mode != "ddl":
             return Refusal(
                 "masked_column_predicate",
-                f'view "{reference.qualified_name}" filters, joins, groups or sorts by the masked column "{hidden[0]}"',
+                f'view "{reference.qualified_name}" filters, joins, groups or sorts by the masked column '
+                f'"{rules.predicate_masks[0]}"',
                 "Read the tables below the view, without the masked column in a condition.",
             )
-    if any(d.verb == "cluster" for d in statement.definitions) and not statement.references:
+    if not statement.references and any(d.verb == "cluster" for d in statement.definitions):
         return Refusal(
             "masked_column_predicate",
             "CLUSTER of every table is refused: the order in which rows lie would tell about masked values",
@@ -59,20 +69,24 @@ def masking(case: Case) -> Refusal | None:
         )
     if not touched:
         return None
-    for reference in touched:
-        if (told := governance.told_of_key(reference, statement)) is not None:
+    for reference, rules in touched.items():
+        if (rules.masked_key is not None or rules.partition_of is not None) and (
+            told := governance.told_of_key(reference, statement)
+        ) is not None:
             return Refusal(
                 "masked_column_predicate",
                 f'in which partition a row of "{reference.qualified_name}" is tells its masked column "{told}"',
                 "Read the partitioned table itself, without tableoid, ctid and EXPLAIN ANALYZE.",
             )
-        if reference.unmapped_alias or _twice(reference):
+        if reference.unmapped_alias or (reference.alias_columns and _twice(reference)):
             return Refusal(
                 "masked_column_rename",
                 f'the column aliases of "{reference.alias}" could rename a masked column of "{reference.qualified_name}"',
                 "Leave out the alias column list.",
             )
-    refusal = _structure(statement, governance, touched) or _analyzed(case, touched)
+    refusal = _structure(statement, governance, touched) if statement.ddl is not None else None
+    if refusal is None and statement.analyzes:
+        refusal = _analyzed(case, touched)
     if refusal is not None:
         return refusal
     for _, counted, _ in statement.row_counts:
@@ -82,9 +96,10 @@ def masking(case: Case) -> Refusal | None:
                 f'a row of "{counted.qualified_name}", which has masked columns, may be NULL here and cannot be counted',
                 "Count a column that is not masked, or count(*).",
             )
-    if _is_clean(case, plain):
+    found = _looked_through(case, touched, unmasked, plain)
+    if found == "nothing":
         case.marks.clean = True
-    else:
+    elif found == "something":
         for root in statement.roots:
             for link, _ in root.uses:
                 if type(link) is tuple and link[0] in plain:
@@ -94,17 +109,25 @@ def masking(case: Case) -> Refusal | None:
                 refusal = _judge(root, link, case)
                 if refusal is not None:
                     return refusal
-    return _copy(statement, policy, governance)
+    return _copy(statement, policy, governance) if statement.command == "CopyStmt" else None
 
 
-def _is_clean(case: Case, plain: set[Reference]) -> bool:
-    """Whether no output and no expression of a statement goes back to a masked column, in whatever way: one walk over them all.
+def _looked_through(
+    case: Case,
+    touched: Mapping[Reference, RelationRules],
+    unmasked: Mapping[Reference, frozenset[str]],
+    plain: set[Reference],
+) -> Literal["nothing", "outputs", "something"]:
+    """Whether an output or an expression of a statement goes back to a masked column, in whatever way: one walk over them all.
 
     Args:
-        plain: the mentions of relations that have no masks.
+        touched: the mentions of relations with masks; `unmasked` are their columns that have none.
+        plain: the mentions of relations without.
+
+    Returns:
+        "outputs": an output does, and no expression.
     """
-    statement = case.statement
-    unmasked = {reference: rules.unmasked for reference, rules in case.ruled if rules.masks}
+    statement, mask_of = case.statement, case.governance.mask_of
     links: list[Link] = []
     for root in statement.roots:
         for link, _ in root.uses:
@@ -112,8 +135,13 @@ def _is_clean(case: Case, plain: set[Reference]) -> bool:
                 links.append(link)
             elif link[0] in plain or link[1] in unmasked.get(link[0], ()):
                 continue
-            elif case.governance.mask_of(link) is not None:
-                return False
+            elif mask_of(link) is not None:
+                return "something"
+    top = statement.top
+    if not links and top is not None and len(statement.queries) == 1:
+        case.marks.top = _masks_of(top.outputs, case, touched)
+        return "outputs" if case.marks.top else "nothing"
+    otherwise: Literal["outputs", "something"] = "something" if links else "outputs"
     for query in statement.queries:
         links += query.outputs
     seen: set[Link] = set()
@@ -121,8 +149,8 @@ def _is_clean(case: Case, plain: set[Reference]) -> bool:
         if type(link) is tuple:
             if link[0] in plain or link[1] in unmasked.get(link[0], ()):
                 continue
-            if case.governance.mask_of(link) is not None:
-                return False
+            if mask_of(link) is not None:
+                return otherwise
         elif link not in seen:
             assert isinstance(link, Output)
             seen.add(link)
@@ -131,7 +159,27 @@ def _is_clean(case: Case, plain: set[Reference]) -> bool:
                 links += link.opaque
             if link.root is not None:
                 links += [use for use, _ in link.root.uses]
-    return True
+    return "nothing"
+
+
+def _masks_of(
+    outputs: Sequence[Output], case: Case, touched: Mapping[Reference, RelationRules]
+) -> dict[int, MaskKind]:
+    """The masks on those of some outputs that have one, by their indexes."""
+    found: dict[int, MaskKind] = {}
+    for index, output in enumerate(outputs):
+        links = output.links
+        if len(links) == 1 and output.root is None and not output.opaque and type(links[0]) is tuple:
+            # A bare column, as most are: the rules for its relation are at hand.
+            reference, column = links[0]
+            rules = touched.get(reference)
+            if rules is not None and column in rules.columns:
+                if column in rules.masks:
+                    found[index] = rules.masks[column]
+                continue
+        if (kind := case.governance.mask_of(output, case.marks)) is not None:
+            found[index] = kind
+    return found
 
 
 def comes_as_null(case: Case) -> Finding | None:
@@ -228,11 +276,9 @@ def _judge(root: Root, link: Link, case: Case) -> Refusal | None:
     )
 
 
-def _analyzed(case: Case, touched: list[Reference]) -> Refusal | None:
+def _analyzed(case: Case, touched: Iterable[Reference]) -> Refusal | None:
     """EXPLAIN ANALYZE of what carries masked values where no mask can be written: in a view that sorts, groups or joins what
     it hands out, and behind a wall."""
-    if not case.statement.analyzes:
-        return None
     for reference in touched:
         masks = case.governance.rules(reference).masks
         relation = reference.relation
@@ -269,7 +315,7 @@ _PURPOSE = {
 }
 
 
-def _structure(statement: Statement, governance: Governance, touched: list[Reference]) -> Refusal | None:
+def _structure(statement: Statement, governance: Governance, touched: Iterable[Reference]) -> Refusal | None:
     """Definitions that would bring a masked column, or its relation, under another name."""
     if statement.ddl is None or "ddl" not in statement.kinds:
         return None
@@ -354,32 +400,26 @@ def _copy(statement: Statement, policy: CompiledPolicy, governance: Governance) 
 # ---------------------------------------------------------------------- what is reported
 
 
-def masked_columns(case: Case) -> tuple[MaskedColumn, ...]:
-    """Every masked column of every touched relation, and every output that carries one."""
-    statement, governance = case.statement, case.governance
-    found: dict[MaskedColumn, None] = {}
-    if not governance.masks:
-        return ()
+def reported(case: Case) -> tuple[tuple[MaskedColumn, ...], Mapping[int, MaskKind]]:
+    """Every masked column of every touched relation, and every output that carries one; and by its index in the statement's
+    own result each such output's kind."""
+    columns: list[MaskedColumn] = []
     for _, rules in case.ruled:
         if rules.masks:
-            found.update(dict.fromkeys(rules.masked))
-    if found and statement.top is not None and not case.marks.clean:
-        for output in statement.top.outputs:
-            if output.open is None and (carried := governance.mask_of(output, case.marks)) is not None:
-                found[MaskedColumn(output.name, carried)] = None
-    return tuple(found)
-
-
-def output_kinds(case: Case) -> dict[int, MaskKind]:
-    """Index of each output of the statement's own result that carries a mask -> its kind."""
-    statement, governance = case.statement, case.governance
-    if statement.top is None or not governance.masks or case.marks.clean:
-        return {}
-    return {
-        i: kind
-        for i, output in enumerate(statement.top.outputs)
-        if (kind := governance.mask_of(output, case.marks)) is not None
-    }
+            columns += rules.masked
+    if not columns:
+        return (), _NO_KINDS
+    top, marks = case.statement.top, case.marks
+    kinds: Mapping[int, MaskKind] = _NO_KINDS
+    if top is not None and not marks.clean:
+        if marks.top is None:
+            marks.top = _masks_of(top.outputs, case, {r: rules for r, rules in case.ruled if rules.masks})
+        kinds = marks.top
+        for index, kind in kinds.items():
+            output = top.outputs[index]
+            if output.open is None:
+                columns.append(MaskedColumn(output.name, kind))
+    return tuple(dict.fromkeys(columns)), kinds
 
 
 def origin_masks(policy: CompiledPolicy, catalog: Catalog) -> Mapping[tuple[int, int], MaskKind]:

@@ -250,6 +250,9 @@ class TextEdits:
     @property
     def changes(self) -> tuple[tuple[int, int, int], ...]:
         """Each edit in order: start and end in the text, and the length of what stands there instead, in characters."""
+        if len(self._edits) == 1:
+            ((start, _, _, end, text),) = self._edits
+            return ((start, end, len(text)),)
         return tuple([(start, end, len(text)) for start, _, _, end, text in sorted(self._edits)])
 
     def _apply(self) -> str:

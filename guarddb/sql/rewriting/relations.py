@@ -95,47 +95,46 @@ class RelationEdits(TextEdits):
         'SELECT t.id FROM "wall"."shown" AS "t"'
         """
         node = reference.node
-        bare = "alias" not in node
         alias = None
         qualified: list[Node] = []
-        if bare:
+        if "alias" not in node:
             alias = reference.alias if name != reference.name else None
-            qualified = self._qualified_columns(reference)
-        place = self._spelled(reference) if alias is None and not qualified else None
-        if place is not None:
+            qualified = self._qualified_columns(reference) if "." in self.sql else []
+        end = self._spelled_until(reference) if alias is None and not qualified else None
+        if end is not None:
             self._respelled += 1
+            self._edit(reference.location, end, _qualified(schema, name))
         else:
             for column in qualified:
                 self._requalify(column, [schema, name] if alias is None else [alias])
             first = self.at(reference.location)
             last = self._name_end(first)
-            place = self.starts[first], self._end(last)
             if alias is not None:
                 self._write_out(first)
-                end = self._with_only(reference, first, last)[1]
-                if reference.inherits and end + 1 < len(self.names) and self.names[end + 1] == STAR:
-                    end += 1
-                self._after(end, f" AS {quote(alias)}")
+                after = self._with_only(reference, first, last)[1]
+                if reference.inherits and after + 1 < len(self.names) and self.names[after + 1] == STAR:
+                    after += 1
+                self._after(after, f" AS {quote(alias)}")
                 node["alias"] = {"aliasname": alias}
-        self._edit(*place, _qualified(schema, name))
+            self._edit(self.starts[first], self._end(last), _qualified(schema, name))
         node.pop("catalogname", None)
         node["schemaname"], node["relname"] = schema, name
 
-    def _spelled(self, reference: Reference) -> tuple[int, int] | None:
-        """Where a relation's name stands, letter for letter as the parser read it; None where it is written in another way."""
+    def _spelled_until(self, reference: Reference) -> int | None:
+        """Where a relation's name ends that stands there letter for letter as the parser read it; None if it does not."""
         node, start, sql = reference.node, reference.location, self.sql
         name = node["relname"]
         if "schemaname" in node:
             name = ".".join(node[key] for key in ("catalogname", "schemaname", "relname") if key in node)
-        end = start + len(name)
+        end: int = start + len(name)
         if (
-            not sql.isascii()
-            or sql[start:end].lower() != name
-            or sql[end : end + 1] not in _AFTER_NAME
-            or not _is_plain(name)
+            sql[start:end].lower() == name
+            and sql[end : end + 1] in _AFTER_NAME
+            and _is_plain(name)
+            and sql.isascii()
         ):
-            return None
-        return start, end
+            return end
+        return None
 
     def _qualified_columns(self, reference: Reference) -> list[Node]:
         """The columns that are written with the schema of the relation before them: `public.orders.id`."""
