@@ -29,6 +29,7 @@ from guarddb.driver.cut_off import cancel_running
 from guarddb.driver.faults import translated
 from guarddb.driver.loaders import register_loaders
 from guarddb.driver.messages import GuardedInfo, handle_notices
+from guarddb.driver.neighbours import neighbours_of
 from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
 from guarddb.driver.undo import check_gen, settled_gen
@@ -230,6 +231,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
                 for name, value in zip(_FOLLOWED, began, strict=True)
                 if value is not None
             }
+        session.neighbours = neighbours_of(session, session.database)
         if session.wall_due:
             yield from wall_gen(session, self)
         yield from hold_gen(session.held, self)
@@ -281,6 +283,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             if self._pipeline is not None:
                 yield from self._pipeline._sync_gen()
             yield from settled_gen(session, self)
+        if isinstance(text, bytes) and text.startswith(b"COMMIT PREPARED"):
+            session.neighbours.changes(session)  # (It may have.)
         result = yield from super()._exec_command(command, result_format)
         if isinstance(text, bytes) and text.startswith(b"PREPARE TRANSACTION"):
             session.names.end_transaction()

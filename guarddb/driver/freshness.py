@@ -78,7 +78,7 @@ class Freshness:
         self.isolation_due = True
         #: the last look was through the snapshot of a transaction
         self.behind = False
-        #: texts whose names were found to mean the same in this transaction, see `fixed_snapshot.py`
+        #: texts whose names were found to mean the same since the last look, see `fixed_snapshot.py`
         self.verified: set[bytes] = set()
         #: the settings that guarddb holds must be set (again)
         self.settings_due = False
@@ -124,9 +124,9 @@ class Freshness:
         self.due = True
 
     def told(self) -> None:
-        """A notification says that the catalog has changed."""
+        """A notification, or a neighbour, says that the catalog has changed."""
+        self._told_at = perf_counter()  # (first: another thread's `looked` sees one or the other)
         self.check_at = 0.0
-        self._told_at = perf_counter()
 
     def has_table(self, *, announces: bool) -> None:
         """Another catalog is in force, which has the table of `announced.py` or not."""
@@ -152,6 +152,7 @@ class Freshness:
     def ended(self) -> None:
         """There is no transaction."""
         self.untouched = False
+        self.verified.clear()
         if self.behind:
             self.isolation_due, self._fingerprint_at = (
                 True,
@@ -199,6 +200,7 @@ class Freshness:
         if when < self._told_at or now - when > LOOK_EVERY or now - self._looked_at > LOOK_AT_LEAST_EVERY:
             return False
         self.check_at = when + self._wait()
+        self.verified.clear()
         return True
 
     def says_unchanged(self, seen: Row, started: float) -> bool | None:
@@ -216,18 +218,22 @@ class Freshness:
         if seen[2] is not None and seen[1:] == before[1:] and started < self._announced_at:
             return True
         announced_something = seen[2] is not None and before[2] is not None and seen[2] != before[2]
-        if seen[1] == before[1] and started < self._fingerprint_at and not announced_something:
+        quiet = not announced_something and self._told_at < self._looked_at
+        if seen[1] == before[1] and started < self._fingerprint_at and quiet:
             # Others commit all the time; whether it was DDL is asked less and less often while it was not.
             return None
         return False
 
     def overdue(self) -> bool:
         """Whether it is too long since a look, although looking holds up a pipeline."""
+        if self._told_at >= self._looked_at:
+            return True
         wait = min(PIPELINE_AT_LEAST_EVERY, max(LOOK_AT_LEAST_EVERY, self._cost * _COST_SHARE))
         return perf_counter() - self._looked_at >= wait
 
     def looked(self, seen: Row | None, started: float, *, same_catalog: bool = True) -> None:
         """A look is at its end, and what followed from it too."""
+        self.verified.clear()
         self._looked_at = started
         if seen is not None:
             before = self._seen
@@ -236,6 +242,8 @@ class Freshness:
                 seen = (*seen[:2], before[2])
             self._seen = seen
         self.check_at = perf_counter() + self._wait()
+        if self._told_at >= started:
+            self.check_at = 0.0  # of what was told meanwhile nothing may have been seen
 
     def _wait(self) -> float:
         return min(LOOK_AT_LEAST_EVERY, max(LOOK_EVERY, self._cost * _COST_SHARE))

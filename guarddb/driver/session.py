@@ -21,6 +21,7 @@ from guarddb.driver.filter_trials import known as filters_known
 from guarddb.driver.freshness import Freshness
 from guarddb.driver.in_force import policy_in_force
 from guarddb.driver.names import Names
+from guarddb.driver.neighbours import Neighbours
 from guarddb.driver.recording import RecordedSpan, Recorder, takes_records
 from guarddb.driver.scoring import Scoring
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message, violation
@@ -54,6 +55,7 @@ class Session:
     """The guard's side of one connection."""
 
     __slots__ = (
+        "__weakref__",
         "allowance",
         "attachment",
         "began",
@@ -80,6 +82,7 @@ class Session:
         "masked_tables",
         "met_sensitive",
         "names",
+        "neighbours",
         "on_decision",
         "origins",
         "owed",
@@ -148,6 +151,8 @@ class Session:
         #: the row filters have to be tried on this catalog
         self.filters_due = False
         self.database: tuple[object, ...] = ()
+        #: the connections of the process to the same database
+        self.neighbours = Neighbours()
         #: the second net: (table OID, attribute number) of every masked column, and the tables alone
         self.origins: Mapping[tuple[int, int], str] = {}
         self.masked_tables: frozenset[int] = frozenset()

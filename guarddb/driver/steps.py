@@ -408,6 +408,8 @@ def approve(cursor: Any, pgq: Any) -> None:
         session.names.note_sent(judged, session.context, failed=failed)
         for statement in judged.plan.statements:
             session.freshness.sent(statement)
+            if statement.handling.changes_catalog:
+                session.neighbours.changes(session)
     elif session.freshness.untouched:
         session.freshness.untouched = False
     if judged.writes:

@@ -116,6 +116,8 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
         if session.encoding != pgconn._encoding:
             session.renew()
         return
+    if session.neighbours.changing:
+        session.neighbours.settle(session)
     if pipeline is not None:
         if pgconn.pipeline_status == ABORTED:
             if not (freshness.stale or freshness.settings_due):
@@ -180,9 +182,8 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
         session.filters_due = False
     # (Of a catalog with gaps it depends on the text what is asked.)
     unread = session.catalog is not None and bool(session.catalog.unread)
-    freshness.refreshed(
-        idle=status == IDLE, more=bool(session.names.portals) or session.filters_due or unread
-    )
+    more = bool(session.names.portals) or session.filters_due or unread or bool(session.neighbours.changing)
+    freshness.refreshed(idle=status == IDLE, more=more)
 
 
 def _mentions(query: object, session: Session, names: tuple[str, ...]) -> bool:

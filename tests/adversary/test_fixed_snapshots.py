@@ -11,10 +11,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import IsolationLevel
+from psycopg import IsolationLevel, sql as sqls
+from psycopg.conninfo import make_conninfo
 
 import guarddb
-from tests.adversary.ground import PREDICATES, Ground, writing
+from tests.adversary.ground import ONE_MASK, PREDICATES, Ground, filters, writing
 from tests.driver.conftest import look_is_due
 from tests.fix_server import temporary_database
 
@@ -76,9 +77,9 @@ def own(server_dsn: str) -> Iterator[Ground]:
         yield ground
 
 
-def _reader(dsn: str, how: str) -> guarddb.Connection[Any]:
+def _reader(dsn: str, how: str, policy: dict[str, Any] = POLICY) -> guarddb.Connection[Any]:
     """A connection in a transaction that has its snapshot."""
-    conn = guarddb.connect(dsn, policy=POLICY, autocommit=how == "by BEGIN")
+    conn = guarddb.connect(dsn, policy=policy, autocommit=how == "by BEGIN")
     # The server's process has looked these names up before, in such a transaction too, and keeps what it found.
     for _ in range(2):
         conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if how == "by BEGIN" else HOW["by SET"])
@@ -217,3 +218,145 @@ def test_a_look_within_a_transaction_sees_the_newest_names(own: Ground) -> None:
             reader.rollback()
             undo.execute(f'DROP SCHEMA IF EXISTS "{role}" CASCADE')
             undo.execute("DROP TABLE IF EXISTS looked0, looked1, looked2")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_a_text_that_ran_before_is_asked_about_again(own: Ground, how: str) -> None:
+    """A lock on what a name meant keeps no view of another schema from getting in front of it."""
+    with psycopg.connect(own.dsn, autocommit=True) as undo, _reader(own.dsn, how) as reader:
+        (role,) = undo.execute("SELECT current_user").fetchone() or ("",)
+        try:
+            for sql in ("SELECT * FROM other", "PREPARE p AS SELECT * FROM other", "EXECUTE p"):
+                reader.execute(sql)
+            undo.execute(f'CREATE SCHEMA "{role}" CREATE VIEW other {_OF_ROWS}')
+            look_is_due(reader)
+            reader.execute("SELECT FROM vabove LIMIT 0")  # (takes in what others have changed)
+            for sql in ("SELECT * FROM other", "EXECUTE p"):
+                with pytest.raises(guarddb.PolicyViolation, match="snapshot"):
+                    reader.execute(sql)
+        finally:
+            reader.rollback()
+            undo.execute(f'DROP SCHEMA IF EXISTS "{role}" CASCADE')
+
+
+#: What another connection makes of the columns of a table of the agent's own, and what would show or ask for a masked value then:
+#: a name that is no column of the inner table any more is one of the outer.
+COLUMNS: dict[str, tuple[str, list[str]]] = {
+    "a column gets another name": (
+        "ALTER TABLE mine RENAME COLUMN ssn TO gone",
+        [
+            "SELECT id, (SELECT ssn FROM mine) FROM users",
+            "SELECT id FROM users WHERE EXISTS (SELECT 1 FROM mine WHERE ssn LIKE 'RAW-ssn-3%')",
+            "SELECT u.id FROM users u, LATERAL (SELECT ssn FROM mine) m WHERE m.ssn = 'RAW-ssn-3'",
+            "SELECT id, ARRAY(SELECT ssn FROM mine) FROM users",
+            "SELECT id FROM users ORDER BY (SELECT ssn FROM mine) DESC",
+            "UPDATE other SET val = (SELECT ssn FROM mine) FROM users WHERE users.id = other.id RETURNING val",
+            "CREATE TEMP TABLE k AS SELECT (SELECT ssn FROM mine) FROM users",
+            "DECLARE c CURSOR FOR SELECT (SELECT ssn FROM mine) FROM users",
+            "PREPARE p AS SELECT (SELECT ssn FROM mine) FROM users",
+        ],
+    ),
+    "a new column": (
+        "ALTER TABLE mine ADD COLUMN note text DEFAULT 'RAW-ssn-3'",
+        ["SELECT users.id FROM users NATURAL JOIN mine", "SELECT * FROM users NATURAL LEFT JOIN mine"],
+    ),
+    "a column goes": (
+        "ALTER TABLE mine DROP COLUMN ssn",
+        ["SELECT id, (SELECT ssn FROM mine) FROM users"],
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize("story", COLUMNS)
+def test_no_masked_value_by_columns_that_another_connection_changed(
+    own: Ground, story: str, how: str
+) -> None:
+    definition, attempts = COLUMNS[story]
+    policy = writing(
+        {
+            "name": "masks",
+            "masking_rules": [
+                *ONE_MASK["masking_rules"],
+                {"table": "users", "column": "note", "kind": "null"},
+            ],
+        }
+    )
+    with psycopg.connect(own.dsn, autocommit=True) as undo:
+        undo.execute("CREATE TABLE mine AS SELECT 1 AS own, 'mine'::text AS ssn")
+        if story == "a new column":
+            undo.execute("ALTER TABLE mine DROP COLUMN ssn")
+        readers = [_reader(own.dsn, how, policy) for _ in attempts]
+        try:
+            undo.execute(definition)
+            for reader, sql in zip(readers, attempts, strict=True):
+                with pytest.raises(guarddb.PolicyViolation, match="snapshot"):
+                    _asked(reader, sql)
+                assert reader.execute("SELECT 1").fetchone() == (1,)  # the transaction goes on
+        finally:
+            for reader in readers:
+                reader.close()
+            undo.execute("DROP TABLE mine")
+
+
+def test_columns_that_are_the_same_are_found_so(own: Ground) -> None:
+    """With dropped ones between and behind, of views, partitions, children and a table without any, under odd names."""
+    with psycopg.connect(own.dsn, autocommit=True) as undo:
+        undo.execute(
+            'CREATE TABLE odd (a int, "b, c" int, "D\'\\" int, "e""" int, f int);'
+            "ALTER TABLE odd DROP COLUMN a, DROP COLUMN f;"
+            "CREATE TABLE empty (a int); ALTER TABLE empty DROP COLUMN a;"
+            "CREATE TABLE ages (a int, b int) PARTITION BY LIST (a); CREATE TABLE age PARTITION OF ages DEFAULT;"
+            'CREATE TABLE kid (k int) INHERITS (odd); CREATE VIEW vodd AS SELECT odd.* FROM odd JOIN kid USING ("b, c");'
+            'CREATE TABLE "Of.a ""name\\" (a int, "\u00e9" int)'
+        )
+        with _reader(own.dsn, "by SET", writing(ONE_MASK)) as reader:
+            try:
+                undo.execute(
+                    'CREATE INDEX ON odd ("b, c"); COMMENT ON COLUMN odd."b, c" IS $$x$$; ANALYZE odd'
+                )
+                undo.execute("ALTER TABLE ages ALTER b SET DEFAULT 3; CREATE TABLE unasked (a int)")
+                look_is_due(reader)
+                for name in ("odd", "empty", "ages", "age", "kid", "vodd", '"Of.a ""name\\"'):
+                    assert reader.execute(f"SELECT * FROM {name}".encode()).fetchall() == []
+            finally:
+                reader.rollback()
+                undo.execute('DROP TABLE odd, kid, empty, ages, unasked, "Of.a ""name\\" CASCADE')
+
+
+def test_a_view_of_partitions_that_are_left_out_for_now(own: Ground) -> None:
+    """A plan leaves out the partitions that its execution would not read now, and may read later."""
+    later = "CASE WHEN statement_timestamp() > '2100-01-01' THEN 2 ELSE 9 END"
+    policy = writing(filters("tenant_id = 1", "part"))
+    with psycopg.connect(own.dsn, autocommit=True) as undo, _reader(own.dsn, "by SET", policy) as reader:
+        try:
+            undo.execute(
+                f"CREATE OR REPLACE VIEW vother AS SELECT id, label FROM part WHERE tenant_id = {later}"
+            )
+            with pytest.raises(guarddb.PolicyViolation, match="snapshot"):
+                reader.execute("SELECT * FROM vother")
+        finally:
+            reader.rollback()
+            undo.execute("CREATE OR REPLACE VIEW vother AS SELECT id, val AS label FROM other")
+
+
+def test_a_view_of_which_some_columns_are_granted(own: Ground) -> None:
+    """Its plan is asked for with the columns that the role may read."""
+    with psycopg.connect(own.dsn, autocommit=True) as undo:
+        role = f"r_{undo.info.dbname}"
+        name = sqls.Identifier(role)
+        undo.execute(sqls.SQL("CREATE ROLE {0} LOGIN; GRANT SELECT (id) ON vother TO {0}").format(name))
+        try:
+            with guarddb.connect(make_conninfo(own.dsn, user=role), policy=POLICY) as reader:
+                reader.isolation_level = IsolationLevel.REPEATABLE_READ
+                reader.execute("SELECT 1")
+                assert len(reader.execute("SELECT id FROM vother").fetchall()) == 6
+                reader.rollback()
+                reader.execute("SELECT 1")
+                undo.execute(f"CREATE OR REPLACE VIEW vother {_OF_ROWS}")
+                with pytest.raises(guarddb.PolicyViolation, match="snapshot"):
+                    reader.execute("SELECT id FROM vother")
+                reader.rollback()
+        finally:
+            undo.execute("CREATE OR REPLACE VIEW vother AS SELECT id, val AS label FROM other")
+            undo.execute(sqls.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))

@@ -1,0 +1,80 @@
+"""What connections of one process to one database tell each other: that one of them changes the catalog.
+
+What others define is found by looking, every so many milliseconds. Of a connection of the same process it is known: as long as
+its definition is on its way to the server, and once more when its transaction is over, whatever ended it, a look is due on
+every connection to the database. So an agent with two connections gets no statement in between.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakSet, WeakValueDictionary
+
+from psycopg import pq
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGconn
+
+    from guarddb.driver.freshness import Freshness
+
+ACTIVE = pq.TransactionStatus.ACTIVE
+#: In a transaction, and nothing on the way: what it has defined is nobody else's yet.
+_WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+
+
+class Neighbour(Protocol):
+    """What is asked of a session."""
+
+    freshness: Freshness
+    pgconn: PGconn
+
+
+class Neighbours:
+    """The connections of the process to one database."""
+
+    def __init__(self) -> None:
+        self._all: WeakSet[Neighbour] = WeakSet()
+        #: those whose transaction changes the catalog, or did when somebody looked at them last
+        self.changing: WeakSet[Neighbour] = WeakSet()
+        self._lock = threading.Lock()
+
+    def changes(self, session: Neighbour) -> None:
+        """A definition of this connection's goes to the server."""
+        with self._lock:
+            self.changing.add(session)
+            for each in self._all:
+                each.freshness.told()
+
+    def settle(self, asking: Neighbour) -> None:
+        """Have `asking` look, and all others where a transaction that changed the catalog is over."""
+        with self._lock:
+            over = []
+            for each in self.changing:
+                status = each.pgconn.transaction_status
+                if status == ACTIVE and each is not asking:
+                    asking.freshness.told()
+                elif status != ACTIVE and status not in _WITHIN:
+                    over.append(each)
+            for each in over:
+                self.changing.discard(each)
+            for each in self._all if over else ():
+                each.freshness.told()
+
+    def join(self, session: Neighbour) -> None:
+        with self._lock:
+            self._all.add(session)
+
+
+_LOCK = threading.Lock()
+_DATABASES: WeakValueDictionary[tuple[object, ...], Neighbours] = WeakValueDictionary()
+
+
+def neighbours_of(session: Neighbour, database: tuple[object, ...]) -> Neighbours:
+    """Those to whom a session with this database belongs from now on."""
+    with _LOCK:
+        found = _DATABASES.get(database)
+        if found is None:
+            found = _DATABASES[database] = Neighbours()
+    found.join(session)
+    return found
