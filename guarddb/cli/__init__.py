@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 from typer.main import get_command
@@ -35,8 +35,6 @@ from guarddb.cli.wall import wall
 
 #: Characters of the sentence that says what is wrong.
 SENTENCE = 4_000
-
-USAGE = "the command line is not one that guarddb knows; stderr says where"
 
 app = typer.Typer(
     name="guarddb",
@@ -95,16 +93,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if reconfigure := getattr(stream, "reconfigure", None):
             reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    problem = _run(words)
-    if isinstance(problem, str) and len(problem) > SENTENCE:  # an error may quote a token of megabytes
+    code, problem, is_said = _run(words)
+    if len(problem) > SENTENCE:  # an error may quote a token of megabytes
         problem = problem[:SENTENCE] + "…"
-    code = problem if isinstance(problem, int) else 2
-    if isinstance(problem, str):
+    if problem and not is_said:
         print(f"guarddb: {problem}", file=sys.stderr)
     try:
         if code == 2 and _wants_json(words):
-            # (Whoever reads stdout as JSON reads it after a failure, too. Usage errors are typer's to word.)
-            print_json({"error": {"message": problem if isinstance(problem, str) else USAGE}})
+            # (Whoever reads stdout as JSON reads it after a failure, too.)
+            print_json({"error": {"message": problem}})
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader (`| head`) has gone; without this the interpreter complains once more when it exits.
@@ -123,23 +120,35 @@ def _wants_json(words: Sequence[str]) -> bool:
     return "--json" in options
 
 
-def _run(arguments: Sequence[str]) -> int | str:
-    """The exit code, or the sentence that says why the question could not be asked."""
+class _Ended(NamedTuple):
+    """How a command ended: its exit code, why it could not do what was asked, and whether stderr says so already."""
+
+    code: int
+    problem: str = ""
+    is_said: bool = False
+
+
+def _run(arguments: Sequence[str]) -> _Ended:
     try:
         _command()(args=arguments, prog_name="guarddb")
     except SystemExit as ex:
+        # (Typer has shown what it makes this of.)
         if isinstance(ex.__context__, BrokenPipeError):
-            return 0  # (typer's word for it is 1)
-        return ex.code if isinstance(ex.code, int) else int(ex.code is not None)
+            return _Ended(0)  # (typer's word for it is 1)
+        worded = getattr(
+            ex.__context__, "format_message", None
+        )  # (click's, or the click that typer brings along)
+        code = ex.code if isinstance(ex.code, int) else int(ex.code is not None)
+        return _Ended(code, str(worded()) if worded is not None else "", is_said=True)
     except Problem as ex:
-        return str(ex)
+        return _Ended(2, str(ex))
     except BrokenPipeError:
-        return 0
+        return _Ended(0)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return 130
+        return _Ended(130)
     except Exception as ex:
         if os.environ.get("GUARDDB_DEBUG"):
             raise
-        return f"unexpected {type(ex).__name__}: {sentence(ex)} (GUARDDB_DEBUG=1 shows where)"
-    return 0
+        return _Ended(2, f"unexpected {type(ex).__name__}: {sentence(ex)} (GUARDDB_DEBUG=1 shows where)")
+    return _Ended(0)

@@ -22,7 +22,7 @@ VERDICT_STYLES = {
     "block": "bold white on red",
 }
 
-#: Longest value of a cell; a result is shown to be looked at, not to be read to the end.
+#: Longest value of a cell on a terminal; a result is shown to be looked at there, not to be read to the end.
 CELL_WIDTH = 48
 
 
@@ -99,23 +99,27 @@ def decision_lines(decision: Decision, original: str | None = None, *, notes: bo
     return Group(*parts)
 
 
-def result_table(description: Sequence[Described], rows: Sequence[Sequence[Any]]) -> Table:
+def result_table(
+    description: Sequence[Described], rows: Sequence[Sequence[Any]], width: int | None = CELL_WIDTH
+) -> Table:
+    """The rows as a table, its values cut after so many characters (None: as they are)."""
     table = Table(show_edge=False, header_style="bold", pad_edge=False)
     for column in description:
         table.add_column(Text(visible(column.name, lines=False)), overflow="fold")
     for row in rows:
-        table.add_row(*(cell(value) for value in row))
+        table.add_row(*(cell(value, width) for value in row))
     return table
 
 
-def cell(value: Any) -> Text:
+def cell(value: Any, width: int | None = CELL_WIDTH) -> Text:
     if value is None:
         return Text("NULL", "dim")
     if isinstance(value, bool | dict | list):
         shown = json.dumps(value, ensure_ascii=False, default=json_value)
     else:
         shown = value if isinstance(value, str) else json_value(value)
-    shown = shown if len(shown) <= CELL_WIDTH else shown[: CELL_WIDTH - 1] + "…"
+    if width is not None and len(shown) > width:
+        shown = shown[: width - 1] + "…"
     return Text(visible(shown))
 
 

@@ -26,7 +26,7 @@ from guarddb.cli.inputs import (
     sentence,
 )
 from guarddb.cli.psql_commands import Question, command_sql
-from guarddb.cli.render import console, decision_lines, decision_of, result_table
+from guarddb.cli.render import CELL_WIDTH, console, decision_lines, decision_of, result_table
 from guarddb.driver.branches import DatabaseBranches
 from guarddb.runtime.branches import BranchError
 
@@ -201,7 +201,7 @@ def show_result(out: Console, cur: Any) -> None:
         return
     shown = cur.fetchmany(SHOWN_ROWS)
     rest = sum(1 for _ in cur)
-    out.print(result_table(cur.description, shown))
+    out.print(result_table(cur.description, shown, CELL_WIDTH if out.is_terminal else None))
     count = len(shown) + rest
     tail = f"({count} row{'' if count == 1 else 's'}{f', {SHOWN_ROWS} shown' if rest else ''})"
     out.print(Text(tail + (" cut by max_rows" if cur.truncated else ""), "dim"))

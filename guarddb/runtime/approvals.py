@@ -40,7 +40,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
@@ -388,8 +388,3 @@ def _read_request(wire: Mapping[str, Any]) -> ApprovalRequest:
         requested_at=requested_at,
         expires_at=moment("expires_at"),
     )
-
-
-def with_id(request: ApprovalRequest, id: str, expires_at: datetime | None = None) -> ApprovalRequest:
-    """The request as an approver filed it: under its id, with its expiry."""
-    return replace(request, id=id, expires_at=expires_at if expires_at is not None else request.expires_at)

@@ -165,7 +165,7 @@ def test_json_is_json_after_a_failure_too(run: Run, analyst: Path, tmp_path: Pat
         assert answer.err == f"guarddb: {message}\n"
     usage = run("eval", "-p", analyst, "--json", "--no-such")
     assert usage.code == 2
-    assert "error" in json.loads(usage.out)
+    assert json.loads(usage.out)["error"]["message"] == "No such option: --no-such"
     assert "--no-such" in usage.err
     assert run("eval", "-p", analyst, "--dsn", NOWHERE, "--", "--json").out == ""  # a statement
 

@@ -56,6 +56,11 @@ def test_verdicts_stand_beside_results(run: Run, analyst: Path, shop: str) -> No
     assert answer.out.index("whereless_write") < answer.out.rindex("ALLOW")
 
 
+def test_a_value_is_whole_where_output_is_piped(run: Run, analyst: Path, shop: str) -> None:
+    answer = run("shell", "-p", analyst, shop, stdin="SELECT repeat('x', 120) || 'end' AS long;\n")
+    assert "x" * 120 + "end" in answer.out
+
+
 def test_a_server_error_does_not_end_the_session(run: Run, analyst: Path, shop: str) -> None:
     answer = run("shell", "-p", analyst, shop, stdin="SELECT 1/0;\nSELECT 'still here' AS note;\n")
     assert "22012" in answer.out

@@ -8,6 +8,7 @@ import os
 import pty
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,7 +26,6 @@ from guarddb.runtime.approvals import (
     ask,
     ask_async,
     report,
-    with_id,
 )
 from guarddb.runtime.approvers import as_approver, as_async_approver
 from guarddb.runtime.terminal import TerminalApprover, shown
@@ -44,7 +44,7 @@ class Book:
         self.told: list[tuple[str, Outcome]] = []
 
     def submit(self, request: ApprovalRequest) -> ApprovalRequest:
-        return with_id(request, "apr_of_the_book")
+        return replace(request, id="apr_of_the_book")
 
     def wait(self, request: ApprovalRequest, timeout: float | None) -> Any:
         if isinstance(self.answer, BaseException):
