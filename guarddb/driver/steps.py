@@ -475,7 +475,7 @@ def after(cursor: Any, results: list[PGresult]) -> None:
         current = cursor.pgresult
         if session.copy_ends and current is not None and current.status in _COPYING:
             return  # its end is told, see `copy_ends_gen`
-        rows = cursor._rowcount if current is not None and current.nfields else None
+        rows = min(cursor._rowcount, current.ntuples) if current is not None and current.nfields else None
         span.end(rows=rows if rows is not None and rows >= 0 else None, truncated=mine.truncated)
 
 

@@ -183,6 +183,16 @@ def test_a_ctrl_c_in_a_copy_ends_its_span(guard: Any, spans: Any, interrupted: C
     assert error is not None
 
 
+async def test_rows_of_a_cut_write_are_those_that_are_handed_out(connect: Connect, spans: Any) -> None:
+    conn = await connect(policy=open_policy(max_rows=3, masking_rules=[]))
+    await run(conn.execute("CREATE TEMP TABLE written (id int)"))
+    spans.clear()
+    cur = await run(conn.execute("INSERT INTO written SELECT generate_series(1, 5) RETURNING id"))
+    (span,) = spans.get_finished_spans()
+    assert (span.attributes["guarddb.rows"], span.attributes["guarddb.truncated"]) == (3, True)
+    assert cur.rowcount == 5
+
+
 async def test_every_fetch_of_a_named_cursor_has_a_span(connect: Connect, spans: Any) -> None:
     conn = await connect(policy=open_policy(max_rows=5, masking_rules=[]))
     async with block(conn.cursor("named")) as cur:
