@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -108,10 +107,6 @@ class StatementText:
         bounds = [*starts, end]
         head = self.text[begin : bounds[0]].strip()
         return head, [self.text[a:b].strip() for a, b in pairwise(bounds)]
-
-    def tokens_after(self, location: int) -> Sequence[parser.Token]:
-        start = self.index(location)
-        return [token for token in self.tokens if token.start >= start]
 
     def insert_after(self, *path: str, text: str) -> str | None:
         """The statement with `text` behind the first run of tokens named `path`; None when it has no such run."""

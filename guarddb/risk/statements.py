@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from guarddb.facts.functions import builtin
@@ -391,8 +391,3 @@ def _unread(raw: Node) -> StatementAction:
     """A statement that cannot be analysed: its command is all that is known of it."""
     command = next(iter(raw.get("stmt", {"": {}}))).removesuffix("Stmt").lower() or "statement"
     return StatementAction(f"database:statement:{command}", "statement")
-
-
-def with_rows(actions: Iterable[StatementAction], rows: int | None) -> tuple[StatementAction, ...]:
-    """The actions with a number of rows for those whose own is not known."""
-    return tuple(a if a.rows is not None or rows is None else replace(a, rows=rows) for a in actions)

@@ -414,11 +414,6 @@ class Catalog:
         """What FINGERPRINT_QUERY returned when the catalog was read."""
         return self.version.partition(" ")[0]
 
-    @property
-    def cache_key(self) -> tuple[object, ...]:
-        """What a decision depends on of this catalog."""
-        return self.version, self.search_path, self.temp_schema
-
     # --- what is looked up ---
 
     def by_oid(self, oid: int) -> Relation | None:
@@ -467,10 +462,6 @@ class Catalog:
     def operators_named(self, name: str, schema: str | None = None) -> tuple[Operator, ...]:
         """User operators that a symbol may mean; as for functions, built-in ones compete by type."""
         return self._named(self._index.operators, name, schema)
-
-    def casts_to(self, target: str) -> tuple[Cast, ...]:
-        """Casts to the type with this qualified name that call a function outside pg_catalog."""
-        return self._index.casts.get(target, ())
 
     def type_named(self, schema: str | None, name: str) -> UserType | None:
         """The user type that a name means, or None: it means a built-in type, or nothing. A table's row type
@@ -559,7 +550,7 @@ _NamedT = TypeVar("_NamedT", Function, Operator)
 class _Index:
     """The snapshot by name; built when first asked and shared by all sessions of the snapshot."""
 
-    __slots__ = ("casts", "functions", "of", "operators", "relations", "types")
+    __slots__ = ("functions", "of", "operators", "relations", "types")
 
     def __init__(self, catalog: Catalog) -> None:
         #: what it was made from
@@ -572,7 +563,6 @@ class _Index:
         }
         self.functions = _grouped((each.name, each) for each in catalog.functions)
         self.operators = _grouped((each.name, each) for each in catalog.operators)
-        self.casts = _grouped((each.target, each) for each in catalog.casts)
 
 
 def _grouped(pairs: Iterable[tuple[str, _T]]) -> dict[str, tuple[_T, ...]]:

@@ -65,13 +65,6 @@ class PreconditionFailed(ApiError):
     default_code = "precondition_failed"
 
 
-class TooLarge(ApiError):
-    """413: the body is larger than the server takes."""
-
-    status = 413
-    default_code = "too_large"
-
-
 class Unprocessable(ApiError):
     """422: what 400 is elsewhere, on the routes of action policies and events."""
 
