@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from configparser import ConfigParser, Error as ConfigParserError
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,9 +39,21 @@ def of_alembic(config: Path, dsn: str | None) -> list[Migration]:
     if importlib.util.find_spec("alembic") is None:
         raise Problem("--alembic needs Alembic: pip install alembic")
     start = _current_revision(dsn) if dsn is not None else None
-    command = [sys.executable, "-m", "alembic", "-c", config.name, "upgrade"]
+    command = [sys.executable, "-m", "alembic", "-c", str(config.absolute()), "upgrade"]
     command += [f"{start}:heads" if start else "heads", "--sql"]
-    return [Migration(f"{config}", _output(command, config.parent, "alembic"))]
+    return [Migration(f"{config}", _output(command, _directory_for(config), "alembic"))]
+
+
+def _directory_for(config: Path) -> Path:
+    """Where Alembic is run: beside its file, and where its scripts are not there, here, as Alembic itself would look for them."""
+    parser = ConfigParser({"here": str(config.absolute().parent)})
+    try:
+        parser.read(config, encoding="utf-8")
+        location = Path(parser.get("alembic", "script_location"))
+    except (ConfigParserError, UnicodeDecodeError):
+        return config.parent  # Alembic will say what is wrong
+    here = Path.cwd()
+    return here if (here / location).is_dir() and not (config.parent / location).is_dir() else config.parent
 
 
 def _current_revision(dsn: str) -> str | None:

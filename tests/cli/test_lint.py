@@ -198,6 +198,22 @@ def test_alembic_judges_what_would_really_run(run: Run, alembic: Path, fresh_dsn
     assert "20,000 rows" in pending.out
 
 
+@pytest.mark.parametrize("location", ["db/scripts", "%(here)s/scripts", "scripts", "nowhere"])
+def test_alembic_finds_scripts_where_alembic_does(
+    run: Run, alembic: Path, monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    """Relative to the directory one is in, as Alembic has it; and beside its file, wherever one is."""
+    folder = alembic.parent / "db"
+    folder.mkdir()
+    alembic.rename(folder / "alembic.ini")
+    (alembic.parent / "scripts").rename(folder / "scripts")
+    text = (folder / "alembic.ini").read_text().replace("location = scripts", f"location = {location}")
+    (folder / "alembic.ini").write_text(text)
+    monkeypatch.chdir(alembic.parent)
+    done = run("lint", "--alembic", "db/alembic.ini")
+    assert done.code == (2 if location == "nowhere" else 0), done
+
+
 DJANGO_SETTINGS = """
 INSTALLED_APPS = ["shop"]
 DATABASES = {{"default": {{"ENGINE": "django.db.backends.postgresql", "NAME": {name!r}, "HOST": {host!r}, "USER": {user!r}}}}}
