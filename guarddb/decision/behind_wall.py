@@ -43,7 +43,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
         # The planner's estimates are made of the tables below the views, of hidden rows and masked values.
         draft.rewriter.explain_quietly(statement.fields, statement.location)
     temporary = case.catalog.temp_schema if case.catalog is not None else None
-    rename, schema, views = draft.rewriter.rename_relation, wall.schema, wall.views
+    rename, schema, views = draft.wording.rename, wall.schema, wall.views
     try:
         for reference in statement.references:
             relation, within = reference.relation, reference.schema

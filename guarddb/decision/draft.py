@@ -6,13 +6,14 @@ from msgspec import Struct, field
 
 from guarddb.decision.masks.writing import Targets
 from guarddb.sql.rewriting.rewriter import Rewriter
+from guarddb.sql.rewriting.wording import Wording
 
 
 class Draft(Struct, eq=False):
     """The text of one statement in the making, and what its writers have to tell of it.
 
     Attributes:
-        rewriter: the edits of the whole text.
+        wording: the whole text, and its edits.
         targets: what is to stand in place of targets; it goes into the text once masks and filters have had their say.
         governed: the statement refers to a relation with masks or filters.
         limited: the text asks the server for no more rows than may be handed out (and one).
@@ -24,7 +25,7 @@ class Draft(Struct, eq=False):
         lists: it may show rows of other sessions, or settings, that are not for everybody.
     """
 
-    rewriter: Rewriter
+    wording: Wording
     governed: bool
     limited: bool
     exact: bool = False
@@ -34,6 +35,11 @@ class Draft(Struct, eq=False):
     checks_rows: bool = False
     shown: list[str] = field(default_factory=list)
     _targets: Targets | None = None
+
+    @property
+    def rewriter(self) -> Rewriter:
+        """The edits of the whole text."""
+        return self.wording.rewriter
 
     @property
     def targets(self) -> Targets:

@@ -38,7 +38,8 @@ from guarddb.decision.system_columns import shown_as_null, shown_by_row
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
-from guarddb.sql.rewriting.rewriter import RewriteError, Rewriter
+from guarddb.sql.rewriting.edits import RewriteError
+from guarddb.sql.rewriting.wording import Wording
 from guarddb.sql.statement import WRITE_MODES, Statement
 from guarddb.tree import Node, parse
 from guarddb.vocabulary import Kind, MaskKind, Verdict
@@ -111,7 +112,7 @@ def write_plan(
     columns: tuple[MaskedColumn, ...] = ()
     predicates: tuple[str, ...] = ()
     plans: list[StatementPlan] = []
-    rewriter: Rewriter | None = None
+    wording: Wording | None = None
     text: str | None = sql
     edits: tuple[tuple[int, int, int], ...] = ()
     for case in cases:
@@ -122,8 +123,8 @@ def write_plan(
         limited = wants_limit(statement, policy)
         lists = lists_settings(statement) or bool(shown_by_row(case) or shown_as_null(case))
         if governed or case.wall is not None or limited or lists:
-            rewriter = rewriter or Rewriter(sql, raws)
-            draft = Draft(rewriter, governed=governed, limited=limited, lists=lists)
+            wording = wording or Wording(sql, raws)
+            draft = Draft(wording, governed=governed, limited=limited, lists=lists)
             try:
                 refusal = _write(case, draft, writers)
             except Unwritable as ex:
@@ -136,7 +137,7 @@ def write_plan(
                         "List the columns by name instead of *.",
                     )
                 text = None
-                draft = Draft(rewriter, governed=governed, limited=limited)
+                draft = Draft(wording, governed=governed, limited=limited)
                 draft.shown = filters_of(case)
                 refusal = None
             if refusal is not None:
@@ -154,9 +155,8 @@ def write_plan(
         notes.append(
             "the columns behind * are not known without a catalog, so the text that would be sent is not shown"
         )
-    elif rewriter is not None and rewriter.edited:
-        text = rewriter.finish()
-        edits = rewriter.changes
+    elif wording is not None:
+        text, edits = wording.finish()
     if catalog is None:
         notes.append(_WITHOUT_CATALOG)
     if policy.profile.guarddb.wall is not None and cases[0].wall is None:
@@ -315,11 +315,11 @@ def _copy_of_table(case: Case, draft: Draft, writers: Writers) -> Refusal | None
     raws = parse(query, checked=False)
     inner = read_statement(raws[0], catalog, {"prepared": {}, "portals": {}})
     limited = wants_limit(inner, case.policy)
-    copied = Draft(Rewriter(query, raws), governed=True, limited=limited, exact=True)
+    copied = Draft(Wording(query, raws), governed=True, limited=limited, exact=True)
     refusal = _write(case_of(inner, case.policy, catalog, case.wall), copied, writers)
     if refusal is not None:
         return refusal
-    rewriter.copy_of_query(fields, copied.rewriter.finish() if copied.rewriter.edited else query)
+    rewriter.copy_of_query(fields, copied.wording.finish()[0])
     draft.shown = copied.shown
     return None
 

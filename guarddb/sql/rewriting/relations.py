@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-
 from guarddb.sql.names import quote
 from guarddb.sql.rewriting.edits import DOT, OPEN, STAR, RewriteError, TextEdits
 from guarddb.sql.rewriting.trees import parsed
 from guarddb.sql.statement import Reference
 from guarddb.tree import Node, below
 
-#: A name that the parser reads as it is written, and what may stand behind one that is complete.
-_PLAIN_NAME = re.compile(r"[a-z_][a-z_0-9]*(\.[a-z_][a-z_0-9]*)*")
-_AFTER_NAME = frozenset(["", " ", "\n", "\r", "\t", ",", ")", ";"])
 
-
-@lru_cache(maxsize=4096)
-def _is_plain(name: str) -> bool:
-    return _PLAIN_NAME.fullmatch(name) is not None
-
-
-@lru_cache(maxsize=4096)
-def _qualified(schema: str, name: str) -> str:
-    return f"{quote(schema)}.{quote(name)}"
+def qualified_columns(reference: Reference, statements: list[Node]) -> list[Node]:
+    """The columns that are written with the schema of the relation before them: `public.orders.id`."""
+    written = [reference.node.get("schemaname", reference.schema), reference.node["relname"]]
+    return [
+        column
+        for column in below(statements, ("ColumnRef",))
+        if len(column.get("fields", ())) == 3
+        and [part.get("String", {}).get("sval") for part in column["fields"][:2]] == written
+    ]
 
 
 class RelationEdits(TextEdits):
@@ -34,10 +28,6 @@ class RelationEdits(TextEdits):
         self.statements = statements
         # `TABLE t` that has to be written out as SELECT … FROM t: its word's token -> the target list.
         self._table_commands: dict[int, str] = {}
-        # Edits that replaced a name where the parser read it.
-        self._respelled = 0
-        # The text in small letters, once somebody has asked.
-        self._lowered: str | None = None
 
     def _table_word(self, index: int) -> int | None:
         """The TABLE of `TABLE t`, when the relation's name starts at `index`."""
@@ -67,7 +57,7 @@ class RelationEdits(TextEdits):
         alias = node.get("alias")
         text = f"({query_sql})"
         if alias is None:
-            for column in self._qualified_columns(reference):  # (a subquery has no schema)
+            for column in qualified_columns(reference, self.statements):  # (a subquery has no schema)
                 self._requalify(column, [reference.alias])
             text += f" AS {quote(reference.alias)}"
             alias = {"aliasname": reference.alias}
@@ -96,62 +86,22 @@ class RelationEdits(TextEdits):
         """
         node = reference.node
         alias = None
-        qualified: list[Node] = []
         if "alias" not in node:
             alias = reference.alias if name != reference.name else None
-            qualified = self._qualified_columns(reference) if "." in self.sql else []
-        end = self._spelled_until(reference) if alias is None and not qualified else None
-        if end is not None:
-            self._respelled += 1
-            self._edit(reference.location, end, _qualified(schema, name))
-        else:
-            for column in qualified:
+            for column in qualified_columns(reference, self.statements):
                 self._requalify(column, [schema, name] if alias is None else [alias])
-            first = self.at(reference.location)
-            last = self._name_end(first)
-            if alias is not None:
-                self._write_out(first)
-                after = self._with_only(reference, first, last)[1]
-                if reference.inherits and after + 1 < len(self.names) and self.names[after + 1] == STAR:
-                    after += 1
-                self._after(after, f" AS {quote(alias)}")
-                node["alias"] = {"aliasname": alias}
-            self._edit(self.starts[first], self._end(last), _qualified(schema, name))
+        first = self.at(reference.location)
+        last = self._name_end(first)
+        if alias is not None:
+            self._write_out(first)
+            end = self._with_only(reference, first, last)[1]
+            if reference.inherits and end + 1 < len(self.names) and self.names[end + 1] == STAR:
+                end += 1
+            self._after(end, f" AS {quote(alias)}")
+            node["alias"] = {"aliasname": alias}
+        self._edit(self.starts[first], self._end(last), f"{quote(schema)}.{quote(name)}")
         node.pop("catalogname", None)
         node["schemaname"], node["relname"] = schema, name
-
-    def _spelled_until(self, reference: Reference) -> int | None:
-        """Where a relation's name ends that stands there letter for letter as the parser read it; None if it does not."""
-        node, start, sql = reference.node, reference.location, self.sql
-        name = node["relname"]
-        if "schemaname" in node:
-            name = ".".join(node[key] for key in ("catalogname", "schemaname", "relname") if key in node)
-        end: int = start + len(name)
-        if (
-            sql[start:end].lower() == name
-            and sql[end : end + 1] in _AFTER_NAME
-            and _is_plain(name)
-            and sql.isascii()
-        ):
-            return end
-        return None
-
-    def _qualified_columns(self, reference: Reference) -> list[Node]:
-        """The columns that are written with the schema of the relation before them: `public.orders.id`."""
-        schema = reference.node.get("schemaname")
-        if schema is None:
-            schema = reference.schema
-            if self._lowered is None:
-                self._lowered = self.sql.lower()
-            if schema not in self._lowered and '"' not in self.sql:
-                return []
-        written = [schema, reference.node["relname"]]
-        return [
-            column
-            for column in below(self.statements, ("ColumnRef",))
-            if len(column.get("fields", ())) == 3
-            and [part.get("String", {}).get("sval") for part in column["fields"][:2]] == written
-        ]
 
     def _requalify(self, column: Node, qualifier: list[str]) -> None:
         first = self.at(column.get("location", 0))
