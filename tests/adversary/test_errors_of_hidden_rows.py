@@ -376,3 +376,44 @@ def test_nothing_is_computed_of_hidden_rows_before_a_condition_that_others_take_
                 one, other = (outcome(conn, text, planner, generic=False, value=0) for conn in variants)
                 assert one == other, (text, planner)
     assert ran >= len(COMPUTED)
+
+
+#: Two collations meet, of which one comes from a nested query; COLLATE says no more of it there.
+COLLATIONS = (
+    """r.c < (SELECT 'q' COLLATE "C")""",
+    """r.c = ANY (ARRAY(SELECT 'q' COLLATE "C"))""",
+    """r.c IN (SELECT s.w COLLATE "C" FROM s)""",
+    """r.c NOT IN (SELECT s.w COLLATE "C" FROM s)""",
+    """r.c < ANY (SELECT s.w COLLATE "C" FROM s)""",
+    """r.c < (SELECT max(s.w COLLATE "C") FROM s)""",
+    """r.c < (SELECT s.w COLLATE "C" FROM s LIMIT 1)""",
+    """r.c < coalesce((SELECT 'q' COLLATE "C"), 'x')""",
+    """r.c || (SELECT 'q' COLLATE "C") < 'x'""",
+    """r.c < r.e""",
+    """r.c BETWEEN 'a' AND (SELECT 'q' COLLATE "C")""",
+)
+
+
+@pytest.mark.parametrize("predicate", FILTERS)
+def test_collations_that_do_not_go_together_tell_nothing(
+    variants: tuple[psycopg.Connection[Any], ...], predicate: str
+) -> None:
+    for number, conn in enumerate(variants):
+        conn.execute(
+            'ALTER TABLE r ADD IF NOT EXISTS c text COLLATE "POSIX", ADD IF NOT EXISTS e text COLLATE "C"'
+        )
+        conn.execute("UPDATE r SET c = CASE tenant WHEN 1 THEN 'x' ELSE 'h' || %s::text END", (number,))
+    catalog = Catalog.from_connection(variants[0])
+    for condition in COLLATIONS:
+        outside = condition.replace("r.", "q.")
+        for sql in (
+            f"SELECT count(*) FROM r WHERE r.c = 'h0' AND {condition}",
+            f"SELECT count(*) FROM r WHERE CASE WHEN r.c = 'h0' THEN {condition} END",
+            f"SELECT count(*) FROM (SELECT c, e FROM r) AS q WHERE CASE WHEN q.c = 'h0' THEN {outside} END",
+            """SELECT count(*) FROM (SELECT c, 'q' COLLATE "C" AS x FROM r) AS q WHERE q.c = 'h0' AND q.c < q.x""",
+        ):
+            text = sent(sql, predicate, catalog)
+            assert text is not None, sql
+            for planner in PLANNERS:
+                one, other = (outcome(conn, text, planner, generic=False, value=0) for conn in variants)
+                assert one == other, (text, planner)

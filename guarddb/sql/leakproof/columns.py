@@ -142,12 +142,13 @@ class Columns(ABC):
             return found
         self._outputs[key] = Judged(None, ROW)  # a recursive term meets itself
         judged = self._output(output)
+        judged.explicit = False  # (COLLATE says so of its own query.)
         query = output.query
         if judged.type == UNKNOWN and _is_constant(output):
             judged.type = f"{_PREFIX}text"  # (resolveTargetListUnknowns)
         if query is not None and ("limitCount" in query.fields or "limitOffset" in query.fields):
             # Nothing is put below a LIMIT.
-            judged, inside = Judged(judged.type, ROW), judged
+            judged, inside = Judged(judged.type, ROW, collations=judged.collations), judged
             judged.others = any_of(inside)
         self._outputs[key] = judged
         return judged
@@ -180,7 +181,7 @@ class Columns(ABC):
                 # No condition outside meets the expression: the query around it is not taken apart (is_simple_subquery), and
                 # nothing about this column is put into it (check_output_expressions).
                 inside = self._node(node, 0)
-                judged = Judged(inside.type, ROW)
+                judged = Judged(inside.type, ROW, collations=inside.collations)
                 judged.others = any_of(inside)
                 return judged
             judged = copied(self._node(node, 0))

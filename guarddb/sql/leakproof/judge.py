@@ -95,6 +95,7 @@ class Judge(Expressions):
         )
         if len(query.outputs) == 1:
             judged.others = any_of(self.output(query.outputs[0]))
+            judged.collations = self.output(query.outputs[0]).collations
         judged.raises = any(part.raises or part.tells for part in parts) or any(
             each.kind not in ("select", "values", "setop") for each in inside
         )
@@ -227,6 +228,7 @@ class Judge(Expressions):
         """A sub-select in an expression: what raises in it tells of whatever row it was run for."""
         judged = Judged(type_, inside.level, inside.uses, inside.tells, raises=raises and not inside.uses)
         judged.others = any_of(inside) if type_ != BOOL else NO_OTHERS
+        judged.collations = inside.collations if type_ != BOOL else frozenset()
         if raises:
             judged.tells |= frozenset((reference, None) for reference in inside.uses)
         return judged
@@ -248,5 +250,6 @@ class Judge(Expressions):
         for one, output in pairs:
             column = Judged(self.output(output).type, FREE)
             column.others = any_of(self.output(output))
+            column.collations = self.output(output).collations
             parts.append(self._operator(names[-2] if len(names) > 1 else None, names[-1], one, column))
         return together(BOOL, parts)
