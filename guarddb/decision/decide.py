@@ -15,7 +15,7 @@ from types import MappingProxyType
 from msgspec import structs
 
 from guarddb.content.visible import visible
-from guarddb.decision import behind_wall, deciding, scripts, writing
+from guarddb.decision import behind_wall, deciding, held_back, scripts, writing
 from guarddb.decision.access import access
 from guarddb.decision.advice.advise import Refused, advise
 from guarddb.decision.affected import affected_rows
@@ -90,8 +90,8 @@ WRITERS = Writers(
     (own_rows, closed_as_null, shown_settings, row_cap),
 )
 
-#: The same where a wall masks and filters: names of relations, and nothing else.
-WRITERS_BEHIND_A_WALL = Writers((behind_wall.names,), WRITERS.announced)
+#: The same where a wall masks and filters: names of relations, and what has to wait for a filter.
+WRITERS_BEHIND_A_WALL = Writers((held_back.hold_back, behind_wall.names), WRITERS.announced)
 
 #: What a profile that forbids nothing lets through although the engine would refuse it: there is nothing that a
 #: text could get around. What guarddb itself cannot carry out, and the server's own files, stay refused.

@@ -15,6 +15,8 @@ class Wall:
         views: relation -> the name of its view there.
         checksum: of what it was compiled to, part of every plan's cache key.
         only: parent -> the name of its view without the children, for ONLY.
+        asked_first: relations whose filter PostgreSQL asks before any condition of an agent's that no index serves, whatever that
+            costs (see `guarddb.wall.asked_first`).
         late: settings whose values it looks up for the login -> what they were when the wall was looked at.
     """
 
@@ -23,3 +25,4 @@ class Wall:
     checksum: str
     only: Mapping[tuple[str, str], str] = field(default_factory=dict)
     late: Mapping[str, str] = field(default_factory=dict)
+    asked_first: frozenset[tuple[str, str]] = frozenset()

@@ -12,12 +12,16 @@ cost the same the policy's comes first:
   of a text among the keys of a jsonb, which PostgreSQL takes to cost nothing, of anything else the membership. `IS NOT NULL`
   keeps the estimate: 0.995.
 - What is a flag by itself, or a test for NULL, costs nothing already.
+
+What costs half an operator is asked after what costs nothing, and an agent's conditions may cost nothing too: flags, tests for
+NULL, look-ups of the same kind.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from pglast import parser
 
@@ -36,25 +40,36 @@ _MOST_ENTRIES = 100
 _LARGEST = 2**31 - 2
 
 
-def asked_first(text: str, columns: Iterable[Column]) -> tuple[str, bool]:
-    """A filter with each of its ANDed parts in such a form where there is one; and whether there was for all of them.
+class Asked(NamedTuple):
+    """A filter as it is written. `first`: each part of it is in such a form; `for_nothing`: and costs nothing."""
+
+    text: str
+    first: bool
+    for_nothing: bool
+
+
+def asked_first(text: str, columns: Iterable[Column]) -> Asked:
+    """A filter with each of its ANDed parts in such a form where there is one.
 
     >>> tenant = Column("tenant", 1, "integer", "int4", "N")
     >>> kind = Column("kind", 2, "text", "text", "S")
-    >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind])
-    ('("tenant" < ANY (\\'{3}\\'::"int4"[])) AND ("kind" > ANY (\\'{"a"}\\'::"text"[]))', True)
-    >>> asked_first("tenant = 1", [tenant])
-    ('("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))', True)
+    >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind]).text
+    '("tenant" < ANY (\\'{3}\\'::"int4"[])) AND ("kind" > ANY (\\'{"a"}\\'::"text"[]))'
+    >>> asked_first("tenant = 1", [tenant])[1:]
+    (True, True)
+    >>> asked_first("tenant = 1", [tenant]).text
+    '("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))'
     >>> asked_first("tenant = 1 OR kind = 'a'", [tenant, kind])
-    ("(tenant = 1 OR kind = 'a')", False)
+    Asked(text="(tenant = 1 OR kind = 'a')", first=False, for_nothing=False)
     """
     by_name = {column.name: column for column in columns}
-    parts, everything = [], True
+    parts, first, for_nothing = [], True, True
     for part, tree in _parts(text):
-        made = _first(part, tree, by_name)
-        everything = everything and made is not None
+        made, nothing = _first(part, tree, by_name)
+        first = first and made is not None
+        for_nothing = for_nothing and nothing
         parts.append(f"({made or part})")
-    return " AND ".join(parts), everything
+    return Asked(" AND ".join(parts), first, for_nothing)
 
 
 # ---------------------------------------------------------------------- what is ANDed
@@ -101,12 +116,13 @@ def _tree(text: str) -> Node:
 # ---------------------------------------------------------------------- one of them
 
 
-def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> str | None:
+def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> tuple[str | None, bool]:
+    """The form that a part is asked first in, or None; and whether that costs nothing."""
     if _costs_nothing(tree, columns):
-        return text
+        return text, True
     comparison = tree.get("A_Expr")
     if comparison is None or "lexpr" not in comparison or "rexpr" not in comparison:
-        return None
+        return None, False
     names = string_list(comparison.get("name", ()))
     left, right, how = comparison["lexpr"], comparison["rexpr"], comparison.get("kind", "AEXPR_OP")
     if how == "AEXPR_OP" and len(names) == 1 and names[0] in _MIRRORED:
@@ -115,13 +131,13 @@ def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> str | None:
             operator, left, right = _MIRRORED[operator], right, left
         column = _column(left, columns)
         if column is None:
-            return None
+            return None, False
         if operator == "=":
             return _equal(text, left, column, [right])
-        return _compared(text, left, column, operator, right)
+        return _compared(text, left, column, operator, right), False
     column = _column(left, columns)
     if column is None or "List" not in right:
-        return None
+        return None, False
     items = right["List"]["items"]
     if how == "AEXPR_IN" and names == ["="]:
         return _equal(text, left, column, items)
@@ -129,8 +145,8 @@ def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> str | None:
         bounds = [
             _compared(text, left, column, each, item) for each, item in zip((">=", "<="), items, strict=True)
         ]
-        return None if None in bounds else " AND ".join(str(bound) for bound in bounds)
-    return None
+        return None if None in bounds else " AND ".join(str(bound) for bound in bounds), False
+    return None, False
 
 
 def _costs_nothing(tree: Node, columns: Mapping[str, Column]) -> bool:
@@ -159,27 +175,35 @@ def _name(tree: Node) -> str:
     return ".".join(quote(part) for part in string_list(tree["ColumnRef"]["fields"]))
 
 
-def _equal(text: str, left: Node, column: Column, items: list[Node]) -> str | None:
-    """An equality, or IN, and a look-up beside it."""
-    values = [_integer(item) for item in items] if column.type_name == "int4" else [None]
-    numbers = [value for value in values if value is not None and abs(value) < _LARGEST]
-    if len(numbers) == len(values) and max(numbers) - min(numbers) < _MOST_ENTRIES:
-        low, high = min(numbers), max(numbers)
-        entries = ",".join("t" if number in numbers else "NULL" for number in range(low, high + 1))
-        found = f"('[{low}:{high}]={{{entries}}}'::pg_catalog.bool[])[{_name(left)}]"
-    elif (texts := _texts(column, items)) is not None:
-        document = json.dumps(dict.fromkeys(texts, 1), ensure_ascii=False)
-        found = f"({literal(document).strip()}::pg_catalog.jsonb)[{_name(left)}]"
-    elif len(items) == 1 and (member := _compared(text, left, column, "=", items[0])) is not None:
+def _equal(text: str, left: Node, column: Column, items: list[Node]) -> tuple[str | None, bool]:
+    """An equality, or IN, and a look-up beside it; and whether that costs nothing."""
+    found = _entry(left, column, items)
+    for_nothing = found is not None
+    if found is None:
+        member = _compared(text, left, column, "=", items[0]) if len(items) == 1 else None
+        if member is None:
+            return None, False
         found = f"CASE WHEN {member} THEN 1 END"
-    else:
-        return None
     constant = _constant(items[0]) if len(items) == 1 else None
     if constant is not None and constant[1] is not None:
         text = f"{_name(left)} = {literal(constant[0])}::{quote(constant[1])}"
     elif len(items) > 1:
         text = f"({text})"
-    return f"{text} AND (({found}) IS NOT NULL)"
+    return f"{text} AND (({found}) IS NOT NULL)", for_nothing
+
+
+def _entry(left: Node, column: Column, items: list[Node]) -> str | None:
+    """What is not NULL where a column has one of some values, and is looked up for nothing."""
+    values = [_integer(item) for item in items] if column.type_name == "int4" else [None]
+    numbers = [value for value in values if value is not None and abs(value) < _LARGEST]
+    if len(numbers) == len(values) and max(numbers) - min(numbers) < _MOST_ENTRIES:
+        low, high = min(numbers), max(numbers)
+        entries = ",".join("t" if number in numbers else "NULL" for number in range(low, high + 1))
+        return f"('[{low}:{high}]={{{entries}}}'::pg_catalog.bool[])[{_name(left)}]"
+    if (texts := _texts(column, items)) is not None:
+        document = json.dumps(dict.fromkeys(texts, 1), ensure_ascii=False)
+        return f"({literal(document).strip()}::pg_catalog.jsonb)[{_name(left)}]"
+    return None
 
 
 def _texts(column: Column, items: list[Node]) -> list[str] | None:

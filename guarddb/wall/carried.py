@@ -49,11 +49,12 @@ class View:
 
 @dataclass(slots=True)
 class Policy:
-    """The row security of one table: every condition of its filters."""
+    """The row security of one table: every condition of its filters. `for_nothing`: to PostgreSQL they cost nothing."""
 
     relation: Relation
     text: str
     checked: str
+    for_nothing: bool
 
 
 @dataclass(slots=True)
@@ -243,12 +244,12 @@ class Builder:
 
     def _joined(self, subject: Subject, parts: list[FilterText]) -> FilterText:
         relation = subject.relation
-        whole = FilterText("", asked_first=True)
+        whole = FilterText("", asked_first=True, for_nothing=True)
         texts: list[str] = []
         checked: list[str] = []
         for number, part in enumerate(parts):
             if part.moved_by is not None:
-                whole.asked_first = False
+                whole.asked_first = whole.for_nothing = False
                 name = _function_name(relation, number)
                 columns = part.columns
                 arguments = ", ".join(f"{quote(c.name)} {c.type}" for c in columns)
@@ -265,9 +266,10 @@ class Builder:
                 )
                 reader = self.made.filter_reads
             else:
-                text, first = asked_first(part.text, relation.columns)
-                whole.asked_first = whole.asked_first and first
-                texts.append(text)
+                asked = asked_first(part.text, relation.columns)
+                whole.asked_first = whole.asked_first and asked.first
+                whole.for_nothing = whole.for_nothing and asked.for_nothing
+                texts.append(asked.text)
                 checked.append(part.text)
                 reader = self.made.reads
             for key in part.reads:
@@ -352,7 +354,7 @@ class Builder:
         bound = self.filters.get(subject.relation.oid)
         if bound is None or any(p.relation is subject.relation for p in self.made.policies):
             return
-        self.made.policies.append(Policy(subject.relation, bound.text, bound.checked))
+        self.made.policies.append(Policy(subject.relation, bound.text, bound.checked, bound.for_nothing))
         self._reader(subject.relation, {c.name for c in bound.columns})
 
     def _reader(self, relation: Relation, columns: set[str]) -> None:

@@ -55,7 +55,8 @@ class FilterText:
         calls: those functions, as far as they are known, as GRANT takes them.
         whole: it is about a whole row, of this table or of another.
         asks_who: it asks for the user's name.
-        asked_first: nothing that the agent writes is asked before it, see `guarddb.wall.asked_first`.
+        asked_first: nothing that the agent writes is asked before it and costs as much as half an operator; `for_nothing`:
+            nothing at all. See `guarddb.wall.asked_first`.
     """
 
     text: str
@@ -70,6 +71,7 @@ class FilterText:
     whole: bool = False
     asks_who: bool = False
     asked_first: bool = False
+    for_nothing: bool = False
 
 
 class Unbindable(Exception):

@@ -123,6 +123,12 @@ class Wall:
         }
 
     @property
+    def asked_first(self) -> frozenset[tuple[str, str]]:
+        """The tables whose filter PostgreSQL asks before any condition of an agent's that no index serves."""
+        policies = self.carried.policies
+        return frozenset((p.relation.schema, p.relation.name) for p in policies if p.for_nothing)
+
+    @property
     def exposed(self) -> set[str]:
         """The names of all views in the wall's schema."""
         return {view.name for view in self.carried.views if view.exposed}

@@ -14,7 +14,8 @@ class Conditions:
 
     `gates` are ANDed behind it: conditions without a column, which are asked before any row is read. `shielded` parts stand
     outside a fence, and are hidden from the planner, which looks through it for statistics. `inside` are parts that a fence
-    asks: outside they are true, and else the planner would believe that they leave fewer rows once more.
+    asks: outside they are true, and else the planner would believe that they leave fewer rows once more. `held` are parts that
+    wait for a filter of the server's.
     """
 
     def __init__(self, condition: Node | None) -> None:
@@ -24,6 +25,7 @@ class Conditions:
         self.gates: list[str] = []
         self.shielded: set[int] = set()
         self.inside: set[int] = set()
+        self.held: set[int] = set()
 
     def guard(self, part: int, condition: str) -> None:
         """Let a part run only on rows for which a condition holds."""
@@ -36,6 +38,11 @@ class Conditions:
         return joined(self.texts) if self.texts else None
 
     @property
+    def changed(self) -> bool:
+        """Whether anything is written but gates."""
+        return bool(self.texts or self.guards or self.outside or self.held)
+
+    @property
     def outside(self) -> set[int]:
         """Parts that have to do with a fence."""
         return self.shielded | self.inside
@@ -45,6 +52,9 @@ class Conditions:
         guards = {part: joined(texts) for part, texts in self.guards.items()}
         if -1 in guards or -1 in self.shielded:
             self.inside.clear()  # all of it goes into one form
+        if self.held:
+            held = {-1} if -1 in self.held else self.held
+            return {part: _held_form(self.parts[part] if part >= 0 else None) for part in held}
         return dict.fromkeys(self.inside, ALWAYS) | {
             part: _guard_form(guards.get(part), self.parts[part] if part >= 0 else None)
             for part in (*guards, *(self.shielded - guards.keys()))
@@ -61,6 +71,13 @@ def _guard_form(condition: str | None, part: Node | None) -> str:
     if part is not None and _is_selective(part):
         return f"CASE WHEN {guarded} THEN NULL ELSE false END IS NULL"
     return guarded if condition is not None else f"CASE WHEN ({HOLE}) THEN true END"
+
+
+def _held_form(part: Node | None) -> str:
+    """A part that PostgreSQL no longer takes for leakproof: it asks row security before it. Believed as in `_guard_form`."""
+    if part is not None and _is_selective(part):
+        return f"CASE WHEN COALESCE(({HOLE}), false) THEN NULL ELSE false END IS NULL"
+    return f"COALESCE(({HOLE}), false)"
 
 
 def _is_selective(part: Node) -> bool:

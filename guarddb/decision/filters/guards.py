@@ -251,7 +251,7 @@ class Guarding(Placing):
 
     def _evaluated_twice(self, node: Node, text: str) -> str | None:
         """An operand as it has to stand in a second place, with the filters of what its sub-selects read; None when it cannot."""
-        if any(functions.is_volatile(name) for name in calls_in(node)):
+        if not is_evaluated_alike(node):
             return None
         judge = self.restrictions.judge
         queries = [q for wrapped in sub_selects(node) if (q := judge.by_fields.get(id(wrapped))) is not None]
@@ -355,6 +355,11 @@ class Guarding(Placing):
             and id(target) not in self.targets.stars
             and not target["val"].get("TypeCast", {}).get("typeName", {}).get("typmods")
         )
+
+
+def is_evaluated_alike(node: Node) -> bool:
+    """Whether an expression that takes no column has the same value a second time in one statement."""
+    return not any(functions.is_volatile(name) for name in calls_in(node))
 
 
 def _index(conditions: Conditions, node: Node) -> int:

@@ -69,12 +69,12 @@ class Placing(ABC):
     def write_conditions(self) -> None:
         """Make the edits to WHERE and ON."""
         for query, conditions in self.where.values():
-            if conditions.texts or conditions.guards or conditions.gates or conditions.outside:
+            if conditions.changed or conditions.gates:
                 self.rewriter.add_condition(
                     query, conditions.condition, conditions.forms(), tuple(conditions.gates)
                 )
         for join, conditions in self.on.values():
-            if conditions.texts or conditions.guards or conditions.outside:
+            if conditions.changed:
                 self.rewriter.add_on(join, conditions.condition, conditions.forms())
 
     def where_of(self, query: Query) -> Conditions:

@@ -23,7 +23,7 @@ from guarddb.sql.statement import Call, Clause, Link, Output, Query, Reference, 
 from guarddb.tree import Node, below
 
 #: Clauses that PostgreSQL makes part of a scan or a join.
-_CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having"))
+CONDITIONS: frozenset[Clause] = frozenset(("where", "on", "using", "having"))
 #: Clauses of a sub-select that is run above the scan: on rows that came through.
 _ABOVE: frozenset[Clause] = frozenset(
     (
@@ -113,7 +113,7 @@ class Restrictions:
         parameters = self.statement.command != "PrepareStmt"
         for root in self.statement.roots:
             clause = root.clause
-            if clause in _CONDITIONS:
+            if clause in CONDITIONS:
                 if not tells_nothing(root, catalog, parameters=parameters):
                     return False
             elif clause == "function" and root.uses:
@@ -131,7 +131,7 @@ class Restrictions:
         found: list[tuple[Root, Any, Query | None]] = []
         of_all = self.about.issuperset(self.statement.references)
         for root in self.statement.roots:
-            if root.clause in _CONDITIONS and (of_all or self._concerns(root)):
+            if root.clause in CONDITIONS and (of_all or self._concerns(root)):
                 found += [(root, node, self._becomes_join(root, node)) for node in self._nodes(root)]
         self.joined.update(id(inside) for _, _, inside in found if inside is not None)
         for root, node, inside in found:

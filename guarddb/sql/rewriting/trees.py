@@ -166,6 +166,8 @@ def first_location(node: Any) -> int | None:
     >>> where = parse("SELECT 1 WHERE a + 1 = 2 AND b")[0]["stmt"]["SelectStmt"]["whereClause"]
     >>> first_location(where)
     15
+    >>> first_location(parse("SELECT 1 WHERE nullif(a, b)")[0]["stmt"]["SelectStmt"]["whereClause"])
+    15
     """
     while type(node) is dict and len(node) == 1:
         ((kind, fields),) = node.items()
@@ -175,7 +177,7 @@ def first_location(node: Any) -> int | None:
                 return place
             break
         first = fields.get(_FIRST.get(kind, ""))
-        if first is None or fields.get("boolop") == "NOT_EXPR":
+        if first is None or fields.get("boolop") == "NOT_EXPR" or fields.get("kind") == "AEXPR_NULLIF":
             break
         node = first[0] if type(first) is list else first
     best: int | None = None

@@ -1,0 +1,236 @@
+"""What PostgreSQL would run on hidden rows behind a wall, for it takes it to be harmless, and how that is held back.
+
+Conditions that are leakproof to PostgreSQL are asked together with a wall's filter, the cheaper first, and may be asked of an
+index. It looks at functions that take a column, and no further: a sub-select, a parameter's arithmetic or a conflict of two
+collations raises, where a hidden row has come so far. Such a part of a condition
+
+- waits: `COALESCE(part, false)` is of no kind that PostgreSQL knows to be harmless, so that it is asked of rows that came
+  through;
+- or is evaluated first, where an index could serve it: see `guarddb.decision.filters.guards`.
+
+What PostgreSQL holds back by itself stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from guarddb.decision import behind_wall
+from guarddb.decision.case import case_of
+from guarddb.decision.draft import Draft
+from guarddb.decision.filters.guards import Guarding, is_evaluated_alike
+from guarddb.decision.refusal import Refusal
+from guarddb.sql.analysis.classify import read_statement
+from guarddb.sql.catalog import Attribute
+from guarddb.sql.leakproof.alone import computes_alone
+from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard
+from guarddb.sql.leakproof.types import COLLATABLE
+from guarddb.sql.names import holds_sublink
+from guarddb.sql.rewriting.edits import RewriteError
+from guarddb.sql.rewriting.rewriter import Rewriter
+from guarddb.sql.statement import Output, Reference
+from guarddb.tree import Node, below, parse
+
+if TYPE_CHECKING:
+    from guarddb.decision.case import Case
+
+#: Conditions that an index may serve as they stand, or a part of which it may.
+_UNKNOWN = "?"
+_SERVED_BY_INDEXES = frozenset(("A_Expr", "BoolExpr", "ColumnRef", "NullTest", "BooleanTest", "SubLink"))
+
+
+def hold_back(case: Case, draft: Draft) -> Refusal | None:
+    """Let what may raise on hidden rows wait for the wall's filter.
+
+    >>> from guarddb.decision.decide import compile_policy, decide
+    >>> from guarddb.policy.profile import PolicyProfile, RowFilter
+    >>> from guarddb.sql.catalog import Attribute, Catalog, Relation
+    >>> from guarddb.decision.wall_in_force import Wall
+    >>> flag = Attribute("flag", 1, "pg_catalog.bool", "pg_catalog.bool", "B", plain=True)
+    >>> catalog = Catalog("1", 180000, relations={1: Relation(1, "public", "notes", "r", (flag,))})
+    >>> filters = (RowFilter(table="notes", predicate="flag OR NOT flag"),)
+    >>> policy = PolicyProfile(name="shop", row_filters=filters)
+    >>> wall = Wall("w", {("public", "notes"): "notes"}, "checksum")
+    >>> sql = "SELECT FROM notes WHERE CASE WHEN flag THEN 1 / $1 = 1 END"
+    >>> decide(sql, compile_policy(policy), catalog, wall=wall).sql
+    'SELECT FROM "w"."notes" WHERE COALESCE((CASE WHEN flag THEN 1 / $1 = 1 END), false)'
+    """
+    statement, wall = case.statement, case.wall
+    if wall is None or (
+        statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
+    ):
+        return None
+    if not any(r.mode != "ddl" and (rules.filters or rules.needs_inlining) for r, rules in case.ruled):
+        return None
+    if not _may_raise(case):
+        return None
+    try:
+        return _HeldBack(case, draft).write()
+    except RewriteError as ex:
+        return Refusal(
+            "row_filter_unsafe",
+            f"a condition that can raise an error would run on hidden rows, and found no other place: {ex}",
+            "Write the statement in a simpler way.",
+        )
+
+
+def _may_raise(case: Case) -> bool:
+    """Whether something takes no column and may raise, or two collations may meet: else there is nothing to judge."""
+    statement = case.statement
+    relations = {id(r.relation): r.relation for r in statement.references if r.relation is not None}
+    collations = {_own_collation(each) for relation in relations.values() for each in relation.attributes} - {
+        None
+    }
+    return (
+        len(collations) > 1
+        or _UNKNOWN in collations
+        or any(
+            (root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None))
+            and computes_alone(root.node)
+            for root in statement.roots
+        )
+    )
+
+
+class _HeldBack(Guarding):
+    """Behind a wall the filters are the server's. What is written is what has to wait for them."""
+
+    def __init__(self, case: Case, draft: Draft) -> None:
+        super().__init__(
+            case.statement, case.policy, case.governance, draft.rewriter, draft.targets, case.catalog
+        )
+        self.case = case
+
+    def write(self) -> Refusal | None:
+        for reference, _ in self.case.ruled:
+            if reference not in self.restrictions.about or reference.mode == "ddl":
+                continue
+            for hazard in self.restrictions.hazards(reference):
+                if not self._hold(reference, hazard):
+                    return Refusal(
+                        "row_filter_unsafe",
+                        f'the row filter on "{reference.qualified_name}" cannot be kept here: a condition that can raise an error'
+                        " would run on hidden rows",
+                        "Write the condition into WHERE, or compare columns with constants only.",
+                    )
+        self.write_conditions()
+        return None
+
+    def _hold(self, reference: Reference, hazard: Hazard) -> bool:
+        if not self._is_harmless_to_postgres(hazard):
+            return True
+        served = self._may_be_served(reference, hazard)
+        if not served and self._is_asked_first(reference, hazard):
+            return True
+        if served and hazard.raises_only and (gates := self._gates(hazard)):
+            for conditions, gate in gates:
+                if gate not in conditions.gates:
+                    conditions.gates.append(gate)
+            return True
+        place = self._own_place(hazard)
+        if place is None:
+            return False
+        place[0].held.add(place[1])
+        return True
+
+    def _is_asked_first(self, reference: Reference, hazard: Hazard) -> bool:
+        """Whether the filter of a table comes before a condition, whatever that costs.
+
+        Of what costs the same PostgreSQL asks first what came first, and to a branch of UNION ALL that is what was asked of all.
+        """
+        wall = self.case.wall
+        assert wall is not None
+        query = reference.query
+        while query is not None and query is not hazard.root.query:
+            if query.kind == "setop":
+                return False
+            query = query.parent
+        return (reference.schema, reference.name) in wall.asked_first
+
+    def _may_be_served(self, reference: Reference, hazard: Hazard) -> bool:
+        """Whether an index may serve a part of a condition: whether it is evaluated then may depend on what another one found."""
+        node = hazard.node
+        return (
+            isinstance(node, dict)
+            and not _SERVED_BY_INDEXES.isdisjoint(node)
+            and not self.restrictions.is_unindexed(reference, hazard)
+        )
+
+    def _is_harmless_to_postgres(self, hazard: Hazard) -> bool:
+        """Whether PostgreSQL may take something that tells of a row for harmless.
+
+        What tells by a function of a row it holds back itself. Not so what compares collations, and what a function of a
+        user's, whose body it puts in place of the call, does with something that takes no column.
+        """
+        if id(self._sub_select(hazard.node)) in self.restrictions.joined:
+            return False
+        stack: list[Any] = [hazard.node]
+        links = [link for link, _ in hazard.root.uses]
+        seen: set[int] = set()
+        while stack or links:
+            if links:
+                link = links.pop()
+                if isinstance(link, Output):
+                    if id(link) not in seen:
+                        seen.add(id(link))
+                        links += (*link.links, *link.opaque)
+                        if link.root is not None:
+                            links += [each for each, _ in link.root.uses]
+                            stack.append(link.root.node)
+                elif _is_collated(*link):
+                    return True
+                continue
+            if computes_alone(stack.pop()):
+                return True
+        return False
+
+    def _sub_select(self, node: Any) -> object:
+        """The query of a condition that is a sub-select, negated or not."""
+        if isinstance(node, dict) and "BoolExpr" in node:
+            node = node["BoolExpr"]["args"][0]
+        fields = node.get("SubLink") if isinstance(node, dict) else None
+        return (
+            self.restrictions.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
+            if fields
+            else None
+        )
+
+    def _evaluated_twice(self, node: Node, text: str) -> str | None:
+        """An operand as it has to stand in a second place, over the wall's views; None when it cannot."""
+        if not is_evaluated_alike(node):
+            return None
+        if not holds_sublink(node):
+            return text
+        sql = f"SELECT {text}"
+        raws = parse(sql, checked=False)
+        case = self.case
+        statement = read_statement(raws[0], case.catalog, {"prepared": {}, "portals": {}})
+        judge = self.restrictions.judge
+        queries = [q for fields in below(node, ("SubLink",)) if (q := self._query_of(fields)) is not None]
+        there = {id(r): r for query in queries for each in judge.subtree(query) for r in each.references}
+        if sorted(r.qualified_name for r in statement.references) != sorted(
+            r.qualified_name for r in there.values()
+        ):
+            return None  # a WITH query of the statement around it
+        inner = case_of(statement, case.policy, case.catalog, case.wall)
+        draft = Draft(Rewriter(sql, raws), governed=True, limited=False)
+        for write in (behind_wall.names, hold_back):
+            if write(inner, draft) is not None:
+                return None
+        return draft.rewriter.finish().removeprefix("SELECT ")
+
+    def _query_of(self, fields: Node) -> Any:
+        return self.restrictions.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
+
+
+def _own_collation(attribute: Attribute) -> str | None:
+    """The collation of a column that is not the database's: comparing it may raise where that of other columns would not."""
+    if attribute.collation is not None:
+        return attribute.collation
+    return _UNKNOWN if not attribute.plain and attribute.base_type in COLLATABLE else None
+
+
+def _is_collated(reference: Reference, name: str) -> bool:
+    relation = reference.relation
+    attributes = relation.attributes if relation is not None else ()
+    return any(_own_collation(each) is not None for each in attributes if name in (each.name, "*"))

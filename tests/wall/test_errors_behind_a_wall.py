@@ -1,0 +1,250 @@
+"""Behind a wall errors tell nothing of hidden rows: two databases that differ in these alone answer every statement alike.
+
+PostgreSQL takes for harmless what holds no column, and asks conditions in the order of their cost. So what may raise when it is
+first needed stands here beside whatever finds hidden rows and costs less than a filter, or finds them by an index; filters of
+all kinds, plans of all kinds, with and without the values of parameters.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+import guarddb
+from guarddb.decision.decide import decide
+from tests.adversary.test_errors_of_hidden_rows import AT_ONCE, FINDS_HIDDEN, PLANNERS, RAISES_ALONE, Attack
+from tests.wall.conftest import made
+from tests.wall.ground import Ground
+
+SCHEMA = """
+CREATE TABLE r (id int PRIMARY KEY, tenant int, big bigint, owner_of uuid, a int, b int, secret text, n int, num numeric, d date,
+  tags int[], js jsonb, flag bool, foreign_text text COLLATE "POSIX", other_text text COLLATE "C");
+CREATE TABLE s (k int PRIMARY KEY, r_id int, z int, w text);
+CREATE TABLE g (tenant int PRIMARY KEY, ok bool);
+CREATE TABLE none (z int);
+INSERT INTO s SELECT i, i, i % 3, 'w' || i FROM generate_series(1, 40) AS i;
+INSERT INTO g VALUES (1, true), (2, false), (3, true);
+INSERT INTO r SELECT i, 1, 1, '00000000-0000-0000-0000-000000000001', i % 5, i % 3, 'seen' || i, i % 7 + 1, i,
+  date '2024-01-01' + i, ARRAY[i, i + 1], jsonb_build_object('k', i), false, 'f' || i, 'o' || i FROM generate_series(1, 20) AS i;
+INSERT INTO r SELECT 100 + i, 2, 2, '00000000-0000-0000-0000-000000000002', 77, 88, 'hid', 0, 0, '1999-01-01', '{7}',
+  '{"k": "x"}', true, 'hid', 'hid' FROM generate_series(1, 30) AS i;
+CREATE INDEX ON r (secret); CREATE INDEX ON r (a); CREATE INDEX ON r (b, a); CREATE INDEX ON r (n); CREATE INDEX ON r (d);
+CREATE INDEX ON r (num); CREATE INDEX ON r (tenant); CREATE INDEX ON r (lower(secret)); CREATE INDEX ON s (r_id);
+CREATE TABLE whole (LIKE r) PARTITION BY LIST (tenant);
+CREATE TABLE part_1 PARTITION OF whole FOR VALUES IN (1, 3); CREATE TABLE part_2 PARTITION OF whole FOR VALUES IN (2);
+CREATE INDEX ON whole (secret); CREATE INDEX ON whole (n);
+INSERT INTO whole SELECT * FROM r;
+CREATE VIEW seen AS SELECT * FROM r;
+ANALYZE;
+"""
+#: Of the hidden rows; the first leaves every value as it was.
+VARIANTS = (
+    "UPDATE {t} SET a = 77 WHERE tenant = 2",
+    (
+        "UPDATE {t} SET a = 66, b = 55, secret = 'other', n = 1, num = 1, d = '1998-01-01', tags = '{{8}}', js = '{{\"k\": 5}}', "
+        "flag = NULL, foreign_text = 'x', other_text = 'x' WHERE tenant = 2"
+    ),
+)
+FILTERS = (
+    "tenant = 1",
+    "tenant IN (1, 3)",
+    "tenant < 2",
+    "tenant <> 2",
+    "big = 1",
+    "big IN (1, 3)",
+    "owner_of = '00000000-0000-0000-0000-000000000001'",
+    "tenant = 1 OR (tenant = 3 AND a > 0)",
+    "secret LIKE 'seen%'",
+    "tenant IN (SELECT g.tenant FROM g WHERE g.ok)",
+    "EXISTS (SELECT 1 FROM g WHERE g.tenant = r.tenant AND g.ok)",
+    "(tenant + 0) * 1 = 1 AND tenant <> 2 AND tenant IS NOT NULL",
+    "d >= '2024-01-01'",
+    "d::text LIKE '2024%'",
+    "tenant = 1 AND NOT flag",
+)
+#: What finds hidden rows and costs less than an operator, or nothing.
+COSTS_LITTLE = (
+    "r.flag",
+    "r.flag IS TRUE",
+    "NOT (r.flag IS NULL OR NOT r.flag)",
+    "('[77:77]={t}'::bool[])[r.a]",
+    "('{\"hid\": 1}'::jsonb)[r.secret] IS NOT NULL",
+    "r.secret = ANY ('{hid}')",
+    "(r.tags)[1] = 7",
+    "r.foreign_text = 'hid'",
+)
+#: What is needed only where a row has come so far.
+NEEDED_LATE = (
+    "(SELECT 1 / count(*) = 1 FROM none)",
+    "(SELECT 1 / count(*) FROM none) = 1",
+    "1 / $1 = 1",
+    "$1 / (SELECT 0) = 1",
+    "((SELECT 'x' || count(*) FROM none)::date IS NOT NULL)",
+    "(('x' || 'y')::date IS NOT NULL)",
+    "EXISTS (SELECT 1 FROM s WHERE 1 / (SELECT count(*) FROM none) = 1)",
+    "r.a = ANY (ARRAY[(SELECT 1 / count(*)::int FROM none)])",
+    "r.a IN (1, 1 / $1)",
+    "r.foreign_text < (SELECT 'q' COLLATE \"C\")",
+    "r.foreign_text < r.other_text",
+    "r.foreign_text = ANY (ARRAY[r.other_text])",
+    "r.id < (SELECT v FROM (VALUES (1), (2)) AS t (v))",
+    "current_setting('nobody.knows')::int = 1",
+    "row(r.a, r.b) < row(1, 1 / $1)",
+    "r.d < current_date + 10 / $1",
+)
+
+
+class Walled(Attack):
+    """The attempts without a wall, and those that only a wall is open to."""
+
+    def condition(self, depth: int = 1) -> str:
+        pick, draw = self.draw.choice, self.draw.random()
+        if draw < 0.45:
+            return super().condition(depth)
+        found = pick((*COSTS_LITTLE, *COSTS_LITTLE, *FINDS_HIDDEN))
+        late = pick((*NEEDED_LATE, *NEEDED_LATE, f"r.n = {pick(RAISES_ALONE)}"))
+        if draw < 0.6:
+            return f"CASE WHEN {found} THEN {late} END"
+        if draw < 0.7:
+            return f"{found} AND {late}"
+        if draw < 0.76:
+            return f"(NOT ({found}) OR {late})"
+        if draw < 0.84:
+            return late
+        return found
+
+    def statement(self) -> str:
+        pick, draw = self.draw.choice, self.draw.random()
+        if draw < 0.6:
+            return super().statement()
+        where = " AND ".join(self.condition() for _ in range(self.draw.randint(1, 3)))
+        return pick(
+            (
+                (
+                    f"SELECT count(*) FROM (SELECT *, CASE WHEN {self.condition()} THEN 1 END AS q FROM r) AS r"
+                    f" WHERE r.q = 1 AND {where}"
+                ),
+                f"SELECT count(*) FROM s JOIN r ON {where}",
+                f"SELECT count(*) FROM s LEFT JOIN r ON s.k = r.id AND {where}",
+                f"SELECT count(*) FROM r AS r2 LEFT JOIN r ON r2.a = r.n AND {where}",
+                f"SELECT s.k FROM s WHERE s.k IN (SELECT r.id FROM r WHERE {where}) ORDER BY 1",
+                f"SELECT count(*) FROM s WHERE NOT EXISTS (SELECT 1 FROM r WHERE r.id = s.k AND {where})",
+                f"SELECT count(*) FROM (SELECT * FROM r UNION ALL SELECT * FROM r) AS r WHERE {where}",
+                f"SELECT count(*) FROM r WHERE r.id = (SELECT s.k FROM s WHERE s.w = 'w3') AND {where}",
+                (
+                    "SELECT count(*) FROM (SELECT DISTINCT a, b, n, secret, flag, d, tags, id, num, js, tenant,"
+                    f" foreign_text, other_text FROM r) AS r WHERE {where}"
+                ),
+            )
+        )
+
+
+def over(sql: str, table: str) -> str:
+    """The statement over another table, under the name of r."""
+    named = re.sub(r"\b(FROM|JOIN|,|UPDATE) r\b(?!\.)(?! AS (?!r\b))", rf"\1 {table} AS r", sql)
+    return re.sub(r"\b(FROM|JOIN) r AS r2\b", rf"\1 {table} AS r2", named).replace("AS r AS r", "AS r")
+
+
+def answers(
+    conn: psycopg.Connection[Any], sql: str, planner: tuple[str, ...], *, generic: bool, value: int
+) -> object:
+    """Rows or command tag; or the error, to its last letter."""
+    try:
+        with conn.transaction(force_rollback=True):
+            for setting in planner:
+                conn.execute(f"SET LOCAL {setting}")
+            if generic:
+                conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+            conn.execute("DEALLOCATE ALL")
+            conn.execute(sql, prepare=False)
+            cursor = conn.execute(f"EXECUTE p ('{value}')" if "$1" in sql else "EXECUTE p", prepare=False)
+            rows = sorted(cursor.fetchall(), key=repr) if cursor.description else None
+            return "ok", cursor.statusmessage, rows
+    except psycopg.Error as error:
+        return error.sqlstate, error.diag.message_primary, error.diag.message_detail
+
+
+class Worlds:
+    """Two databases under the same wall, which differ in hidden rows."""
+
+    def __init__(self, grounds: list[Ground], predicate: str) -> None:
+        self.conns = []
+        for ground in grounds:
+            ground.policy = {
+                "name": ground.stem,
+                "access_mode": "read_write",
+                "row_filters": [
+                    {"table": table, "predicate": predicate.replace("r.", f"{table}.")}
+                    for table in ("r", "whole")
+                ],
+                "guarddb": {"wall": ground.schema},
+            }
+            ground.up()
+            self.conns.append(psycopg.connect(ground.agent, autocommit=True))
+        self.guarded = [guarddb.connect(g.agent, policy=g.policy, autocommit=True) for g in grounds]
+        for conn in self.guarded:
+            conn.execute("SELECT 1 FROM s").fetchall()  # (which brings the catalog)
+
+    def sent(self, sql: str) -> list[str] | None:
+        texts = []
+        for conn in self.guarded:
+            guard = conn._guard
+            plan = decide(sql, guard.in_force.compiled.policy, guard.catalog, wall=guard.wall)
+            if plan.decision.rewritten_sql is None:
+                return None
+            texts.append(plan.decision.rewritten_sql)
+        return texts
+
+    def close(self) -> None:
+        for conn in (*self.conns, *self.guarded):
+            conn.close()
+
+
+@pytest.fixture(scope="module", params=[18, 16, 15])
+def grounds(request: pytest.FixtureRequest) -> Iterator[list[Ground]]:
+    server = request.getfixturevalue(
+        {18: "server_dsn", 16: "server16_dsn", 15: "server15_dsn"}[request.param]
+    )
+    opened = [made(server, SCHEMA) for _ in VARIANTS]
+    grounds = [next(each) for each in opened]
+    for ground, variant in zip(grounds, VARIANTS, strict=True):
+        # (The statistics are those of the same rows, so that the plans are the same.)
+        ground.as_admin(*(variant.format(t=t) for t in ("r", "whole")))
+    yield grounds
+    for each in opened:
+        for _ in each:
+            pass
+
+
+@pytest.mark.parametrize("predicate", FILTERS)
+def test_statements_that_raise_answer_the_same_whatever_is_hidden(
+    grounds: list[Ground], predicate: str
+) -> None:
+    count = 30
+    worlds = Worlds(grounds, predicate)
+    for table in ("r", "whole", "seen"):
+        attack, differences, raised, sent = Walled(f"{table} {predicate}"), [], 0, 0
+        for _ in range(count):
+            sql = over(attack.statement(), table)
+            prefix = "PREPARE p (int) AS " if "$1" in sql else "PREPARE p AS "
+            texts = worlds.sent(prefix + sql)
+            planner, generic = attack.draw.choice((*PLANNERS, AT_ONCE)), attack.draw.random() < 0.6
+            value = attack.draw.choice((0, 0, 1, 3))
+            if texts is None:
+                continue
+            sent += 1
+            one, other = (
+                answers(conn, text, planner, generic=generic, value=value)
+                for conn, text in zip(worlds.conns, texts, strict=True)
+            )
+            raised += one[0] != "ok"
+            if one != other:
+                differences.append((planner, generic, value, sql, texts[0], one, other))
+        assert differences == []
+        assert raised > count // 20
+        assert sent > count // 3
+    worlds.close()
