@@ -23,11 +23,11 @@ from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
 from guarddb.sql.leakproof.alone import computes_alone
-from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard
+from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions
 from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink
 from guarddb.sql.rewriting.edits import RewriteError
-from guarddb.sql.rewriting.rewriter import Rewriter
+from guarddb.sql.rewriting.wording import Wording
 from guarddb.sql.statement import Output, Reference
 from guarddb.tree import Node, below, parse
 
@@ -60,12 +60,14 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
         statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
     ):
         return None
-    if not any(r.mode != "ddl" and (rules.filters or rules.needs_inlining) for r, rules in case.ruled):
+    about = [r for r, rules in case.ruled if r.mode != "ddl" and (rules.filters or rules.needs_inlining)]
+    if not about or not _may_raise(case):
         return None
-    if not _may_raise(case):
+    restrictions = Restrictions(statement, case.catalog, about)
+    if not any(restrictions.hazards(reference) for reference in about):
         return None
     try:
-        return _HeldBack(case, draft).write()
+        return _HeldBack(case, draft, restrictions).write()
     except RewriteError as ex:
         return Refusal(
             "row_filter_unsafe",
@@ -95,15 +97,16 @@ def _may_raise(case: Case) -> bool:
 class _HeldBack(Guarding):
     """Behind a wall the filters are the server's. What is written is what has to wait for them."""
 
-    def __init__(self, case: Case, draft: Draft) -> None:
+    def __init__(self, case: Case, draft: Draft, restrictions: Restrictions) -> None:
         super().__init__(
             case.statement, case.policy, case.governance, draft.rewriter, draft.targets, case.catalog
         )
         self.case = case
+        self._restrictions = restrictions
 
     def write(self) -> Refusal | None:
         for reference, _ in self.case.ruled:
-            if reference not in self.restrictions.about or reference.mode == "ddl":
+            if reference not in self.restrictions.about:
                 continue
             for hazard in self.restrictions.hazards(reference):
                 if not self._hold(reference, hazard):
@@ -213,11 +216,11 @@ class _HeldBack(Guarding):
         ):
             return None  # a WITH query of the statement around it
         inner = case_of(statement, case.policy, case.catalog, case.wall)
-        draft = Draft(Rewriter(sql, raws), governed=True, limited=False)
+        draft = Draft(Wording(sql, raws), governed=True, limited=False)
         for write in (behind_wall.names, hold_back):
             if write(inner, draft) is not None:
                 return None
-        return draft.rewriter.finish().removeprefix("SELECT ")
+        return draft.wording.finish()[0].removeprefix("SELECT ")
 
     def _query_of(self, fields: Node) -> Any:
         return self.restrictions.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
