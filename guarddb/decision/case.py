@@ -9,7 +9,8 @@ from msgspec import Struct, field
 from guarddb.decision.masks.marks import Marks
 
 if TYPE_CHECKING:
-    from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+    from guarddb.decision.on_catalog import CompiledPolicy, Governance
+    from guarddb.decision.relation_rules import RelationRules
     from guarddb.decision.wall_in_force import Wall
     from guarddb.sql.catalog import Catalog
     from guarddb.sql.statement import Reference, Statement

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from guarddb.decision.case import Case
 from guarddb.decision.filters.rule import is_enforced
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.referential import below
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.facts import functions as facts
 from guarddb.sql.analysis.definitions import Definition, Part
 from guarddb.sql.catalog import Catalog, Relation

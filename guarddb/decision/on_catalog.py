@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set as AbstractSet
-from dataclasses import dataclass
 from functools import cached_property
 from threading import RLock
 from types import MappingProxyType
 
 from cachetools import LRUCache
 
-from guarddb.decision.filters.predicates import BoundPredicate, bind
+from guarddb.decision.filters.predicates import bind
 from guarddb.decision.foundation import Foundation, foundation
 from guarddb.decision.masks.marks import Marks
 from guarddb.decision.masks.uses import use_kinds
-from guarddb.decision.plan import MaskedColumn
+from guarddb.decision.relation_rules import NO_MASKS, RelationRules
 from guarddb.facts.groups import Hidden
-from guarddb.facts.system_relations import ClosedColumns
 from guarddb.lint.unknown import UnknownRule, unknown_rules
 from guarddb.policy.patterns import NamePart, RelationPattern, fold
 from guarddb.policy.predicate import Predicate
@@ -31,7 +29,6 @@ from guarddb.tree import nodes, parse
 from guarddb.vocabulary import MaskKind, MaskUseKind, strictest
 
 _SYSTEM_SCHEMAS = frozenset(("pg_catalog", "information_schema", "pg_toast"))
-_NO_MASKS: Mapping[str, MaskKind] = MappingProxyType({})
 _MAX_VIEW_DEPTH = 32
 #: So many queries a bare column is followed through in a row; through more it is followed with a memory of where it was.
 _MAX_COPIES = 32
@@ -131,87 +128,6 @@ class CompiledPolicy:
                 found = self._governance[key] = Governance(self, catalog)
         self._last = catalog, found
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedColumn:
-    """Where a column of a view comes from: a closed column of the relation of this name."""
-
-    relation: str
-    closed: ClosedColumns
-
-
-class RelationRules:
-    """What applies to one relation.
-
-    Attributes:
-        identities: every (schema, name) it counts as: itself, then what it is a partition or child of.
-        columns: the names of its attributes, where they are known.
-        masks: attribute name -> kind. For a view: by where its columns come from. `masked` are the same as a decision says them.
-        filters: the row filters of its identities.
-        filter_entry: the entry of the profile of the first of them, or of one of a relation that it is seen through.
-        seen_through: of a view, every relation its definition reads, at any depth.
-        predicate_masks: of a view, masked columns (`schema.table.column`) that its definition filters, joins or sorts by.
-        unsafe: why rows of it cannot be filtered at all, or None.
-        needs_inlining: a view over a filtered relation.
-        definition: the facts of a view's definition.
-        closed: of a view, what comes from columns of the server's own relations that the policy closes, by the view's
-            columns (None: which rows it has); None until somebody has asked.
-        masked_key: of a partitioned table, a masked column that decides to which partition a row belongs.
-        partition_of: of a partition, the masked column (`schema.table.column`) whose values its name tells.
-    """
-
-    __slots__ = (
-        "_masked",
-        "_unmasked",
-        "closed",
-        "columns",
-        "definition",
-        "filter_entry",
-        "filters",
-        "identities",
-        "masked_key",
-        "masks",
-        "needs_inlining",
-        "partition_of",
-        "predicate_masks",
-        "seen_through",
-        "unsafe",
-    )
-
-    def __init__(self) -> None:
-        self.identities: list[tuple[str, str]] = []
-        self.columns: frozenset[str] = frozenset()
-        self.masks: Mapping[str, MaskKind] = _NO_MASKS
-        self.filters: list[BoundPredicate] = []
-        self.seen_through: set[tuple[str, str]] = set()
-        self.predicate_masks: list[str] = []
-        self.unsafe: str | None = None
-        self.needs_inlining = False
-        self.definition: Statement | None = None
-        self.closed: dict[str | None, ClosedColumn] | None = None
-        self.masked_key: str | None = None
-        self.partition_of: str | None = None
-        self.filter_entry: str | None = None
-        self._masked: tuple[MaskedColumn, ...] | None = None
-        self._unmasked: frozenset[str] | None = None
-
-    @property
-    def masked(self) -> tuple[MaskedColumn, ...]:
-        if self._masked is None:
-            self._masked = tuple(MaskedColumn(column, kind) for column, kind in self.masks.items())
-        return self._masked
-
-    @property
-    def unmasked(self) -> frozenset[str]:
-        """The names of its attributes that have no mask."""
-        if self._unmasked is None:
-            self._unmasked = self.columns - self.masks.keys()
-        return self._unmasked
-
-    @property
-    def governed(self) -> bool:
-        return bool(self.masks or self.filters or self.needs_inlining or self.unsafe)
 
 
 class Governance:
@@ -386,7 +302,7 @@ class Governance:
         self, identities: Iterable[tuple[str, str]], relation: Relation | None
     ) -> Mapping[str, MaskKind]:
         if not self.masks:
-            return _NO_MASKS
+            return NO_MASKS
         masks: dict[str, MaskKind] = {}
         for schema, name in identities:
             for pattern, rule in self.masks:

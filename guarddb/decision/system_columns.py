@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from guarddb.decision.case import Case
 from guarddb.decision.hidden_columns import is_only_shown, names_of, without
-from guarddb.decision.on_catalog import ClosedColumn, CompiledPolicy, Governance, is_system
+from guarddb.decision.on_catalog import CompiledPolicy, Governance, is_system
 from guarddb.decision.refusal import Finding, Refusal
+from guarddb.decision.relation_rules import ClosedColumn
 from guarddb.facts import functions as facts
 from guarddb.facts.system_relations import SEQUENCE, ClosedColumns, closed_columns
 from guarddb.sql.names import literal, quote, quote_qualified, string_list

@@ -13,7 +13,7 @@ from psycopg._copy_base import BaseCopy
 from psycopg.errors import Error, ProgrammingError, QueryCanceled, error_from_result
 from psycopg.generators import fetch_many
 
-from guarddb.driver import ahead, steps
+from guarddb.driver import ahead, counting, steps
 from guarddb.driver.cursor import CursorMixin
 from guarddb.driver.settling import SettlingMixin, told
 
@@ -36,7 +36,7 @@ def _count(copy: BaseCopy[Any], data: Buffer) -> None:
     session: Session = cursor._conn._guard
     policy = session.in_force
     if policy is None or policy.egress:
-        steps.count_bytes(session, cursor._guard_results(), len(data))
+        counting.count_bytes(session, cursor._guard_results(), len(data))
     if policy is None or policy.scans:
         steps.inspect_copied(cursor, bytes(data))
 

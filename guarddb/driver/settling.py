@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from guarddb.driver import steps
+from guarddb.driver import counting
 from guarddb.driver.cursor import CursorMixin
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation
 
@@ -33,7 +33,7 @@ async def told(cursor: Any, fetch: Awaitable[Any]) -> Any:
         raise
     policy = session.in_force
     if session.owed > UNTOLD and policy is not None and policy.counted_elsewhere:
-        await asyncio.to_thread(steps.settle, session, cursor._guard_results(), owed)
+        await asyncio.to_thread(counting.settle, session, cursor._guard_results(), owed)
     return rows
 
 

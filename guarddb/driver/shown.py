@@ -39,7 +39,7 @@ logger = logging.getLogger("guarddb")
 TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
-#: `steps.count_bytes`: (session, the results they are of, bytes that are about to be handed out)
+#: `counting.count_bytes`: (session, the results they are of, bytes that are about to be handed out)
 CountBytes: TypeAlias = "Callable[[Session, Results | None, int], None]"
 
 

@@ -20,34 +20,30 @@ A statement whose rows can be counted is held after it has run and been taken ba
 need nobody. What is asked about is counted against the budgets once, however often it runs.
 
 A step that decides about a statement goes between judge and count, one that surrounds its sending after begin, one that judges
-what it has done before effects. Nothing else charges a budget, approves a statement for sending or a result for showing.
+what it has done before effects. Nothing else has `counting.py` charge a budget, approves a statement for sending or a result for
+showing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psycopg as _psycopg
-from msgspec import structs
 from psycopg import pq
 
 from guarddb import telemetry
-from guarddb.decision.plan import Decision
-from guarddb.driver import operator_log, shown, undo
+from guarddb.driver import counting, shown, undo
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.fixed_snapshot import names_gen
 from guarddb.driver.notices import notify
 from guarddb.driver.scanning import Scanner
 from guarddb.driver.views import Results
-from guarddb.driver.waits import Question, ask_somebody_gen
+from guarddb.driver.waits import ask_in_a_thread_gen
 from guarddb.driver.withholding import scans
-from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation, refusal_message
-from guarddb.runtime.budgets import FIELDS, RULES, Overrun
+from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation
 
 if TYPE_CHECKING:
     from psycopg.abc import PQGen
@@ -114,12 +110,12 @@ def before(
             return _counted_elsewhere_gen(cursor, pgq, judged)
         if policy.counts:
             try:
-                counted = count(session, judged)
+                counted = counting.count(session, judged)
             except (BudgetExceeded, PolicyUnavailable) as ex:
                 decided(cursor, ex)
                 raise
             if not counted:
-                _uncounted(cursor, judged)
+                counting.uncounted(cursor, judged)
     if judged.plan.warnings:
         for _, warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
@@ -159,11 +155,11 @@ def _counted_elsewhere_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[N
     assert policy is not None
     try:
         if policy.counts:
-            counted = yield from in_a_thread_gen(partial(count, session, judged))
+            counted = yield from ask_in_a_thread_gen(partial(counting.count, session, judged))
             if not counted:
-                _uncounted(cursor, judged)
+                counting.uncounted(cursor, judged)
         if policy.egress:
-            yield from settle_gen(session)
+            yield from counting.settle_gen(session)
     except (BudgetExceeded, PolicyUnavailable) as ex:
         decided(cursor, ex)
         raise
@@ -186,57 +182,9 @@ def _names_checked_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None]
 
 def _logged_elsewhere_gen(cursor: Any, pgq: Any, recorder: Recorder) -> PQGen[None]:
     """The same, with the decision log asked in a thread whether it can be written."""
-    yield from in_a_thread_gen(recorder.check)
+    yield from ask_in_a_thread_gen(recorder.check)
     if (rest := before(cursor, pgq, behind="log")) is not None:
         yield from rest
-
-
-def settle_gen(session: Session) -> PQGen[None]:
-    """Tell the store what was handed out since it was asked last."""
-    policy = session.in_force
-    if (
-        policy is not None
-        and policy.egress
-        and (session.owed or session.allowance is None or session.ran_short)
-    ):
-        owed, session.owed = session.owed, 0
-        try:
-            session.allowance = yield from in_a_thread_gen(partial(policy.budget.settle, owed))
-            session.ran_short = False
-        except Exception as ex:
-            session.owed += owed
-            error = _no_budget(session, ex)
-            if error is not None:
-                raise error from None
-
-
-def settle(session: Session, results: Results | None, owed_before: int) -> None:
-    """Ask the store whether what is about to be handed out fits; `owed_before`: what was handed out already. It may wait.
-
-    Raises:
-        BudgetExceeded: it does not; then it is not counted.
-        PolicyUnavailable: the store does not answer.
-    """
-    policy = session.in_force
-    assert policy is not None
-    owed, session.owed = session.owed, 0
-    try:
-        policy.budget.charge_bytes(owed)
-        session.allowance = None if session.allowance is None else max(0, session.allowance - owed)
-    except Exception as ex:
-        session.owed += owed_before
-        session.allowance, session.ran_short = session.owed, True
-        error = _no_budget(session, ex)
-    else:
-        return
-    if error is not None:
-        _stopped(session, results, error)
-        raise error
-
-
-def in_a_thread_gen(call: Callable[[], Any]) -> PQGen[Any]:
-    answer = yield from ask_somebody_gen(Question(call, partial(asyncio.to_thread, call)))
-    return answer
 
 
 def _estimated_gen(cursor: Any, pgq: Any, judged: JudgedText, asking: PQGen[None]) -> PQGen[None]:
@@ -270,99 +218,6 @@ def refused_by_the_server(
     if session.last is not None:
         session.tell_refusal(session.last, refused, span if span is not NO_SPAN else None)
     return refused
-
-
-def _uncounted(cursor: Any, judged: JudgedText) -> None:
-    """A statement passes that nobody has counted: said with its decision, and to whoever listens to notices."""
-    note = "not counted: the budget store does not answer"
-    results = cursor._guard_results()
-    decision = results.decision or judged.plan.decision
-    results.decision = structs.replace(decision, notes=(*decision.notes, note))
-    notify(cursor._conn, note, "statements pass, because the policy says without_budget_store: pass")
-
-
-def count(session: Session, judged: JudgedText) -> bool:
-    """Count a statement against the query budgets; false when it passes without.
-
-    Raises:
-        BudgetExceeded: it would be one too many.
-        PolicyUnavailable: the store does not answer.
-    """
-    if judged.empty:
-        return True
-    assert session.in_force is not None
-    try:
-        session.in_force.budget.charge_query()
-    except Exception as ex:
-        error = _no_budget(session, ex)
-        uncounted = error is None and not session.observe
-    else:
-        return True
-    if error is not None:
-        session.tell_refusal(judged, error, session.begin_span(judged))
-        raise error
-    return not uncounted
-
-
-def count_bytes(session: Session, results: Results | None, amount: int) -> None:
-    """Count bytes of a cursor's results that are about to be handed out. Raises as `count` does."""
-    policy = session.in_force
-    assert policy is not None
-    if policy.counted_elsewhere:
-        # Rows are loaded without waiting. What the store had left when it was asked last holds, and it is asked again before much
-        # is handed out (`settling.py`) and with the next statement.
-        left = session.allowance
-        if left is None or session.owed + amount <= left:
-            session.owed += amount
-            return
-    try:
-        if policy.counted_elsewhere:
-            session.ran_short = True
-            raise policy.budget.no_egress_left()
-        policy.budget.charge_bytes(amount)
-    except Exception as ex:
-        error = _no_budget(session, ex)
-    else:
-        return
-    if error is not None:
-        _stopped(session, results, error)
-        raise error
-
-
-def _stopped(session: Session, results: Results | None, error: BudgetExceeded | PolicyUnavailable) -> None:
-    """No more of a result is handed out: that is the decision about its statement."""
-    if results is None:
-        return
-    results.decision = error.decision
-    if results.judged is not None:
-        session.tell_refusal(results.judged, error)
-
-
-def _no_budget(session: Session, why: Exception) -> BudgetExceeded | PolicyUnavailable | None:
-    if not isinstance(why, Overrun):
-        store = session.in_force.budget.store if session.in_force is not None else None
-        operator_log.once_a_minute("the budget store does not answer", why, store)
-    if session.observe:
-        return None
-    name = session.policy_name
-    profile = session.profile
-    if (
-        not isinstance(why, Overrun)
-        and profile is not None
-        and profile.guarddb.without_budget_store == "pass"
-    ):
-        return None
-    if isinstance(why, Overrun):
-        rule = RULES[why.counter]
-        error = BudgetExceeded(refusal_message(name, why.reason), rule=rule, resets_at=why.resets_at)
-        error.decision = session.under_its_policy(
-            Decision("block", rule, why.reason, error.hint, deciding=FIELDS[why.counter])
-        )
-        return error
-    reason = f"the budget store does not answer ({type(why).__name__})"
-    unavailable = session.deny("policy_unavailable", reason, "try again later")
-    assert isinstance(unavailable, PolicyUnavailable)
-    return unavailable
 
 
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
@@ -511,7 +366,7 @@ def failed(cursor: Any) -> telemetry.StatementSpan:
 
 def inspect(cursor: Any, results: Results, i: int, format: pq.Format | None) -> None:
     """Show result `i`, which has just become the current one, as its plan wants it shown."""
-    shown.show_result(cursor, results, i, format, count_bytes)
+    shown.show_result(cursor, results, i, format, counting.count_bytes)
 
 
 def inspect_copied(cursor: Any, data: bytes) -> None:
@@ -547,7 +402,7 @@ def inspect_for_row_factory(cursor: Any, results: Results, result: PGresult) -> 
 
 def inspect_chunk(cursor: Any, results: Results, result: PGresult, *, first: bool) -> PGresult | None:
     """Show a chunk of a stream(); None when none of it is to be shown."""
-    return shown.show_chunk(cursor, results, result, count_bytes, first=first)
+    return shown.show_chunk(cursor, results, result, counting.count_bytes, first=first)
 
 
 def streamed(results: Results, result: PGresult | None) -> None:
@@ -586,7 +441,7 @@ def declared(cursor: Any, before: Results, portal: Remembered | None, descriptio
 def inspect_fetch(cursor: Any, portal: Remembered | None, left: int | None) -> shown.FetchedRows:
     """What takes the place of a named cursor's transformer for one FETCH; `left`: rows that may be handed out."""
     handling = portal.statement.handling if portal is not None else None
-    return shown.FetchedRows(cursor, handling, left, count_bytes)
+    return shown.FetchedRows(cursor, handling, left, counting.count_bytes)
 
 
 def fetched(cursor: Any, portal: Remembered | None, rows: shown.FetchedRows, number: int) -> None:

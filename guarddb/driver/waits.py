@@ -7,8 +7,10 @@ connection by calling, an async one by awaiting, so that its event loop goes on)
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,6 +28,12 @@ class Question:
 def ask_somebody_gen(question: Question) -> PQGen[Any]:
     """The answer to a question; for a generator that `wait()` drives as `Asking`."""
     answer: Any = yield question  # type: ignore[misc]
+    return answer
+
+
+def ask_in_a_thread_gen(call: Callable[[], Any]) -> PQGen[Any]:
+    """What a call returns that may wait; an async connection makes it in a thread."""
+    answer = yield from ask_somebody_gen(Question(call, partial(asyncio.to_thread, call)))
     return answer
 
 

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from guarddb.decision.filters.conditions import Conditions
 from guarddb.decision.filters.placing import Placing, alias_twice, aliases_in, join_place
 from guarddb.decision.masks.writing import Targets
-from guarddb.decision.on_catalog import RelationRules
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.facts import functions
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.leakproof.judged import FREE, ROW

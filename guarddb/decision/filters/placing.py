@@ -8,8 +8,9 @@ from collections.abc import Callable
 from guarddb.decision.filters.conditions import Conditions, joined
 from guarddb.decision.filters.rule import unsafe
 from guarddb.decision.masks.writing import Targets
-from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.leakproof.restrictions import Restrictions
 from guarddb.sql.rewriting.rewriter import Rewriter

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.views import Views
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.facts import functions
 from guarddb.sql.names import calls_in, holds_sublink, literal, quote, string_list
 from guarddb.sql.rewriting.trees import HOLE, columns_below

@@ -5,8 +5,8 @@ from __future__ import annotations
 from guarddb.decision.filters.guards import Guarding
 from guarddb.decision.filters.placing import alias_twice, join_place, joined, unsafe
 from guarddb.decision.masks.writing import mask_expression
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.sql.leakproof.parts import is_equality
 from guarddb.sql.leakproof.restrictions import Hazard
 from guarddb.sql.names import quote

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from guarddb.decision.case import Case
 from guarddb.decision.masks.rule import brings_under_another_name
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.decision.system_columns import HIDDEN_SHOWN
 from guarddb.sql.statement import Reference, Statement
 from guarddb.tree import Node

@@ -6,8 +6,8 @@ from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.reads import Reads
 from guarddb.decision.masks.rule import is_missing_side
 from guarddb.decision.masks.writing import Targets, mask_expression
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Relation
 from guarddb.sql.names import quote, quote_qualified

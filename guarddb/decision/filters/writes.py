@@ -7,8 +7,8 @@ from functools import partial
 
 from guarddb.decision.filters.placing import joined, unsafe
 from guarddb.decision.filters.proposed import MARKER, Proposals
-from guarddb.decision.on_catalog import RelationRules
 from guarddb.decision.refusal import Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.sql.names import literal, quote
 from guarddb.sql.rewriting.trees import HOLE, around_holes
 from guarddb.sql.statement import Output, Query, Reference

@@ -10,9 +10,10 @@ from types import MappingProxyType
 from typing import Literal
 
 from guarddb.decision.case import Case
-from guarddb.decision.on_catalog import CompiledPolicy, Governance, RelationRules
+from guarddb.decision.on_catalog import CompiledPolicy, Governance
 from guarddb.decision.plan import MaskedColumn
 from guarddb.decision.refusal import Finding, Refusal
+from guarddb.decision.relation_rules import RelationRules
 from guarddb.sql.analysis.definitions import Definition
 from guarddb.sql.catalog import Catalog
 from guarddb.sql.names import quote, string_list
