@@ -236,10 +236,12 @@ async def streams(server: Running) -> None:
             line.close()
 
         listeners = [asyncio.create_task(listen()) for _ in range(STREAMS)]
-        await asyncio.wait_for(opened.wait(), 120)
+        async with asyncio.timeout(120):
+            await opened.wait()
         put_at = time.monotonic()
         await client.put(path, json={**PROFILE, "max_rows": 10})
-        await asyncio.wait_for(asyncio.gather(*listeners), 60)
+        async with asyncio.timeout(60):
+            await asyncio.gather(*listeners)
         told(f"a PUT to {STREAMS} streams", arrived)
         await client.delete(path)
 

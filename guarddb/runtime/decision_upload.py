@@ -214,7 +214,8 @@ async def _run(reference: weakref.ref[DecisionUpload]) -> None:
         pause = SEND_SECONDS
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await wake.wait()
             wake.clear()
             upload = reference()
             if upload is None:

@@ -127,7 +127,8 @@ class ControlPlaneApprover:
                 return Answer("expired", request_id=request.id)
             pause = _POLL_SECONDS if listening.done() else _LOOK_ANYWAY
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(news.wait(), pause if left is None else min(pause, left))
+                async with asyncio.timeout(pause if left is None else min(pause, left)):
+                    await news.wait()
 
     async def _listen(self, client: Any, url: str, news: asyncio.Event) -> None:
         """Say when there is news; ends when the server has no stream, and then asking has to do."""

@@ -284,7 +284,8 @@ class _Follower:
         wait = self._refresh
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._news.wait()
             self._news.clear()
             policy = self._policy()
             if policy is None:

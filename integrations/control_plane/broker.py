@@ -131,7 +131,8 @@ class Broker:
     async def _run(self) -> None:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), LOOK_ANYWAY)
+                async with asyncio.timeout(LOOK_ANYWAY):
+                    await self._news.wait()
             self._news.clear()
             try:
                 told = await asyncio.to_thread(self._unread)

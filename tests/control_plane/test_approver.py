@@ -89,6 +89,33 @@ async def test_a_cancelled_wait_withdraws_the_request(plane: Plane, agent: dict[
     assert shown.json()["status"] == "expired"
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_cancellation_that_meets_news_is_none_the_less_one(
+    turns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event stream says something within the turn of the loop in which the task that waits is cancelled."""
+    approver, request, asked = ControlPlaneApprover("http://127.0.0.1/v1/projects/prj_1", "gdk_1"), held(), []
+
+    async def pending(*_: object, **__: object) -> dict[str, Any]:
+        asked.append(1)
+        return request.to_dict()
+
+    monkeypatch.setattr(approver, "_send", pending)
+    news = asyncio.Event()
+    listening = asyncio.create_task(asyncio.Event().wait())
+    waiting = asyncio.create_task(approver._answer(None, request, None, news, listening))  # type: ignore[arg-type]
+    while not asked:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting}, timeout=60)
+    listening.cancel()
+    assert waiting.cancelled()
+
+
 def test_nobody_decides_in_time(plane: Plane, agent: dict[str, Any]) -> None:
     request, answer = ask(
         as_approver(ControlPlaneApprover(plane.base, agent["key"])), held(timeout_seconds=1)

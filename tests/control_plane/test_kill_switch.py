@@ -87,7 +87,8 @@ async def test_what_an_async_session_runs_is_cancelled_too(
             await asyncio.sleep(0.02)
         await asyncio.to_thread(switch_off, plane, agent)
         with pytest.raises(psycopg.errors.QueryCanceled):
-            await asyncio.wait_for(task, 60)
+            async with asyncio.timeout(60):
+                await task
 
 
 def test_what_runs_goes_on_when_it_says_nothing(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import queue
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from guarddb.integrations.control_plane.broker import Broker
+from guarddb.integrations.control_plane.store.database import Database
+from guarddb.integrations.control_plane.store.upgrade import upgrade
 
 from tests.control_plane.conftest import Plane, running
 from tests.control_plane.test_approvals import HELD
@@ -94,6 +99,23 @@ def test_an_agent_hears_of_itself_and_its_stream_ends_when_it_is_disabled(plane:
         event = events.get(timeout=60)
         assert (event["kind"], event["agent_id"]) == ("agent_disabled", agent["id"])
         assert events.get(timeout=60)["kind"] is None
+
+
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_stop_that_meets_news_is_a_stop(tmp_path: Path, turns: int) -> None:
+    """Something is committed within the turn of the loop in which the server is told to stop: it went on for ever."""
+    database = Database(str(tmp_path / "plane.sqlite3"))
+    upgrade(database)
+    broker = Broker(database)
+    await broker.start()
+    await asyncio.sleep(0.05)
+    broker._news.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    stopping = asyncio.create_task(broker.stop())
+    await asyncio.wait({stopping}, timeout=60)
+    assert stopping.done()
+    database.close()
 
 
 def ended(events: queue.Queue[dict[str, Any]]) -> bool:

@@ -435,12 +435,14 @@ async def test_waiting_does_not_hold_up_the_event_loop(dsn: str) -> None:
     )
     async with conn:
         waiting = asyncio.create_task(conn.execute("CREATE TEMP TABLE made_async (id int)"))
-        await asyncio.wait_for(other.wait(), 20)
+        async with asyncio.timeout(60):
+            await other.wait()
         async with await guarddb.AsyncConnection.connect(dsn, policy=open_policy()) as second:
             assert await (await second.execute("SELECT 1")).fetchone() == (1,)
         assert not waiting.done()
         release.set()
-        await asyncio.wait_for(waiting, 20)
+        async with asyncio.timeout(60):
+            await waiting
         await conn.execute("SELECT * FROM made_async")
 
 
@@ -465,7 +467,8 @@ async def test_a_cancelled_wait_withdraws_the_request(dsn: str) -> None:
     )
     async with conn:
         task = asyncio.create_task(conn.execute("CREATE TEMP TABLE never (id int)"))
-        await asyncio.wait_for(asked.wait(), 20)
+        async with asyncio.timeout(60):
+            await asked.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
