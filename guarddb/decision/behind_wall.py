@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING
 from guarddb.decision.case import filters_of, is_governed
 from guarddb.decision.on_catalog import is_system
 from guarddb.decision.refusal import Refusal
-from guarddb.sql.leakproof.restrictions import Restrictions, traced
-from guarddb.sql.names import columns_in, string_list
 from guarddb.sql.rewriting.edits import RewriteError
-from guarddb.tree import nodes
 
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
     from guarddb.decision.draft import Draft
-    from guarddb.tree import Node
 
 
 def names(case: Case, draft: Draft) -> Refusal | None:
@@ -37,8 +33,6 @@ def names(case: Case, draft: Draft) -> Refusal | None:
         # A definition is the server's to refuse: the role has no right on any table.
         return None
     draft.shown = filters_of(case)
-    if draft.shown and statement.calls and (refusal := _traced(case)) is not None:
-        return refusal
     if "explain" in statement.kinds and is_governed(case):
         # The planner's estimates are made of the tables below the views, of hidden rows and masked values.
         draft.rewriter.explain_quietly(statement.fields, statement.location)
@@ -67,27 +61,3 @@ def names(case: Case, draft: Draft) -> Refusal | None:
             "Write the statement in a simpler way.",
         )
     return None
-
-
-def _traced(case: Case) -> Refusal | None:
-    """A condition that counts the rows it runs on: PostgreSQL lets it run before the view's own, for it takes no column."""
-    if not (named := traced(case.statement, case.catalog)):
-        return None
-    about = [reference for reference, rules in case.ruled if reference.mode != "ddl" and rules.filters]
-    restrictions = Restrictions(case.statement, case.catalog, about)
-    parts = [hazard.node for each in about for hazard in restrictions.hazards(each)]
-    if all(_is_held_back(part, named) for part in parts if restrictions.is_traced(part)):
-        return None
-    return Refusal(
-        "row_filter_unsafe",
-        "a condition with random(), or another function that leaves a trace of each call, would count hidden rows",
-        "Put it around a subquery that ends with OFFSET 0.",
-    )
-
-
-def _is_held_back(node: Node, traced: set[str]) -> bool:
-    """Whether every such function takes a column: PostgreSQL then calls the condition leaky, and the view's own goes first."""
-    calls = [call for kind, call in nodes(node) if kind == "FuncCall"]
-    return all(
-        columns_in(call.get("args", ())) for call in calls if string_list(call["funcname"])[-1] in traced
-    )

@@ -1,8 +1,9 @@
-"""What PostgreSQL would run on hidden rows behind a wall, for it takes it to be harmless, and how that is held back.
+"""What PostgreSQL would run on hidden rows behind a wall, taking it to be harmless, and how that is held back.
 
 Conditions that are leakproof to PostgreSQL are asked together with a wall's filter, the cheaper first, and may be asked of an
 index. It looks at functions that take a column, and no further: a sub-select, a parameter's arithmetic or a conflict of two
-collations raises, where a hidden row has come so far. Such a part of a condition
+collations raises, where a hidden row has come so far, and `random()` after `setseed()` counts how many did. Such a part of a
+condition
 
 - waits: `COALESCE(part, false)` is of no kind that PostgreSQL knows to be harmless, so that it is asked of rows that came
   through;
@@ -23,7 +24,7 @@ from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
 from guarddb.sql.leakproof.alone import computes_alone
-from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions
+from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions, traced
 from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink
 from guarddb.sql.rewriting.edits import RewriteError
@@ -61,7 +62,7 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
     ):
         return None
     about = [r for r, rules in case.ruled if r.mode != "ddl" and (rules.filters or rules.needs_inlining)]
-    if not about or not _may_raise(case):
+    if not about or not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
         return None
     restrictions = Restrictions(statement, case.catalog, about)
     if not any(restrictions.hazards(reference) for reference in about):
@@ -112,8 +113,8 @@ class _HeldBack(Guarding):
                 if not self._hold(reference, hazard):
                     return Refusal(
                         "row_filter_unsafe",
-                        f'the row filter on "{reference.qualified_name}" cannot be kept here: a condition that can raise an error'
-                        " would run on hidden rows",
+                        f'the row filter on "{reference.qualified_name}" cannot be kept here: a condition that can raise'
+                        " an error, or leaves a trace of each call, would run on hidden rows",
                         "Write the condition into WHERE, or compare columns with constants only.",
                     )
         self.write_conditions()

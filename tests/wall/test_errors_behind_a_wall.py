@@ -45,6 +45,7 @@ ANALYZE;
 VARIANTS = (
     "UPDATE {t} SET a = 77 WHERE tenant = 2",
     (
+        "DELETE FROM {t} WHERE tenant = 2 AND id > 123; "
         "UPDATE {t} SET a = 66, b = 55, secret = 'other', n = 1, num = 1, d = '1998-01-01', tags = '{{8}}', js = '{{\"k\": 5}}', "
         "flag = NULL, foreign_text = 'x', other_text = 'x' WHERE tenant = 2"
     ),
@@ -248,3 +249,36 @@ def test_statements_that_raise_answer_the_same_whatever_is_hidden(
         assert raised > count // 20
         assert sent > count // 3
     worlds.close()
+
+
+#: What draws a number for each row that it runs on.
+DRAWS = (
+    "SELECT count(*) FROM {t} AS r WHERE random() < 0.5",
+    "SELECT count(*) FROM {t} AS r WHERE random() < 0.5 AND r.id > 3 AND r.flag IS NOT TRUE",
+    "SELECT count(*) FROM {t} AS r WHERE CASE WHEN r.flag THEN random() < 0.5 ELSE true END",
+    "SELECT count(*) FROM {t} AS r WHERE NOT coalesce(r.flag, true) OR (SELECT random()) < 0.5",
+    "SELECT count(*) FROM (SELECT * FROM {t} UNION ALL SELECT * FROM {t}) AS r WHERE random() < 0.5",
+    "SELECT count(*) FROM s LEFT JOIN {t} AS r ON r.id = s.k AND random() < 0.5",
+    "SELECT count(*) FROM s JOIN {t} AS r ON r.n = s.k WHERE random() < 0.5 OR r.a = 77",
+    "SELECT count(*) FROM s WHERE EXISTS (SELECT FROM {t} AS r WHERE r.id = s.k AND random() < 0.5)",
+    "SELECT r.id FROM {t} AS r WHERE r.d > '1900-01-01' ORDER BY random() LIMIT 3",
+    "SELECT count(*) FROM (SELECT *, random() AS x FROM {t}) AS r WHERE r.x < 0.5",
+)
+
+
+def test_what_draws_lots_draws_them_for_visible_rows(grounds: list[Ground]) -> None:
+    filters = (
+        *FILTERS[::3],
+        "secret LIKE 'x%' OR secret LIKE 'y%' OR secret LIKE 'z%' OR secret LIKE 'seen%'",
+    )
+    for predicate in filters:
+        worlds = Worlds(grounds, predicate)
+        for draw in DRAWS:
+            for table in ("r", "whole", "seen"):
+                told = []
+                for conn in worlds.guarded:
+                    conn.execute("SELECT setseed(0.5)")
+                    rows = conn.execute(draw.format(t=table)).fetchall()
+                    told.append((rows, conn.execute("SELECT random()").fetchall()))
+                assert told[0] == told[1], (predicate, draw, table)
+        worlds.close()
