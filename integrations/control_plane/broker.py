@@ -101,8 +101,11 @@ class Broker:
             self._loop.call_soon_threadsafe(self._news.set)
 
     def subscribe(self, project_id: str, wants: Callable[[Told], bool]) -> Subscription:
-        """A new stream, from now on."""
+        """A new stream, from now on; one that is closed, where the server is about to stop."""
         subscription = Subscription(project_id, wants)
+        if self._stopping.is_set():
+            self._close(subscription)
+            return subscription
         self._subscriptions.setdefault(project_id, set()).add(subscription)
         return subscription
 

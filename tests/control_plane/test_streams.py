@@ -115,6 +115,9 @@ async def test_a_stop_that_meets_news_is_a_stop(tmp_path: Path, turns: int) -> N
     stopping = asyncio.create_task(broker.stop())
     await asyncio.wait({stopping}, timeout=60)
     assert stopping.done()
+    # Nobody would close a stream that is opened now, and the server would wait for it until its patience is over.
+    assert broker.subscribe("prj_1", lambda _: True).queue.get_nowait() is None
+    assert broker.streams == 0
     database.close()
 
 
