@@ -28,7 +28,7 @@ from guarddb.decision.plan import Plan
 from guarddb.decision.refusal import Refusal
 from guarddb.facts.functions import system_relation
 from guarddb.facts.system_relations import closed_columns
-from guarddb.sql.catalog import Catalog
+from guarddb.sql.catalog import Catalog, Relation
 from guarddb.sql.names import string_list
 from guarddb.sql.statement import Statement
 from guarddb.tree import Node, below
@@ -59,7 +59,7 @@ def advise(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None, ju
     """The refusal with the best hint there is, and with `try_sql` where a statement is known to pass. Never raises."""
     refusal = refused.refusal
     try:
-        hint = _words(refused, policy, catalog) or refusal.hint
+        hint = _words(refused, policy, catalog, judge) or refusal.hint
         proposal = _proposal(refused, policy, catalog, judge)
     except Exception:
         # Advice is no part of the decision: without it the statement is refused just the same.
@@ -73,7 +73,7 @@ def advise(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None, ju
 # ---------------------------------------------------------------------- in words
 
 
-def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) -> str | None:
+def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None, judge: Judge) -> str | None:
     """A hint that says more than the rule itself could; None where the rule's own will do."""
     rule, statement = refused.refusal.rule, refused.statement
     read_only = policy.profile.access_mode == "read_only"
@@ -99,7 +99,7 @@ def _words(refused: Refused, policy: CompiledPolicy, catalog: Catalog | None) ->
         if unknown is not None:
             return unknown
     if rule in ("table_not_allowed", "table_denied") and catalog is not None and statement is not None:
-        return _open_names(refused, policy, catalog)
+        return _open_names(refused, policy, catalog, judge)
     if rule == "masked_column_expression" and statement is not None:
         return _about_masked_expression(refused, policy, catalog)
     if rule == "masked_column_predicate" and statement is not None:
@@ -143,17 +143,23 @@ def _unknown_column(statement: Statement, governance: Governance) -> str | None:
     return None
 
 
-def _open_names(refused: Refused, policy: CompiledPolicy, catalog: Catalog) -> str | None:
+def _open_names(refused: Refused, policy: CompiledPolicy, catalog: Catalog, judge: Judge) -> str | None:
     """The relations there really are, nearest to the one that was asked for first."""
     asked = _refused_name(refused)
     if asked is None:
         return None
-    near = nearest_relations(*asked, policy, catalog)
+    near = [each for each in nearest_relations(*asked, policy, catalog) if _can_be_read(each, judge)]
     if not near:
         return "This policy opens no table of this database."
-    alike = alike_relations(*asked, policy, catalog)
+    alike = [each for each in alike_relations(*asked, policy, catalog) if each in near]
     meant = f"Did you mean {shown(alike[0])}? " if alike else ""
     return f"{meant}Tables that are open here: {', '.join(shown(r) for r in near)}."
+
+
+def _can_be_read(relation: Relation, judge: Judge) -> bool:
+    """Whether no rule but one about kinds closes what the lists open: a materialised view over a filtered table, say."""
+    answer = judge(f"SELECT FROM {shown(relation)}")
+    return isinstance(answer, Plan) or answer.refusal.rule in ("statement_not_allowed", "statement_denied")
 
 
 def _refused_name(refused: Refused) -> tuple[str | None, str] | None:
