@@ -398,9 +398,9 @@ class Builder:
                 plain.append(column)
                 targets.append(name)
                 self._reader(relation, {column.name})
-        if not self.made.reads.get(relation.oid) and relation.columns:
-            # Counting rows takes the right to read some column.
-            self._reader(relation, {relation.columns[0].name})
+        if not self.made.reads.get(relation.oid):
+            # Counting rows takes the right to read some column, or the table that has none.
+            self._reader(relation, {column.name for column in relation.columns[:1]})
         view.query = f"SELECT {', '.join(targets)} FROM {source} AS {quote(relation.name)}"
         if view.barrier or (relation.kind == "v" and subject.filters):
             view.barrier = True

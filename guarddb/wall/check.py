@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias
 
 from guarddb.sql.names import quote
-from guarddb.wall.rights import Right, Rights
+from guarddb.wall.rights import Right, Rights, plain_names
 from guarddb.wall.wall import MARK, Wall, allowed_function
 from guarddb.wall.writes import admitted_kinds
 
@@ -16,6 +17,7 @@ State: TypeAlias = Literal["up", "none", "out of date"]
 #: what was installed. open: what stays possible and opens no data of the profile's.
 Level: TypeAlias = Literal["surplus", "missing", "changed", "open"]
 
+_PLAIN = re.compile("[a-z_][a-z0-9_]*")
 #: Privileges of everybody's that show nothing of the data, where no filter runs code that may find a temporary table.
 _HARMLESS = frozenset(("TEMPORARY",))
 
@@ -33,6 +35,11 @@ class Difference:
 
     def to_dict(self) -> dict[str, str]:
         return asdict(self)
+
+
+def _written(name: str) -> str:
+    """A name in a statement for people."""
+    return name if _PLAIN.fullmatch(name) else quote(name)
 
 
 def signature(rights: Rights) -> dict[str, Any]:
@@ -73,7 +80,7 @@ def differences(wall: Wall, rights: Rights, fingerprint: str) -> list[Difference
             Difference("missing", "role", wall.agent, "the role does not exist", fix="guarddb wall --apply")
         )
     elif not rights.usage:
-        fix = f"GRANT USAGE ON SCHEMA {names.schema} TO {wall.agent}"
+        fix = f"GRANT USAGE ON SCHEMA {_written(names.schema)} TO {_written(wall.agent)}"
         found.append(Difference("missing", "schema", names.schema, "USAGE", fix=fix))
     views = wall.exposed
     absent = set(signed.get("absent", ()))
@@ -89,11 +96,11 @@ def differences(wall: Wall, rights: Rights, fingerprint: str) -> list[Difference
         Difference("surplus", "view", f"{names.schema}.{name}", "the profile does not open it")
         for name in sorted(set(rights.views) - views)
     ]
-    secured = {each.replace('"', "") for each in rights.policies}
+    secured = {plain_names(each) for each in rights.policies}
     found += [
         Difference("missing", "policy", p.relation.shown, "row security is off, or its policy is gone")
         for p in wall.carried.policies
-        if p.relation.shown not in secured
+        if (p.relation.schema, p.relation.name) not in secured
     ]
     found += [
         Difference(
@@ -150,17 +157,17 @@ def _judged(wall: Wall, right: Right) -> Difference | None:
     level: Level = "surplus"
     fix = ""
     if right.kind == "membership":
-        fix = f"REVOKE {right.object} FROM {wall.agent}"
+        fix = f"REVOKE {_written(right.object)} FROM {_written(wall.agent)}"
     elif right.kind == "attribute":
-        fix = f"ALTER ROLE {wall.agent} NO{right.object}"
+        fix = f"ALTER ROLE {_written(wall.agent)} NO{right.object}"
     elif right.kind == "ownership":
         fix = "give it to another owner"
     elif right.on_objects:
-        whom = wall.agent if right.via == "direct" else right.via
+        whom = {"direct": _written(wall.agent), "PUBLIC": "PUBLIC"}.get(right.via) or _written(right.via)
         fix = f"REVOKE {right.granted} FROM {whom}"
     if right.kind == "database" and right.privilege in _HARMLESS and wall.carried.opaque is None:
         level = "open"
-    if right.kind == "function" and right.via == "PUBLIC" and not right.definer:
+    if right.kind == "function" and right.via == "PUBLIC" and not right.definer and not right.closed:
         # It runs with the rights of the agent, which are none.
         level = "open"
     if right.kind == "function" and _trusted(wall, right):
@@ -170,15 +177,20 @@ def _judged(wall: Wall, right: Right) -> Difference | None:
 
 def _trusted(wall: Wall, right: Right) -> bool:
     """What an extension brought, and what defaults, indexes and types call."""
-    return right.via == "PUBLIC" and any(
-        routine.signature == right.object and (routine.trusted or (routine.needed and not routine.definer))
-        for routine in wall.database.functions
+    return (
+        right.via == "PUBLIC"
+        and not right.closed
+        and any(
+            routine.signature == right.object
+            and (routine.trusted or (routine.needed and not routine.definer))
+            for routine in wall.database.functions
+        )
     )
 
 
-def _wanted(wall: Wall) -> dict[str, dict[str, set[str] | None]]:
-    """Of every view by its name: privilege -> columns, None for all of them."""
-    wanted: dict[str, dict[str, set[str] | None]] = {}
+def _wanted(wall: Wall) -> dict[tuple[str, str], dict[str, set[str] | None]]:
+    """Of every view by its schema and name: privilege -> columns, None for all of them."""
+    wanted: dict[tuple[str, str], dict[str, set[str] | None]] = {}
     for view in wall.carried.views:
         if not view.exposed:
             continue
@@ -191,7 +203,7 @@ def _wanted(wall: Wall) -> dict[str, dict[str, set[str] | None]]:
             rights["UPDATE"] = set(view.update)
         if view.delete:
             rights["DELETE"] = None
-        wanted[f"{view.schema}.{view.name}"] = rights
+        wanted[view.schema, view.name] = rights
     return wanted
 
 
@@ -199,18 +211,18 @@ def _expected(wall: Wall, right: Right) -> bool:
     if right.via != "direct":
         return False
     if right.kind == "sequence":
-        return right.privilege == "USAGE" and f"sequence {right.plain_object}" in wall.objects
+        return right.privilege == "USAGE" and f"sequence {'.'.join(right.names)}" in wall.objects
     if right.kind == "function":
-        if right.object == f"{wall.names.schema}.setting(setting text)" and wall.carried.late_settings:
+        schema, name = right.names
+        if (schema, name) == (wall.names.schema, "setting") and wall.carried.late_settings:
             return True
-        schema, _, rest = right.plain_object.partition(".")
         if schema == wall.names.private:
-            return rest.partition("(")[0] in wall.carried.functions
+            return name in wall.carried.functions
         return any(
             routine.signature == right.object and allowed_function(wall.profile, routine.schema, routine.name)
             for routine in wall.database.functions
         )
-    rights = _wanted(wall).get(right.plain_object, {})
+    rights = _wanted(wall).get(right.names, {})
     if right.privilege not in rights:
         return False
     columns = rights[right.privilege]
@@ -218,10 +230,10 @@ def _expected(wall: Wall, right: Right) -> bool:
 
 
 def _missing_rights(wall: Wall, rights: Rights) -> list[Difference]:
-    has: dict[tuple[str, str], set[str] | None] = {}
+    has: dict[tuple[tuple[str, str], str], set[str] | None] = {}
     for right in rights.rights:
         if right.kind == "table":
-            key = (right.plain_object, right.privilege)
+            key = (right.names, right.privilege)
             if right.columns is None or has.get(key, set()) is None:
                 has[key] = None
             else:
@@ -231,6 +243,6 @@ def _missing_rights(wall: Wall, rights: Rights) -> list[Difference]:
         for privilege, columns in privileges.items():
             mine = has.get((view, privilege), set())
             if mine is not None and (columns is None or not columns <= mine):
-                fix = f"GRANT {privilege} ON {view} TO {wall.agent}"
-                found.append(Difference("missing", "view", view, privilege, fix=fix))
+                fix = f"GRANT {privilege} ON {'.'.join(map(_written, view))} TO {_written(wall.agent)}"
+                found.append(Difference("missing", "view", ".".join(view), privilege, fix=fix))
     return found

@@ -16,6 +16,14 @@ SELECT md5(coalesce(string_agg(part, E'\n' ORDER BY part COLLATE "C"), '')) FROM
   FROM pg_proc AS p JOIN pg_namespace AS n ON n.oid = p.pronamespace
   WHERE n.nspname IN (%(schema)s, %(schema)s || '_private')
   UNION ALL
+  SELECT concat_ws('|', 'rule', c.relname, pg_get_ruledef(r.oid), r.ev_enabled)
+  FROM pg_rewrite AS r JOIN pg_class AS c ON c.oid = r.ev_class JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname IN (%(schema)s, %(schema)s || '_private') AND r.rulename <> '_RETURN'
+  UNION ALL
+  SELECT concat_ws('|', 'trigger', c.relname, pg_get_triggerdef(t.oid), t.tgenabled)
+  FROM pg_trigger AS t JOIN pg_class AS c ON c.oid = t.tgrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace
+  WHERE n.nspname IN (%(schema)s, %(schema)s || '_private') AND NOT t.tgisinternal
+  UNION ALL
   SELECT concat_ws('|', 'policy', p.polrelid::regclass, p.polname, p.polpermissive, p.polcmd,
     (SELECT string_agg(r::regrole::text, ',' ORDER BY r::regrole::text COLLATE "C") FROM unnest(p.polroles) AS r),
     pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid), c.relrowsecurity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from importlib import resources
 
 import msgspec
@@ -22,6 +24,25 @@ _ON = {
 }
 
 
+_IN_SCHEMAS = frozenset(("table", "sequence", "schema", "function"))
+#: A name as format('%I') writes it.
+_NAME = re.compile(r'"((?:[^"]|"")*)"|([^".(]+)')
+
+
+def plain_names(qualified: str) -> tuple[str, str]:
+    """The schema and the name in a qualified name, or at the beginning of a function's signature.
+
+    >>> plain_names('public."a ""b"".c(d)"(e integer)')
+    ('public', 'a "b".c(d)')
+    """
+    schema, name, *_ = _plain(qualified)
+    return schema, name
+
+
+def _plain(qualified: str) -> Iterator[str]:
+    return (found[2] or found[1].replace('""', '"') for found in _NAME.finditer(qualified))
+
+
 class Right(msgspec.Struct, frozen=True):
     """One right. `via`: `direct`, `PUBLIC`, or the role that the agent's role is a member of."""
 
@@ -33,14 +54,22 @@ class Right(msgspec.Struct, frozen=True):
     #: whoever asked can take it away
     revocable: bool = False
     definer: bool = False
+    #: a function that was not everybody's when the database, or its extension, was made: it may do more than its caller
+    closed: bool = False
 
     @property
     def on_objects(self) -> bool:
         return self.kind in _ON
 
     @property
-    def plain_object(self) -> str:
-        return self.object.replace('"', "")
+    def names(self) -> tuple[str, str]:
+        """The schema and the name of what is in a schema."""
+        return plain_names(self.object)
+
+    @property
+    def schema(self) -> str | None:
+        """The schema that it is about, or about something in."""
+        return next(_plain(self.object)) if self.kind in _IN_SCHEMAS else None
 
     @property
     def granted(self) -> str:

@@ -8,7 +8,7 @@ from importlib import resources
 
 from guarddb.sql.names import literal, quote, quote_qualified
 from guarddb.wall.rights import Right, Rights
-from guarddb.wall.wall import MARK, OPEN_POLICY, Names, Wall, allowed_function, shown_schemas
+from guarddb.wall.wall import MARK, OPEN_POLICY, PINS, Names, Wall, allowed_function, shown_schemas
 
 _FINGERPRINT = (resources.files("guarddb.wall") / "fingerprint.sql").read_text()
 
@@ -47,7 +47,7 @@ def apply_script(wall: Wall, rights: Rights) -> str:
     ]
     parts += _given(wall)
     for name, definition in wall.objects.items():
-        parts.append(f"-- {_comment(name)}\n{definition.replace('{pins}', _pins(wall))}")
+        parts.append(f"-- {_comment(name)}\n{definition.replace(PINS, PINS.format(pins=_pins(wall)), 1)}")
     parts += _agent(wall, rights)
     parts += _taken(wall, rights)
     parts.append(_remember(wall))
@@ -440,9 +440,8 @@ def _restore(wall: Wall, statement: str) -> str:
 
 
 def _is_ours(wall: Wall, right: Right) -> bool:
-    schema = right.object.split(".")[0].strip('"')
-    return schema in (wall.names.schema, wall.names.private) or (
-        right.kind == "sequence" and f"sequence {right.plain_object}" in wall.objects
+    return right.schema in (wall.names.schema, wall.names.private) or (
+        right.kind == "sequence" and f"sequence {'.'.join(right.names)}" in wall.objects
     )
 
 

@@ -18,6 +18,8 @@ from guarddb.wall.writes import admitted_kinds
 
 #: Of every table with a filter: what keeps row security from hiding anything from anybody but the wall's own role.
 OPEN_POLICY = "guarddb_everyone"
+#: Where a function's settings go that are those of whoever installs it. (Names and constants may hold any text.)
+PINS = " {pins}\n  RETURN ("
 #: Stands for the value of a setting that nobody said.
 _ANY_VALUE = "?"
 #: What a comment on the schema of a wall begins with.
@@ -318,8 +320,7 @@ def _function(wall: Wall, name: str) -> str:
     cost = " COST 0.0001" if made.definer else ""
     return (
         f"CREATE FUNCTION {qualified}({made.arguments}) RETURNS {made.returns} LANGUAGE sql {volatility} PARALLEL SAFE{cost}\n"
-        f"  {'SECURITY DEFINER ' if made.definer else ''}SET search_path TO {path} {{pins}}\n"
-        f"  RETURN ({made.body});\n"
+        f"  {'SECURITY DEFINER ' if made.definer else ''}SET search_path TO {path}{PINS}{made.body});\n"
         f"ALTER FUNCTION {qualified}({made.types}) OWNER TO {quote(owner)};\n"
         f"REVOKE ALL ON FUNCTION {qualified}({made.types}) FROM PUBLIC;\n"
         f"GRANT EXECUTE ON FUNCTION {qualified}({made.types}) TO {quote(wall.agent)};"

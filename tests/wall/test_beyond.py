@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import guarddb
 from tests.wall.ground import Ground
 
 Make = Callable[[str], Ground]
@@ -744,6 +745,36 @@ CREATE VIEW "Odd Schema".v AS SELECT s."a""b", p."Größe" FROM "Odd Schema"."se
     assert ground.as_agent("SELECT id FROM hr_orders") == [(2,)]
     assert ground.as_agent('SELECT * FROM people, "select"') == [(3, "[redacted]", 4, "[redacted]")]
     assert ground.as_agent("SELECT * FROM v") == [("[redacted]", "[redacted]")]
+
+
+def test_quotes_and_braces_in_names_and_constants(empty_ground: Make) -> None:
+    """Names that --check compares, and text that looks like what is filled in when the wall is installed."""
+    ground, _ = up(
+        empty_ground,
+        """
+CREATE TABLE "a ""b"" {pins} %s" (id serial, "c ""d"" {pins}" text, kind text);
+INSERT INTO "a ""b"" {pins} %s" ("c ""d"" {pins}", kind) VALUES ('raw', 'x'), ('raw', '{pins}');
+CREATE TABLE days (id int, at timestamptz, kind text);
+INSERT INTO days VALUES (1, '2024-01-01', '{pins}'), (2, '2024-01-01', 'x');
+CREATE TABLE nothing ();
+""",
+        masking_rules=[{"table": '"a ""b"" {pins} %s"', "column": '"c ""d"" {pins}"', "kind": "redact"}],
+        row_filters=[
+            {"table": '"a ""b"" {pins} %s"', "predicate": "kind <> '{pins}'"},
+            {
+                "table": "days",
+                "predicate": "at::date > '2020-01-01' AND kind = '{pins}' AND id = current_setting('app.x')::int",
+            },
+        ],
+        guarddb={"wall": "Upper"},
+    )
+    ground.as_owner(f"INSERT INTO \"Upper_private\".settings VALUES ('{ground.agent_role}', 'app.x', '1')")
+    named = """SELECT * FROM "a ""b"" {pins} %s\""""
+    assert ground.as_agent(named) == [(1, "[redacted]", "x")]
+    assert ground.as_agent("SELECT id FROM days") == [(1,)]
+    assert ground.as_agent("SELECT count(*) FROM nothing") == [(0,)]
+    with guarddb.connect(ground.agent, policy=ground.policy, settings={"app.x": "1"}) as conn:
+        assert conn.execute(named).fetchall() == [(1, "[redacted]", "x")]
 
 
 # ---------------------------------------------------------------------- what slept before

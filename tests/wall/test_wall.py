@@ -208,6 +208,11 @@ def test_the_three_critical_inputs_return_masks_on_every_line(ground: Ground) ->
         ("ALTER ROLE {agent} SUPERUSER", "surplus"),
         ("GRANT EXECUTE ON FUNCTION peek() TO {agent}", "surplus"),
         ("GRANT EXECUTE ON FUNCTION pg_read_file(text) TO {agent}", "surplus"),
+        ("GRANT EXECUTE ON FUNCTION pg_read_file(text) TO PUBLIC", "surplus"),
+        ("GRANT SELECT ON pg_statistic TO PUBLIC", "surplus"),
+        ("GRANT SELECT (stavalues1) ON pg_statistic TO {agent}", "surplus"),
+        ("GRANT SELECT (rolpassword) ON pg_authid TO PUBLIC", "surplus"),
+        ("GRANT SELECT ON {toast} TO {agent}", "surplus"),
         ("GRANT CREATE ON SCHEMA public TO {agent}", "surplus"),
         ("GRANT USAGE ON SCHEMA {schema}_private TO {agent}", "surplus"),
         ("GRANT SET ON PARAMETER log_statement TO {agent}", "surplus"),
@@ -224,6 +229,8 @@ def test_the_three_critical_inputs_return_masks_on_every_line(ground: Ground) ->
         ("ALTER POLICY guarddb_{schema} ON docs USING (true)", "changed"),
         ("DROP VIEW {schema}.plain", "missing"),
         ("CREATE OR REPLACE VIEW {schema}.plain AS SELECT id, upper(word) AS word, doc FROM public.plain", "changed"),
+        ("CREATE RULE more AS ON UPDATE TO {schema}.plain DO ALSO NOTHING", "changed"),
+        ("CREATE TRIGGER t INSTEAD OF DELETE ON {schema}.plain FOR EACH ROW EXECUTE FUNCTION pg_catalog.{trigger}()", "changed"),
         ("GRANT SELECT ON customers TO {stem}_reader", "changed"),
         ("ALTER ROLE {stem}_reader BYPASSRLS", "changed"),
         ("ALTER TABLE customers ADD COLUMN phone text", "changed"),
@@ -236,6 +243,9 @@ def test_check_finds_what_is_too_much_and_what_is_gone(
 ) -> None:
     ground18.up()
     names = {r: f"{ground18.stem}_{r}" for r in ("agent", "app", "owner")}
+    query = "SELECT reltoastrelid::regclass::text FROM pg_class WHERE oid = 'public.customers'::regclass"
+    names["trigger"] = "tsvector_update_trigger"
+    names["toast"] = ground18.as_admin(query)[0][0]
     done = ground18.as_admin(change.format(schema=ground18.schema, stem=ground18.stem, **names))
     assert not str(done)[:5].isdigit(), done
     found = ground18.levels()
