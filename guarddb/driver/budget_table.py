@@ -110,18 +110,18 @@ class TableBudgetStore:
             self._made = True
         return conn
 
-    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
+    def spend_query(self, key: str, per_hour: int, per_day: int, count: int = 1) -> Counter | None:
         with self._lock, self._connection().transaction() as transaction:
             conn = transaction.connection
             slot, day, hour_used, day_used, _, _ = self._used(conn, key)
-            if per_hour and hour_used >= per_hour:
+            if per_hour and hour_used + count > per_hour:
                 return "hour"
-            if per_day and day_used >= per_day:
+            if per_day and day_used + count > per_day:
                 return "day"
             if per_hour:
-                conn.execute(_SPEND, (key, "hour", slot, 1))
+                conn.execute(_SPEND, (key, "hour", slot, count))
             if per_day:
-                conn.execute(_SPEND, (key, "day", day, 1))
+                conn.execute(_SPEND, (key, "day", day, count))
             conn.execute(_FORGET, {"key": key, "slot": slot, "day": day})
         return None
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def count(session: Session, judged: JudgedText) -> bool:
-    """Count a statement against the query budgets; false when it passes without.
+    """Count each statement of a text against the query budgets; false when it passes without.
 
     Raises:
         BudgetExceeded: it would be one too many.
@@ -37,7 +37,7 @@ def count(session: Session, judged: JudgedText) -> bool:
         return True
     assert session.in_force is not None
     try:
-        session.in_force.budget.charge_query()
+        session.in_force.budget.charge_query(len(judged.plan.statements) or 1)
     except Exception as ex:
         error = _no_budget(session, ex)
         uncounted = error is None and not session.observe

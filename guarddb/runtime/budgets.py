@@ -61,8 +61,11 @@ class BudgetError(RuntimeError):
 class BudgetStore(Protocol):
     """Where budgets are counted. A method may raise anything when it is down: then the driver refuses."""
 
-    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
-        """Count one statement (a limit of 0 is none) and give None; or the counter that has no room, and count nothing."""
+    def spend_query(self, key: str, per_hour: int, per_day: int, count: int = 1) -> Counter | None:
+        """Count a statement (a limit of 0 is none) and give None; or the counter that has no room, and count nothing.
+
+        `count` is given for a text of several statements only: all of them, or none.
+        """
         ...
 
     def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
@@ -142,31 +145,31 @@ class MemoryBudgetStore:
             account.begin_day(now)
         return account
 
-    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
+    def spend_query(self, key: str, per_hour: int, per_day: int, count: int = 1) -> Counter | None:
         now = self._clock()
         with self._lock:
             account = self._accounts.get(key)
             if account is None or not account.today <= now < account.tomorrow:
                 account = self._account(key, now)  # only then: a call less for each statement
-            if per_hour and account.hour >= per_hour:
+            if per_hour and account.hour + count > per_hour:
                 account.forget(now - _HOUR_SECONDS)  # only where it matters, and with each new entry
-                if account.hour >= per_hour:
+                if account.hour + count > per_hour:
                     return "hour"
             if per_day:
-                if account.queries >= per_day:
+                if account.queries + count > per_day:
                     return "day"
-                account.queries += 1
+                account.queries += count
             if per_hour:
-                account.hour += 1
+                account.hour += count
                 if now < account.slot_ends:
-                    account.window[-1][1] += 1
+                    account.window[-1][1] += count
                     return None
                 account.forget(now - _HOUR_SECONDS)
                 if per_hour > _EXACT_UP_TO:
                     account.slot_ends = slot_ends = now + _SLOT_SECONDS
-                    account.window.append([slot_ends, 1])
+                    account.window.append([slot_ends, count])
                 else:
-                    account.window.append([now, 1])
+                    account.window.append([now, count])
             return None
 
     def spend_bytes(self, key: str, amount: int, per_day: int) -> bool:
@@ -220,17 +223,17 @@ class LimitsBudgetStore:
     def _day_key(self, counter: Counter, key: str) -> str:
         return f"guarddb/{counter}/{int(self._clock() // _DAY_SECONDS)}/{key}"
 
-    def spend_query(self, key: str, per_hour: int, per_day: int) -> Counter | None:
+    def spend_query(self, key: str, per_hour: int, per_day: int, count: int = 1) -> Counter | None:
         hour = RateLimitItemPerHour(per_hour) if per_hour else None
-        if hour is not None and per_day and not self._window.test(hour, "guarddb", key):
+        if hour is not None and per_day and not self._window.test(hour, "guarddb", key, cost=count):
             # asked first, so that a statement the hour refuses does not count for the day
             return "hour"
-        if per_day and not self._spend("day", key, 1, per_day):
+        if per_day and not self._spend("day", key, count, per_day):
             return "day"
-        if hour is not None and not self._window.hit(hour, "guarddb", key):
+        if hour is not None and not self._window.hit(hour, "guarddb", key, cost=count):
             # Another process was faster; what the day has counted is taken back.
             if per_day:
-                self._storage.incr(self._day_key("day", key), 2 * _DAY_SECONDS, -1)
+                self._storage.incr(self._day_key("day", key), 2 * _DAY_SECONDS, -count)
             return "hour"
         return None
 
@@ -363,22 +366,26 @@ class Remaining:
 
 
 class Overrun(Exception):
-    """A budget is used up: which one, its limit, and when there is room again."""
+    """A budget is used up, or has no room for all statements of a text: which one, its limit, and when there is room again."""
 
-    def __init__(self, counter: Counter, limit: int, resets_at: datetime) -> None:
+    def __init__(self, counter: Counter, limit: int, resets_at: datetime, count: int = 1) -> None:
         super().__init__(counter)
         self.counter: Counter = counter
         self.limit = limit
         self.resets_at = resets_at
+        self.count = count
 
     @property
     def reason(self) -> str:
         """One sentence for a person or a model."""
         when = self.resets_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        is_so = (
+            "is used up" if self.count == 1 else f"has no room for the {self.count} statements of this text"
+        )
         if self.counter == "hour":
-            return f"the budget of {self.limit} queries per hour is used up; there is room again at {when}"
+            return f"the budget of {self.limit} queries per hour {is_so}; there is room again at {when}"
         what = "queries" if self.counter == "day" else "bytes of results"
-        return f"the budget of {self.limit} {what} per day is used up; it starts anew at {when}"
+        return f"the budget of {self.limit} {what} per day {is_so}; it starts anew at {when}"
 
 
 class Budget:
@@ -394,15 +401,15 @@ class Budget:
         self._spend_bytes = partial(store.spend_bytes, key)
         self._per_day = limits.egress_bytes_per_day
 
-    def charge_query(self) -> None:
-        """Count one statement.
+    def charge_query(self, count: int = 1) -> None:
+        """Count a statement, or the several of one text.
 
         Raises:
             Overrun: it would be one too many; then nothing is counted.
         """
-        counter = self._spend_query()
+        counter = self._spend_query() if count == 1 else self._spend_query(count)
         if counter is not None:
-            raise self._overrun(counter)
+            raise self._overrun(counter, count)
 
     def charge_bytes(self, amount: int) -> None:
         """Count bytes that are about to be handed out.
@@ -418,9 +425,9 @@ class Budget:
         """That bytes do not fit, without asking the store."""
         return Overrun("egress", self._per_day, midnight_after(time.time()))
 
-    def _overrun(self, counter: Counter) -> Overrun:
+    def _overrun(self, counter: Counter, count: int = 1) -> Overrun:
         limit = self.limits.of(counter)
-        return Overrun(counter, limit, self.store.resets_at(counter, self.key, limit))
+        return Overrun(counter, limit, self.store.resets_at(counter, self.key, limit), count)
 
     def remaining(self) -> Remaining:
         """What is left of each budget."""

@@ -319,6 +319,29 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget_table, "_CONNECT_SECONDS", 60)
 
 
+@pytest.mark.parametrize("where", ["memory", "redis", "table"])
+@pytest.mark.parametrize("field", ["budget_queries_per_hour", "budget_queries_per_day"])
+async def test_each_statement_of_a_text_counts(
+    connect: Connect,
+    fresh_dsn: str,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    field: str,
+) -> None:
+    patient(monkeypatch)
+    store: Any = MemoryBudgetStore()
+    if where != "memory":
+        store = table_uri(fresh_dsn) if where == "table" else request.getfixturevalue("redis_uri")
+    conn = await connect(policy=open_policy(**{field: 4}), budgets=store, agent=f"{where} {field}")
+    await run(conn.execute("SELECT 1; SELECT 2;; SELECT 3"))
+    with pytest.raises(guarddb.BudgetExceeded, match="has no room for the 2 statements of this text"):
+        await run(conn.execute("SELECT 1; SELECT 2"))
+    await run(conn.execute("SELECT 4"))  # nothing of it was counted
+    with pytest.raises(guarddb.BudgetExceeded, match="is used up"):
+        await run(conn.execute("SELECT 5"))
+
+
 def spend(dsn: str, uri: str, attempts: int) -> int:
     """Run statements in a process of its own; how many ran."""
     patient(pytest.MonkeyPatch())
