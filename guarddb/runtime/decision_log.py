@@ -6,7 +6,6 @@ refusal or an error quotes of the text is left out. Whoever needs the text as it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -24,6 +23,8 @@ _LITERALS = frozenset(("SCONST", "USCONST", "ICONST", "FCONST", "BCONST", "XCONS
 _COMMENTS = frozenset(("SQL_COMMENT", "C_COMMENT"))
 #: Rules whose reason quotes what the agent wrote.
 _QUOTES_THE_TEXT = frozenset(("parse_error", "internal_error"))
+#: Rules whose hint may quote the text, or a row filter with the values of its settings.
+_HINTS_WITH_VALUES = _QUOTES_THE_TEXT | {"row_filter_violation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +74,7 @@ class DecisionRecord:
         Args:
             literals: with the text as it was written, the text that was sent and every reason in full. They hold values.
         """
-        decision: Mapping[str, Any] = self.decision.to_dict()
-        if not literals:
-            decision = {
-                key: value
-                for key, value in decision.items()
-                if key not in ("rewritten_sql", "try_sql", "row_filter_predicate")
-                and not (key in ("reason", "hint") and self.decision.rule in _QUOTES_THE_TEXT)
-            }
+        decision = self.decision.to_dict() if literals else without_values(self.decision)
         record: dict[str, Any] = {
             "time": self.time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "statement_id": self.statement_id,
@@ -91,7 +85,7 @@ class DecisionRecord:
             "database": self.database,
             "outcome": self.outcome,
             "sqlstate": self.sqlstate,
-            "decision": dict(decision),
+            "decision": decision,
             "text": self.text if literals else self.normalised,
             "parameter_types": list(self.parameter_types),
             "rows": self.rows,
@@ -106,6 +100,30 @@ class DecisionRecord:
                 "score_components": [component.to_dict() for component in self.risk.score_components],
             }
         return record
+
+
+def without_values(decision: Decision) -> dict[str, Any]:
+    """The wire shape of a decision without what quotes values: of the text, of the filters' settings.
+
+    >>> from guarddb import evaluate
+    >>> mask = {"masking_rules": [{"table": "people", "column": "ssn", "kind": "redact"}]}
+    >>> refused = evaluate("SELECT lower(ssn) FROM people WHERE name = 'Ada'", mask)
+    >>> refused.hint.partition(" Try: ")[2]
+    "SELECT ssn FROM people WHERE name = 'Ada'"
+    >>> sorted(without_values(refused)), "Ada" in str(without_values(refused))
+    (['deciding', 'hint', 'masked_columns', 'notes', 'reason', 'rule', 'verdict'], False)
+    """
+    wire = decision.to_dict()
+    for key in ("rewritten_sql", "try_sql", "row_filter_predicate"):
+        wire.pop(key, None)
+    if decision.rule in _QUOTES_THE_TEXT:
+        wire.pop("reason", None)
+    if "hint" in wire:
+        # The proposal at its end is a statement made of the agent's.
+        wire["hint"] = decision.hint.partition("Try: ")[0].rstrip() if decision.hint else ""
+        if not wire["hint"] or decision.rule in _HINTS_WITH_VALUES:
+            del wire["hint"]
+    return wire
 
 
 @runtime_checkable

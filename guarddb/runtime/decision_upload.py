@@ -39,6 +39,7 @@ from guarddb.policy.remote import (
     trust,
 )
 from guarddb.runtime import background
+from guarddb.runtime.decision_log import without_values
 
 logger = logging.getLogger("guarddb.decisions")
 
@@ -96,8 +97,9 @@ class DecisionUpload:
             "verdict": decision.verdict,
             "rule": decision.rule,
         }
-        if decision.blocked:
-            entry["reason"] = decision.reason[:2_000]
+        reason = without_values(decision).get("reason") if decision.blocked else None
+        if reason is not None:
+            entry["reason"] = reason[:2_000]
         if decision.policy_version is not None:
             entry["policy_version"] = decision.policy_version
         lost: dict[str, Any] | None = None

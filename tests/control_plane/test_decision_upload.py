@@ -42,6 +42,19 @@ def test_a_sessions_decisions_are_listed_and_summed_up(
     assert all("sql" not in each for each in listed)
 
 
+def test_no_reason_is_sent_that_quotes_the_text(plane: Plane, agent: dict[str, Any]) -> None:
+    upload = DecisionUpload(plane.base, agent["key"])
+    for text in ("SELECT 'secret", "SELECT 1 'secret' FROM x", "DROP TABLE x"):
+        upload(guarddb.evaluate(text, {"name": "p"}), text)
+    assert upload.flush()
+    listed = plane.request("GET", f"/agents/{agent['id']}/decisions").json()["decisions"]
+    assert sorted(each["rule"] for each in listed) == ["destructive_ddl", "parse_error", "parse_error"]
+    assert "secret" not in str(listed)
+    assert [each["rule"] for each in listed if each.get("reason")] == ["destructive_ddl"]
+    page = plane.request("GET", f"/agents/{agent['id']}")
+    assert page.status_code == 200
+
+
 def test_they_are_sent_without_being_asked_for(plane: Plane, agent: dict[str, Any]) -> None:
     upload = DecisionUpload(plane.base, agent["key"])
     decision = guarddb.evaluate("DROP TABLE x", {"name": "p"})

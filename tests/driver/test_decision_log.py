@@ -114,6 +114,58 @@ async def test_a_record_holds_no_values_unless_asked(connect: Connect) -> None:
     assert "secret" in json.dumps(records[0].to_dict(literals=True))
 
 
+#: Literals are secrets here. What is proposed instead of a statement, or said about one that cannot be read, quotes them.
+WITH_SECRETS = (
+    "SELECT a FROM t WHERE m = 'secret' AND b = 'secret'",
+    "SELECT lower(m), 'secret' FROM t WHERE a > 5555",
+    "SELECT pg_sleep(1), 'secret'",
+    "INSERT INTO t (a, b) VALUES (1, 'another')",  # the hint has the filter with the value of its setting
+    "INSERT INTO t (a, m) VALUES (1, 'secret') ON CONFLICT (m) DO NOTHING",
+    "DELETE FROM t WHERE 'secret' = 'secret'",
+    "SELECT TOP 5 a FROM t WHERE b = 'secret'",
+    "SELECT 'secret",
+    "SELECT 1 'secret' 'secret'",
+    "SELECT $$secret",
+    "SELECT * FROM missing WHERE b = 'secret'",
+    "SELECT b FROM t WHERE bb = 'secret'",
+    "COPY (SELECT 'secret') TO '/tmp/secret'",
+    "SELECT set_config('app.x', 'secret', false)",
+    "ALTER TABLE t ADD COLUMN c text DEFAULT ('secret' || random())",
+    "ALTER TABLE t ADD CONSTRAINT k CHECK (b <> 'secret')",
+    "CREATE ROLE x PASSWORD 'secret'",
+    "COMMENT ON TABLE t IS 'secret'",
+    "DO 'secret'",
+    "SELECT '{secret'::int[]",
+)
+
+
+@pytest.mark.parametrize("sql", WITH_SECRETS)
+async def test_what_is_said_of_a_statement_holds_no_values_either(
+    fresh_dsn: str, sql: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the file, and in the log lines about refusals."""
+    with psycopg.connect(fresh_dsn, autocommit=True) as plain:
+        plain.execute("CREATE TABLE t (a int, b text, m text UNIQUE)")
+    policy = open_policy(
+        table_denylist=["missing"],
+        masking_rules=[{"table": "t", "column": "m", "kind": "hash"}],
+        row_filters=[{"table": "t", "predicate": "b = current_setting('app.b')"}],
+        migration_safety="warn",
+        guarddb={},
+    )
+    sink = JsonlSink(tmp_path / "log.jsonl")
+    with (
+        guarddb.connect(
+            fresh_dsn, policy=policy, on_decision=sink, settings={"app.b": "secret"}, autocommit=True
+        ) as conn,
+        suppress(psycopg.Error),
+    ):
+        conn.execute(sql.encode())
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert "secret" not in line
+    assert "secret" not in caplog.text
+
+
 async def test_the_action_policy_and_the_budget_are_in_the_record(connect: Connect) -> None:
     records: list[DecisionRecord] = []
     conn = await connect(
