@@ -86,16 +86,8 @@ def before(
     judged: JudgedText | None = getattr(pgq, "judged", None)
     if judged is None or policy is None:
         raise session.deny("internal_error", _NEVER_JUDGED)
-    if (
-        session.freshness.fixed
-        and not behind
-        and not judged.empty
-        and session.restricts
-        and not session.observe
-        and judged.sent not in session.freshness.verified
-        and conn.pgconn.transaction_status in _WITHIN
-    ):
-        return _names_checked_gen(cursor, pgq, judged)
+    if session.freshness.fixed and not behind and _names_may_have_moved(session, judged):
+        return _names_checked_gen(cursor, judged, partial(before, cursor, pgq, behind="names"))
     if session.recorder is not None and behind in ("", "names"):
         if session.recorder.waits:
             return _logged_elsewhere_gen(cursor, pgq, session.recorder)
@@ -133,9 +125,12 @@ def before(
     return begin
 
 
-def again(cursor: Any, pgq: Any) -> PQGen[None] | None:
+def again(cursor: Any, pgq: Any, *, behind: Literal["", "names"] = "") -> PQGen[None] | None:
     """`before`, for a statement that has been counted."""
     conn = cursor._conn
+    session: Session = conn._guard
+    if session.freshness.fixed and not behind and _names_may_have_moved(session, pgq.judged):
+        return _names_checked_gen(cursor, pgq.judged, partial(again, cursor, pgq, behind="names"))
     pgq.passed = True
     if conn._autocommit or conn.pgconn.transaction_status != IDLE:
         return None
@@ -167,8 +162,21 @@ def _counted_elsewhere_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[N
         yield from rest
 
 
-def _names_checked_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None]:
-    """The same in a transaction of one snapshot, when the server has been asked what the names in the statement mean now."""
+def _names_may_have_moved(session: Session, judged: JudgedText) -> bool:
+    """Whether the server has to be asked what the names in a statement mean, in a transaction of one snapshot."""
+    return (
+        not judged.empty
+        and session.restricts
+        and not session.observe
+        and judged.sent not in session.freshness.verified
+        and session.pgconn.transaction_status in _WITHIN
+    )
+
+
+def _names_checked_gen(
+    cursor: Any, judged: JudgedText, rest_of_it: Callable[[], PQGen[None] | None]
+) -> PQGen[None]:
+    """The rest, when the server has been asked."""
     session: Session = cursor._conn._guard
     try:
         yield from names_gen(session, cursor._conn, judged)
@@ -176,7 +184,7 @@ def _names_checked_gen(cursor: Any, pgq: Any, judged: JudgedText) -> PQGen[None]
         decided(cursor, ex)
         session.tell_refusal(judged, ex, session.begin_span(judged))
         raise
-    if (rest := before(cursor, pgq, behind="names")) is not None:
+    if (rest := rest_of_it()) is not None:
         yield from rest
 
 

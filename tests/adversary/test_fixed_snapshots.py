@@ -15,6 +15,7 @@ from psycopg import IsolationLevel, sql as sqls
 from psycopg.conninfo import make_conninfo
 
 import guarddb
+from guarddb.runtime.approvals import Answer, ApprovalRequest
 from tests.adversary.ground import ONE_MASK, PREDICATES, Ground, filters, writing
 from tests.driver.conftest import look_is_due
 from tests.fix_server import temporary_database
@@ -77,9 +78,9 @@ def own(server_dsn: str) -> Iterator[Ground]:
         yield ground
 
 
-def _reader(dsn: str, how: str, policy: dict[str, Any] = POLICY) -> guarddb.Connection[Any]:
+def _reader(dsn: str, how: str, policy: dict[str, Any] = POLICY, **arguments: Any) -> guarddb.Connection[Any]:
     """A connection in a transaction that has its snapshot."""
-    conn = guarddb.connect(dsn, policy=policy, autocommit=how == "by BEGIN")
+    conn = guarddb.connect(dsn, policy=policy, autocommit=how == "by BEGIN", **arguments)
     # The server's process has looked these names up before, in such a transaction too, and keeps what it found.
     for _ in range(2):
         conn.execute("BEGIN ISOLATION LEVEL REPEATABLE READ" if how == "by BEGIN" else HOW["by SET"])
@@ -296,6 +297,40 @@ def test_no_masked_value_by_columns_that_another_connection_changed(
         finally:
             for reader in readers:
                 reader.close()
+            undo.execute("DROP TABLE mine")
+
+
+class _Meanwhile:
+    """An approver who says yes, while somebody else defines something."""
+
+    def __init__(self, dsn: str, definition: str) -> None:
+        self._dsn, self._definition = dsn, definition
+
+    def submit(self, request: ApprovalRequest) -> ApprovalRequest:
+        return request
+
+    def wait(self, request: ApprovalRequest, timeout: float | None) -> Answer:
+        with psycopg.connect(self._dsn, autocommit=True) as conn:
+            conn.execute(self._definition)
+        return Answer("approved", "somebody", None, request.id)
+
+    def report(self, request: ApprovalRequest, status: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_what_is_approved_is_asked_about_when_it_runs(own: Ground, how: str) -> None:
+    """Its trial is taken back, and its locks with it, before a person is asked."""
+    policy = {**writing(ONE_MASK), "approval_mode": "writes"}
+    text = "UPDATE other SET val = (SELECT ssn FROM mine) FROM users WHERE users.id = other.id RETURNING val"
+    with psycopg.connect(own.dsn, autocommit=True) as undo:
+        undo.execute("CREATE TABLE mine AS SELECT 1 AS own, 'mine'::text AS ssn")
+        approver = _Meanwhile(own.dsn, "ALTER TABLE mine RENAME COLUMN ssn TO gone")
+        try:
+            reader = _reader(own.dsn, how, policy, approver=approver)
+            with reader, pytest.raises(guarddb.PolicyViolation, match="snapshot"):
+                reader.execute(text)
+        finally:
             undo.execute("DROP TABLE mine")
 
 
