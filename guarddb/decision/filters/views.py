@@ -124,6 +124,8 @@ class Views(Reads):
                 stack.extend(item.links)
                 continue
             relation = item[0].relation
+            if relation is not None and any(a.virtual and a.name == item[1] for a in relation.attributes):
+                return False  # reading it computes it
             if relation is not None and relation.definition is not None:
                 below = self.governance.rules(item[0]).definition
                 if below is None or below.top is None:

@@ -147,8 +147,11 @@ class Columns(ABC):
         if judged.type == UNKNOWN and _is_constant(output):
             judged.type = f"{_PREFIX}text"  # (resolveTargetListUnknowns)
         if query is not None and ("limitCount" in query.fields or "limitOffset" in query.fields):
-            # Nothing is put below a LIMIT.
-            judged, inside = Judged(judged.type, ROW, collations=judged.collations), judged
+            # Nothing is put below a LIMIT. But what it takes of the rows around it (LATERAL) stays of these.
+            own = {reference for each in self.subtree(query) for reference in each.references}
+            tells = frozenset((reference, site) for reference, site in judged.tells if reference not in own)
+            inside = judged
+            judged = Judged(inside.type, ROW, inside.uses - own, tells, collations=inside.collations)
             judged.others = any_of(inside)
         self._outputs[key] = judged
         return judged

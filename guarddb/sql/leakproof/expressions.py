@@ -117,8 +117,13 @@ class Expressions(Operators):
         if kind == "CaseExpr":
             return self._case(fields, depth)
         if kind == "A_ArrayExpr":
-            judged = self._same(fields.get("elements", ()), depth)
-            judged.type = self.types.array_of(judged.type)
+            elements = fields.get("elements", ())
+            judged = self._same(elements, depth)
+            if self.types.element_of(judged.type) is None:
+                judged.type = self.types.array_of(judged.type)
+            elif _shape(fields) is None:
+                # Arrays of different lengths make no array of arrays: an error that PostgreSQL calls leakproof all the same.
+                return lost([judged], judged.type)
             return judged
         if kind == "RowExpr":
             return together(RECORD, [self._node(arg, depth) for arg in fields.get("args", ())])
@@ -279,6 +284,17 @@ def constant_type(fields: Node) -> Type:
     if "bsval" in fields:
         return "pg_catalog.bit"
     return UNKNOWN
+
+
+def _shape(array: Node) -> tuple[int, ...] | None:
+    """The lengths of an ARRAY[…] and the ones in it, where all is written out and fits."""
+    elements = array.get("elements", ())
+    inner = [each.get("A_ArrayExpr") for each in elements]
+    if not any(each is not None for each in inner):
+        return (len(elements),)
+    shapes = {None if each is None else _shape(each) for each in inner}
+    shape = shapes.pop() if len(shapes) == 1 else None
+    return None if shape is None else (len(elements), *shape)
 
 
 def _is_tableoid(node: Any) -> bool:

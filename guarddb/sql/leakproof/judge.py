@@ -219,6 +219,8 @@ class Judge(Expressions):
             raises = raises or not self.at_most_one_row(query)
         elif kind == "ARRAY_SUBLINK":
             type_ = self.types.array_of(inside.type)
+            # (Arrays of different lengths make no array of arrays.)
+            raises = raises or inside.type is None or self.types.element_of(inside.type) is not None
         elif kind != "EXISTS_SUBLINK":
             return lost([inside])
         return self._placed(type_, inside, raises=raises)
