@@ -46,6 +46,8 @@ from guarddb.driver.withholding import scans
 from guarddb.errors import BudgetExceeded, PolicyUnavailable, PolicyViolation
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg.abc import PQGen
     from psycopg.pq.abc import PGresult
 

@@ -48,7 +48,8 @@ width_bucket(1,lo,hi,neg); array_fill(1, ARRAY[neg]); n % n; label::tsquery; to_
 ARRAY[arr, ARRAY[1,2]]; ARRAY[arr, arr || 1 || n]; (ARRAY[ARRAY[1,2], arr])[1][1]; neg::positive; label::interval
 ARRAY(SELECT x FROM (VALUES (a.arr), (ARRAY[1,2])) AS y (x)); (SELECT 1 / x FROM (SELECT a.n AS x OFFSET 0) AS y)
 (SELECT x::int FROM (SELECT a.label AS x LIMIT 1) AS y); nullif(1/n, 1)
-(SELECT 1 / x FROM (SELECT a.n AS x FROM lookup LIMIT 1) AS y); get_byte(b, neg); to_number(label,'99'); to_date(d,'YYYY-MM-DD'); 10/n::float8; sum(1/n) OVER (); (SELECT 1/n); ROW(1/n)
+(SELECT 1 / x FROM (SELECT a.n AS x FROM lookup LIMIT 1) AS y); get_byte(b, neg)
+to_number(label,'99'); to_date(d,'YYYY-MM-DD'); 10/n::float8; sum(1/n) OVER (); (SELECT 1/n); ROW(1/n)
 CASE WHEN n = 0 THEN 1/n ELSE 1 END; COALESCE(nullif(n,0), 1/n); GREATEST(1/n,1); (1/n, 2) = (1,2); ARRAY[1/n] && ARRAY[1]
 n BETWEEN 1/n AND 2; n IN (1/n, 2); trim_array(arr, n); string_to_array(label, ',')::int[]; upper(label)::numeric
 make_interval(secs => 1.0/n); num::int/n; numrange(lo,hi); overlay('abc' placing 'x' from neg); g; -g; g::text; ARRAY[g]
