@@ -93,6 +93,9 @@ def wall(
     values = _settings(settings)
     try:
         with plain_connection(dsn) as conn:
+            # What is read has to be there still when it is changed: two at a time would drop each other's views.
+            shared = "" if apply or drop else "_shared"
+            conn.execute(f"SELECT pg_advisory_lock{shared}({_LOCK})")
             if drop:
                 _drop(conn, Names.of(profile), as_json=as_json)
                 return
@@ -118,6 +121,10 @@ def wall(
     except psycopg.Error as ex:
         raise Problem(sentence(ex)) from ex
     raise typer.Exit(code)
+
+
+#: The walls of one database are put up, taken away and looked at one after the other.
+_LOCK = int.from_bytes(b"guarddb", "big")
 
 
 def _settings(assignments: list[str] | None) -> dict[str, str]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -276,6 +280,31 @@ def test_diff_shows_what_a_changed_profile_and_a_changed_table_change(ground18: 
         f"right of {ground18.stem}_reader on public.docs",
         "view docs",
     ]
+
+
+def test_several_at_a_time_wait_for_each_other(ground18: Ground, tmp_path: Path) -> None:
+    """Two installations would drop views that the other one is about to read."""
+    paths = {}
+    for stem in (ground18.stem, f"{ground18.stem}_other"):
+        paths[stem] = tmp_path / f"{stem}.json"
+        paths[stem].write_text(json.dumps({**ground18.policy, "name": stem}))
+
+    def started(path: Path, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "guarddb.cli", "wall", "-p", str(path), "-d", ground18.owner]
+        command += ["-r", ground18.agent_role, *options]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    mine, other = paths.values()
+    for commands in (
+        [(mine, "--apply"), (mine, "--apply"), (mine, "--apply"), (mine, "--check")],
+        [(mine, "--apply"), (other, "--apply"), (mine, "--apply"), (other, "--apply")],
+        [(mine, "--drop"), (other, "--drop"), (mine, "--drop")],
+    ):
+        running = [started(*command) for command in commands]
+        for process, (_, option) in zip(running, commands, strict=True):
+            out, _ = process.communicate()
+            assert process.returncode in ((0, 1) if option == "--check" else (0,)), out
+    assert ground18.wall("--check")[1]["state"] == "none"
 
 
 def test_what_is_printed_is_what_is_applied(ground18: Ground) -> None:
