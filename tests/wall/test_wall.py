@@ -296,9 +296,8 @@ def test_several_at_a_time_wait_for_each_other(ground18: Ground, tmp_path: Path)
 
     mine, other = paths.values()
     for commands in (
-        [(mine, "--apply"), (mine, "--apply"), (mine, "--apply"), (mine, "--check")],
-        [(mine, "--apply"), (other, "--apply"), (mine, "--apply"), (other, "--apply")],
-        [(mine, "--drop"), (other, "--drop"), (mine, "--drop")],
+        [(mine, "--apply"), (other, "--apply"), (mine, "--apply"), (mine, "--check")],
+        [(mine, "--drop"), (other, "--drop")],
     ):
         running = [started(*command) for command in commands]
         for process, (_, option) in zip(running, commands, strict=True):
