@@ -14,6 +14,7 @@ What PostgreSQL holds back by itself stays as it is.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guarddb.decision import behind_wall
@@ -29,11 +30,12 @@ from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink
 from guarddb.sql.rewriting.edits import RewriteError
 from guarddb.sql.rewriting.wording import Wording
-from guarddb.sql.statement import Output, Reference
+from guarddb.sql.statement import Output, Query, Reference
 from guarddb.tree import Node, below, parse
 
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
+    from guarddb.decision.relation_rules import RelationRules
 
 #: Conditions that an index may serve as they stand, or a part of which it may.
 _UNKNOWN = "?"
@@ -80,19 +82,49 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
 def _may_raise(case: Case) -> bool:
     """Whether something takes no column and may raise, or two collations may meet: else there is nothing to judge."""
     statement = case.statement
-    relations = {id(r.relation): r.relation for r in statement.references if r.relation is not None}
-    collations = {_own_collation(each) for relation in relations.values() for each in relation.attributes} - {
-        None
-    }
-    return (
-        len(collations) > 1
-        or _UNKNOWN in collations
-        or any(
-            (root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None))
-            and computes_alone(root.node)
-            for root in statement.roots
-        )
+    collations: set[str] = set()
+    for reference, rules in case.ruled:
+        if rules.collations is None:
+            attributes = reference.relation.attributes if reference.relation is not None else ()
+            rules.collations = frozenset(own for each in attributes if (own := _own_collation(each)))
+        collations |= rules.collations
+    if len(collations) > 1 or _UNKNOWN in collations:
+        return True
+    for root in statement.roots:
+        if root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None):
+            if computes_alone(root.node, partial(_takes_rows, root.query, case)):
+                return True
+    return False
+
+
+def _takes_rows(around: Query | None, case: Case, fields: Node) -> bool:
+    """Whether a sub-select takes a column of a table of the query around it, and not what may turn out to be a constant."""
+    statement = case.statement
+    inside = id(next(iter(fields["subselect"].values())))
+    within = {id(query) for query in statement.queries if _is_within(query, inside)}
+    stored = {r: _stored(r, rules) for r, rules in case.ruled if r.query is around}
+    return any(
+        type(link) is tuple and link[1] in stored.get(link[0], ())
+        for root in statement.roots
+        if id(root.query) in within
+        for link, _ in root.uses
     )
+
+
+def _is_within(query: Query | None, fields: int) -> bool:
+    while query is not None:
+        if id(query.fields) == fields:
+            return True
+        query = query.parent
+    return False
+
+
+def _stored(reference: Reference, rules: RelationRules) -> set[str]:
+    """The columns of a table that come from its rows as they are."""
+    relation = reference.relation
+    if relation is None or relation.kind not in ("r", "p"):
+        return set()
+    return {each.name for each in relation.attributes if not each.generated} - rules.masks.keys()
 
 
 class _HeldBack(Guarding):

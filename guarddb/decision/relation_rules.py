@@ -39,6 +39,7 @@ class RelationRules:
         definition: the facts of a view's definition.
         closed: of a view, what comes from columns of the server's own relations that the policy closes, by the view's
             columns (None: which rows it has); None until somebody has asked.
+        collations: the collations of its columns that are not the database's; None until somebody has asked.
         masked_key: of a partitioned table, a masked column that decides to which partition a row belongs.
         partition_of: of a partition, the masked column (`schema.table.column`) whose values its name tells.
     """
@@ -47,6 +48,7 @@ class RelationRules:
         "_masked",
         "_unmasked",
         "closed",
+        "collations",
         "columns",
         "definition",
         "filter_entry",
@@ -72,6 +74,7 @@ class RelationRules:
         self.needs_inlining = False
         self.definition: Statement | None = None
         self.closed: dict[str | None, ClosedColumn] | None = None
+        self.collations: frozenset[str] | None = None
         self.masked_key: str | None = None
         self.partition_of: str | None = None
         self.filter_entry: str | None = None

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from guarddb.facts.functions import builtin, builtin_operator, is_volatile
@@ -21,12 +22,18 @@ _QUIET = frozenset(
     ("BoolExpr", "NullTest", "BooleanTest", "CaseExpr", "CaseWhen", "CoalesceExpr", "RowExpr", "A_ArrayExpr", "List",
      "A_Indirection", "A_Indices", "ResTarget", "MinMaxExpr")
 )  # fmt: skip
+#: Fields of a FuncCall beside its arguments that say nothing of what it computes with.
+_OF_A_CALL = frozenset(("funcname", "args", "funcformat", "location"))
 _NOT_EVALUATED_EARLY = ("ParamRef", "SubLink")
 
 
-def computes_alone(condition: Any) -> bool:
+def computes_alone(condition: Any, takes_rows: Callable[[Node], bool] | None = None) -> bool:
     """Whether something in a condition takes no column and may raise; what the planner evaluates for its estimates does so
     whatever the rows are.
+
+    Args:
+        takes_rows: whether a sub-select (the fields of its SubLink) surely takes a column of the query around it, so that it is
+            computed anew for each row, which PostgreSQL does not take for harmless. None: nobody knows of any.
 
     >>> from guarddb.tree import parse
     >>> def told(condition):
@@ -36,67 +43,116 @@ def computes_alone(condition: Any) -> bool:
     >>> told("a = 1 / $1"), told("a AND CASE WHEN b THEN now() - c.d > '1 day' ELSE 'x' || 'y' = 'z' END"), told("a = (SELECT b)")
     (True, True, True)
     """
-    return _read(condition, estimated=True)[1]
+    return not _is_plain(condition) and _Reader(takes_rows).read(condition, estimated=True)[1]
 
 
-def _read(value: Any, *, estimated: bool = False) -> tuple[int, bool]:
-    """How many columns an expression takes, and whether something in it computes without any."""
-    columns, alone = 0, False
-    if type(value) is dict:
-        for kind, fields in value.items():
-            if type(fields) is dict or type(fields) is list:
-                found, raises = _node(kind, fields, estimated=estimated)
+def _is_plain(condition: Any) -> bool:
+    """Whether it compares columns with constants, parameters or columns, as most do: the answer without a walk."""
+    if type(condition) is not dict:
+        return False
+    if (comparison := condition.get("A_Expr")) is not None:
+        left, right = comparison.get("lexpr", ()), comparison.get("rexpr", ())
+        beside = right if "ColumnRef" in left else left if "ColumnRef" in right else ()
+        names = comparison.get("name", ())
+        return (
+            ("A_Const" in beside or "ColumnRef" in beside or "ParamRef" in beside)
+            and len(names) == 1
+            and names[0]["String"].get("sval") in _COMPARISONS
+        )
+    if (both := condition.get("BoolExpr")) is not None:
+        return all(map(_is_plain, both["args"]))
+    if (call := condition.get("FuncCall")) is not None:
+        arguments = call.get("args", ())
+        return (
+            bool(arguments) and call.keys() <= _OF_A_CALL and all("ColumnRef" in each for each in arguments)
+        )
+    return "ColumnRef" in condition
+
+
+class _Reader:
+    """Reads an expression: how many columns it takes, and whether something in it computes without any."""
+
+    __slots__ = ("_takes_rows",)
+
+    def __init__(self, takes_rows: Callable[[Node], bool] | None) -> None:
+        self._takes_rows = takes_rows
+
+    def read(self, value: Any, *, estimated: bool = False) -> tuple[int, bool]:
+        columns, alone = 0, False
+        if type(value) is dict:
+            for kind, fields in value.items():
+                if type(fields) is dict or type(fields) is list:
+                    found, raises = self._node(kind, fields, estimated=estimated)
+                    columns += found
+                    alone = alone or raises
+        elif type(value) is list or type(value) is tuple:
+            for item in value:
+                found, raises = self.read(item, estimated=estimated)
                 columns += found
                 alone = alone or raises
-    elif type(value) is list or type(value) is tuple:
-        for item in value:
-            found, raises = _read(item, estimated=estimated)
-            columns += found
-            alone = alone or raises
-    return columns, alone
+        return columns, alone
 
+    def _node(self, kind: str, fields: Any, *, estimated: bool) -> tuple[int, bool]:
+        if kind == "ColumnRef":
+            return 1, False
+        if kind in ("A_Const", "ParamRef", "SQLValueFunction"):
+            return 0, False
+        if kind == "A_Expr":
+            return self._expression(fields, estimated=estimated)
+        if kind == "BoolExpr":
+            return self.read(fields["args"], estimated=estimated)
+        if kind == "TypeCast":
+            columns, alone = self.read(fields["arg"])
+            return columns, alone or (
+                not columns and fields["arg"].keys().isdisjoint(("A_Const", "ParamRef"))
+            )
+        if kind == "FuncCall":
+            return self._call(fields)
+        if kind == "SubLink":
+            return self._sub_select(fields)
+        columns, alone = self.read(fields)
+        if kind == "CollateClause":
+            return columns, True  # (that there are two may be the column's)
+        return columns, alone or (not columns and kind[:1].isupper() and kind not in _QUIET)
 
-def _node(kind: str, fields: Any, *, estimated: bool) -> tuple[int, bool]:
-    if kind == "ColumnRef":
-        return 1, False
-    if kind in ("A_Const", "ParamRef", "SQLValueFunction"):
-        return 0, False
-    if kind == "A_Expr":
-        return _expression(fields, estimated=estimated)
-    if kind == "BoolExpr":
-        return _read(fields["args"], estimated=estimated)
-    if kind == "TypeCast":
-        columns, alone = _read(fields["arg"])
-        return columns, alone or (not columns and fields["arg"].keys().isdisjoint(("A_Const", "ParamRef")))
-    if kind == "FuncCall":
-        return _call(fields)
-    if kind == "SubLink":
-        if fields.get("subLinkType") not in ("ANY_SUBLINK", "ALL_SUBLINK"):
-            return 0, True
-        # (A join, or of no kind that PostgreSQL takes for harmless.)
-        columns, alone = _read(fields["testexpr"])
-        return max(columns, 1), alone
-    columns, alone = _read(fields)
-    if kind == "CollateClause":
-        return columns, True  # (that there are two may be the column's)
-    return columns, alone or (not columns and kind[:1].isupper() and kind not in _QUIET)
+    def _sub_select(self, fields: Node) -> tuple[int, bool]:
+        if fields.get("subLinkType") in ("ANY_SUBLINK", "ALL_SUBLINK"):
+            # (A join, or of no kind that PostgreSQL takes for harmless.)
+            columns, alone = self.read(fields["testexpr"])
+            return max(columns, 1), alone
+        return (1, False) if self._takes_rows is not None and self._takes_rows(fields) else (0, True)
 
+    def _expression(self, fields: Node, *, estimated: bool) -> tuple[int, bool]:
+        sides = [fields[side] for side in ("lexpr", "rexpr") if side in fields]
+        read = [self.read(side) for side in sides]
+        columns, alone = sum(found for found, _ in read), any(raises for _, raises in read)
+        names = string_list(fields.get("name", ()))
+        if not columns:
+            return 0, alone or not all("A_Const" in side and "sval" not in side["A_Const"] for side in sides)
+        if not alone and len(sides) == 2 and not all(found for found, _ in read):
+            # A user's operator may be a function whose body is put in place of it.
+            alone = len(names) != 1 or (names[0] not in _COMPARISONS and not _is_builtin(fields, names[0]))
+        if estimated and alone and len(sides) == 2 and names and names[-1] in _COMPARISONS:
+            for (found, raises), (beside, _), side in zip(read, read[::-1], sides[::-1], strict=True):
+                if found == 1 and not raises and not beside and _is_evaluated_early(side):
+                    return columns, False
+        return columns, alone
 
-def _expression(fields: Node, *, estimated: bool) -> tuple[int, bool]:
-    sides = [fields[side] for side in ("lexpr", "rexpr") if side in fields]
-    read = [_read(side) for side in sides]
-    columns, alone = sum(found for found, _ in read), any(raises for _, raises in read)
-    names = string_list(fields.get("name", ()))
-    if not columns:
-        return 0, alone or not all("A_Const" in side and "sval" not in side["A_Const"] for side in sides)
-    if not alone and len(sides) == 2 and not all(found for found, _ in read):
-        # A user's operator may be a function whose body is put in place of it.
-        alone = len(names) != 1 or (names[0] not in _COMPARISONS and not _is_builtin(fields, names[0]))
-    if estimated and alone and len(sides) == 2 and names and names[-1] in _COMPARISONS:
-        for (found, raises), (beside, _), side in zip(read, read[::-1], sides[::-1], strict=True):
-            if found == 1 and not raises and not beside and _is_evaluated_early(side):
-                return columns, False
-    return columns, alone
+    def _call(self, fields: Node) -> tuple[int, bool]:
+        names = string_list(fields["funcname"])
+        arguments = fields.get("args", ())
+        read = [self.read(argument) for argument in arguments]
+        columns, alone = sum(found for found, _ in read), any(raises for _, raises in read)
+        for part in ("agg_filter", "agg_order", "over"):
+            if part in fields:
+                found, raises = self.read(fields[part])
+                columns, alone = columns + found, alone or raises
+        if "agg_star" in fields:
+            return max(columns, 1), alone  # (counts rows)
+        if not columns:
+            return 0, alone or bool(arguments) or names[-1] not in _CLOCKS
+        # (A user's function of the language SQL may be put in place of its call.)
+        return columns, alone or (not builtin(names[-1]) and not all(found for found, _ in read))
 
 
 def _is_builtin(fields: Node, name: str) -> bool:
@@ -108,20 +164,3 @@ def _is_builtin(fields: Node, name: str) -> bool:
 def _is_evaluated_early(side: Node) -> bool:
     """Whether the planner computes something that it compares a column with."""
     return not below(side, _NOT_EVALUATED_EARLY) and not any(is_volatile(name) for name in calls_in(side))
-
-
-def _call(fields: Node) -> tuple[int, bool]:
-    names = string_list(fields["funcname"])
-    arguments = fields.get("args", ())
-    read = [_read(argument) for argument in arguments]
-    columns, alone = sum(found for found, _ in read), any(raises for _, raises in read)
-    for part in ("agg_filter", "agg_order", "over"):
-        if part in fields:
-            found, raises = _read(fields[part])
-            columns, alone = columns + found, alone or raises
-    if "agg_star" in fields:
-        return max(columns, 1), alone  # (counts rows)
-    if not columns:
-        return 0, alone or bool(arguments) or names[-1] not in _CLOCKS
-    # (A user's function of the language SQL may be put in place of its call.)
-    return columns, alone or (not builtin(names[-1]) and not all(found for found, _ in read))
