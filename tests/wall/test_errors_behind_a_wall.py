@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -39,6 +40,9 @@ CREATE TABLE part_1 PARTITION OF whole FOR VALUES IN (1, 3); CREATE TABLE part_2
 CREATE INDEX ON whole (secret); CREATE INDEX ON whole (n);
 INSERT INTO whole SELECT * FROM r;
 CREATE VIEW seen AS SELECT * FROM r;
+ALTER TABLE r SET (autovacuum_enabled = off); ALTER TABLE s SET (autovacuum_enabled = off);
+ALTER TABLE g SET (autovacuum_enabled = off); ALTER TABLE none SET (autovacuum_enabled = off);
+ALTER TABLE part_1 SET (autovacuum_enabled = off); ALTER TABLE part_2 SET (autovacuum_enabled = off);
 ANALYZE;
 """
 #: Of the hidden rows; the first leaves every value as it was.
@@ -96,6 +100,10 @@ NEEDED_LATE = (
     "current_setting('nobody.knows')::int = 1",
     "row(r.a, r.b) < row(1, 1 / $1)",
     "r.d < current_date + 10 / $1",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE none.z = r.a)",
+    "EXISTS (SELECT 1 FROM s WHERE s.r_id = r.id AND 1 / (SELECT count(*) FROM none) = 1)",
+    "EXISTS (SELECT 1 FROM s WHERE s.r_id = r.id AND s.z = 1 / $1)",
+    "(SELECT 1 / (count(*) * r.constant) = 1 FROM none)",
 )
 
 
@@ -130,6 +138,10 @@ class Walled(Attack):
                     f" WHERE r.q = 1 AND {where}"
                 ),
                 f"SELECT count(*) FROM s JOIN r ON {where}",
+                (
+                    f"SELECT count(*) FROM r CROSS JOIN (VALUES (0)) AS v (x) WHERE {self.condition()}"
+                    " AND (SELECT 1 / (count(*) + v.x) FROM none) = 1"
+                ),
                 f"SELECT count(*) FROM s LEFT JOIN r ON s.k = r.id AND {where}",
                 f"SELECT count(*) FROM r AS r2 LEFT JOIN r ON r2.a = r.n AND {where}",
                 f"SELECT s.k FROM s WHERE s.k IN (SELECT r.id FROM r WHERE {where}) ORDER BY 1",
@@ -150,23 +162,38 @@ def over(sql: str, table: str) -> str:
     return re.sub(r"\b(FROM|JOIN) r AS r2\b", rf"\1 {table} AS r2", named).replace("AS r AS r", "AS r")
 
 
-def answers(
-    conn: psycopg.Connection[Any], sql: str, planner: tuple[str, ...], *, generic: bool, value: int
-) -> object:
-    """Rows or command tag; or the error, to its last letter."""
-    try:
+@dataclass(frozen=True)
+class Way:
+    """How the planner is told to plan a statement, and with which parameter it runs."""
+
+    planner: tuple[str, ...]
+    generic: bool
+    value: int
+
+    def run(self, conn: psycopg.Connection[Any], sql: str, before: str = "") -> psycopg.Cursor[Any]:
+        for setting in self.planner:
+            conn.execute(f"SET LOCAL {setting}")
+        if self.generic:
+            conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        conn.execute("DEALLOCATE ALL")
+        conn.execute(sql, prepare=False)
+        given = f"('{self.value}')" if "$1" in sql else ""
+        return conn.execute(f"{before}EXECUTE p{given}", prepare=False)
+
+    def answers(self, conn: psycopg.Connection[Any], sql: str) -> tuple[object, ...]:
+        """Rows or command tag; or the error, to its last letter."""
+        try:
+            with conn.transaction(force_rollback=True):
+                cursor = self.run(conn, sql)
+                rows = sorted(cursor.fetchall(), key=repr) if cursor.description else None
+                return "ok", cursor.statusmessage, rows
+        except psycopg.Error as error:
+            return error.sqlstate, error.diag.message_primary, error.diag.message_detail
+
+    def plan(self, conn: psycopg.Connection[Any], sql: str) -> str:
         with conn.transaction(force_rollback=True):
-            for setting in planner:
-                conn.execute(f"SET LOCAL {setting}")
-            if generic:
-                conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
-            conn.execute("DEALLOCATE ALL")
-            conn.execute(sql, prepare=False)
-            cursor = conn.execute(f"EXECUTE p ('{value}')" if "$1" in sql else "EXECUTE p", prepare=False)
-            rows = sorted(cursor.fetchall(), key=repr) if cursor.description else None
-            return "ok", cursor.statusmessage, rows
-    except psycopg.Error as error:
-        return error.sqlstate, error.diag.message_primary, error.diag.message_detail
+            rows = self.run(conn, sql, "EXPLAIN (COSTS OFF) ").fetchall()
+        return re.sub(r"\bw\d+_\d+_wall", "wall", "\n".join(row for (row,) in rows))
 
 
 class Worlds:
@@ -212,6 +239,11 @@ def grounds(request: pytest.FixtureRequest) -> Iterator[list[Ground]]:
     )
     opened = [made(server, SCHEMA) for _ in VARIANTS]
     grounds = [next(each) for each in opened]
+    if request.param >= 18:  # (PostgreSQL puts a virtual column's expression in its place: here a constant.)
+        for ground in grounds:
+            ground.as_admin(
+                *(f"ALTER TABLE {t} ADD constant int GENERATED ALWAYS AS (0) VIRTUAL" for t in ("r", "whole"))
+            )
     for ground, variant in zip(grounds, VARIANTS, strict=True):
         # (The statistics are those of the same rows, so that the plans are the same.)
         ground.as_admin(*(variant.format(t=t) for t in ("r", "whole")))
@@ -225,7 +257,7 @@ def grounds(request: pytest.FixtureRequest) -> Iterator[list[Ground]]:
 def test_statements_that_raise_answer_the_same_whatever_is_hidden(
     grounds: list[Ground], predicate: str
 ) -> None:
-    count = 30
+    count = 20
     worlds = Worlds(grounds, predicate)
     for table in ("r", "whole", "seen"):
         attack, differences, raised, sent = Walled(f"{table} {predicate}"), [], 0, 0
@@ -233,18 +265,21 @@ def test_statements_that_raise_answer_the_same_whatever_is_hidden(
             sql = over(attack.statement(), table)
             prefix = "PREPARE p (int) AS " if "$1" in sql else "PREPARE p AS "
             texts = worlds.sent(prefix + sql)
-            planner, generic = attack.draw.choice((*PLANNERS, AT_ONCE)), attack.draw.random() < 0.6
-            value = attack.draw.choice((0, 0, 1, 3))
+            way = Way(
+                attack.draw.choice((*PLANNERS, AT_ONCE)),
+                generic=attack.draw.random() < 0.6,
+                value=attack.draw.choice((0, 0, 1, 3)),
+            )
             if texts is None:
                 continue
             sent += 1
-            one, other = (
-                answers(conn, text, planner, generic=generic, value=value)
-                for conn, text in zip(worlds.conns, texts, strict=True)
-            )
+            sides = list(zip(worlds.conns, texts, strict=True))
+            one, other = (way.answers(*side) for side in sides)
             raised += one[0] != "ok"
-            if one != other:
-                differences.append((planner, generic, value, sql, texts[0], one, other))
+            # (How many pages a table has differs with its hidden rows. By another plan another error may come first, which
+            # tells what EXPLAIN would.)
+            if one != other and (one[0] == other[0] == "ok" or len({way.plan(*side) for side in sides}) == 1):
+                differences.append((way, sql, texts[0], one, other))
         assert differences == []
         assert raised > count // 20
         assert sent > count // 3

@@ -24,6 +24,7 @@ _QUIET = frozenset(
 )  # fmt: skip
 #: Fields of a FuncCall beside its arguments that say nothing of what it computes with.
 _OF_A_CALL = frozenset(("funcname", "args", "funcformat", "location"))
+_NOTHING: Node = {}
 _NOT_EVALUATED_EARLY = ("ParamRef", "SubLink")
 
 
@@ -51,14 +52,14 @@ def _is_plain(condition: Any) -> bool:
     if type(condition) is not dict:
         return False
     if (comparison := condition.get("A_Expr")) is not None:
-        left, right = comparison.get("lexpr", ()), comparison.get("rexpr", ())
-        beside = right if "ColumnRef" in left else left if "ColumnRef" in right else ()
+        left, right = comparison.get("lexpr", _NOTHING), comparison.get("rexpr", _NOTHING)
+        beside = right if "ColumnRef" in left else left if "ColumnRef" in right else _NOTHING
         names = comparison.get("name", ())
-        return (
-            ("A_Const" in beside or "ColumnRef" in beside or "ParamRef" in beside)
-            and len(names) == 1
-            and names[0]["String"].get("sval") in _COMPARISONS
-        )
+        if "List" in beside:
+            constant = all("A_Const" in each for each in beside["List"]["items"])
+        else:
+            constant = "A_Const" in beside or "ColumnRef" in beside or "ParamRef" in beside
+        return constant and len(names) == 1 and names[0]["String"].get("sval") in _COMPARISONS
     if (both := condition.get("BoolExpr")) is not None:
         return all(map(_is_plain, both["args"]))
     if (call := condition.get("FuncCall")) is not None:
