@@ -12,6 +12,7 @@ cost the same the policy's comes first:
   of a text among the keys of a jsonb, which PostgreSQL takes to cost nothing, of anything else the membership. `IS NOT NULL`
   keeps the estimate: 0.995.
 - What is a flag by itself, or a test for NULL, costs nothing already.
+- Beside an OR of equalities of integers and texts, flags and tests for NULL stands the same OR of look-ups.
 
 What costs half an operator is asked after what costs nothing, and an agent's conditions may cost nothing too: flags, tests for
 NULL, look-ups of the same kind.
@@ -59,8 +60,10 @@ def asked_first(text: str, columns: Iterable[Column]) -> Asked:
     (True, True)
     >>> asked_first("tenant = 1", [tenant]).text
     '("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))'
-    >>> asked_first("tenant = 1 OR kind = 'a'", [tenant, kind])
-    Asked(text="(tenant = 1 OR kind = 'a')", first=False, for_nothing=False)
+    >>> asked_first("tenant = 1 OR kind IS NULL", [tenant, kind]).text
+    '((tenant = 1 OR kind IS NULL) AND ((((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL OR "kind" IS NULL)))'
+    >>> asked_first("tenant = 1 OR kind LIKE 'a%'", [tenant, kind])
+    Asked(text="(tenant = 1 OR kind LIKE 'a%')", first=False, for_nothing=False)
     """
     by_name = {column.name: column for column in columns}
     parts, first, for_nothing = [], True, True
@@ -120,6 +123,9 @@ def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> tuple[str | 
     """The form that a part is asked first in, or None; and whether that costs nothing."""
     if _costs_nothing(tree, columns):
         return text, True
+    if tree.get("BoolExpr", {}).get("boolop") == "OR_EXPR":
+        found = _for_nothing(tree, columns)
+        return (None, False) if found is None else (f"({text}) AND ({found})", True)
     comparison = tree.get("A_Expr")
     if comparison is None or "lexpr" not in comparison or "rexpr" not in comparison:
         return None, False
@@ -162,6 +168,46 @@ def _costs_nothing(tree: Node, columns: Mapping[str, Column]) -> bool:
         return "boolval" in constant and _costs_nothing(comparison["lexpr"], columns)
     column = _column(tree, columns)
     return column is not None and column.type_name == "bool"
+
+
+def _for_nothing(tree: Node, columns: Mapping[str, Column]) -> str | None:
+    """What is true where a condition is, and costs nothing; None where that cannot be said."""
+    conjunction = tree.get("BoolExpr", {})
+    if conjunction.get("boolop") in ("OR_EXPR", "AND_EXPR"):
+        word = " OR " if conjunction["boolop"] == "OR_EXPR" else " AND "
+        parts = [_for_nothing(part, columns) for part in conjunction["args"]]
+        return None if None in parts else "(" + word.join(str(part) for part in parts) + ")"
+    if _costs_nothing(tree, columns):
+        return _flag(tree)
+    comparison = tree.get("A_Expr", {})
+    if string_list(comparison.get("name", ())) != ["="] or "lexpr" not in comparison:
+        return None
+    left, right, how = comparison["lexpr"], comparison["rexpr"], comparison.get("kind", "AEXPR_OP")
+    if how == "AEXPR_IN":
+        items = right["List"]["items"]
+    elif how == "AEXPR_OP":
+        left, items = (left, [right]) if _column(left, columns) is not None else (right, [left])
+    else:
+        return None
+    column = _column(left, columns)
+    found = _entry(left, column, items) if column is not None else None
+    return None if found is None else f"({found}) IS NOT NULL"
+
+
+def _flag(tree: Node) -> str:
+    """What costs nothing, as SQL."""
+    if "NullTest" in tree:
+        test = tree["NullTest"]
+        return f"{_name(test['arg'])} IS {'NOT ' * (test.get('nulltesttype') == 'IS_NOT_NULL')}NULL"
+    if "BooleanTest" in tree:
+        test = tree["BooleanTest"]
+        return f"{_name(test['arg'])} {test.get('booltesttype', 'IS_TRUE').replace('_', ' ')}"
+    if "BoolExpr" in tree:
+        return f"NOT {_flag(tree['BoolExpr']['args'][0])}"
+    if "A_Expr" in tree:
+        value = tree["A_Expr"]["rexpr"]["A_Const"]["boolval"].get("boolval", False)
+        return f"{'' if value else 'NOT '}{_flag(tree['A_Expr']['lexpr'])}"
+    return _name(tree)
 
 
 def _column(tree: Node, columns: Mapping[str, Column]) -> Column | None:

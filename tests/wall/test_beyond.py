@@ -504,6 +504,8 @@ def _told(ground: Ground, statement: str, hit: str, miss: str) -> set[str]:
         ("big = 1", ()),
         ("mood = 'calm'", ()),
         ("NOT shut", ()),
+        ("tenant = 1 OR kind IN ('a', 'c')", ()),
+        ("tenant = 1 OR (kind = 'a' AND NOT shut) OR (shut = false AND 1 = tenant) OR shut IS NULL", ()),
         ("shut = false AND gone IS NULL", ()),
         ("tenant = 1 AND length(kind) = 1", ()),
         ("tenant = current_setting('app.tenant')::int", ("app.tenant=1",)),

@@ -63,6 +63,7 @@ FILTERS = (
     "big IN (1, 3)",
     "owner_of = '00000000-0000-0000-0000-000000000001'",
     "tenant = 1 OR (tenant = 3 AND a > 0)",
+    "tenant = 1 OR secret = 'seen1' OR (tenant = 3 AND flag = false)",
     "secret LIKE 'seen%'",
     "tenant IN (SELECT g.tenant FROM g WHERE g.ok)",
     "EXISTS (SELECT 1 FROM g WHERE g.tenant = r.tenant AND g.ok)",
