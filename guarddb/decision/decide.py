@@ -200,6 +200,11 @@ def _answer(
         )
 
 
+def is_plain(statement: Statement) -> bool:
+    """Whether it reads and does nothing else, in no part of it."""
+    return statement.kinds == _PLAIN and statement.ddl is None and not statement.definitions
+
+
 def _only(cases: list[Case]) -> Statement | None:
     """The facts of a text's one statement."""
     return cases[0].statement if len(cases) == 1 else None
@@ -294,8 +299,7 @@ def _judge(
         )
     case = case_of(statement, policy, catalog, wall)
     judged.append(case)
-    plain = statement.kinds == _PLAIN and statement.ddl is None and not statement.definitions
-    for rule in _RULES_FOR_QUERIES if plain else RULES:
+    for rule in _RULES_FOR_QUERIES if is_plain(statement) else RULES:
         answer = rule(case)
         if isinstance(answer, Refusal):
             return answer

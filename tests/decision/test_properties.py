@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,6 +11,11 @@ import psycopg
 import pytest
 
 import guarddb
+from guarddb.decision import decide
+from guarddb.decision.case import case_of
+from guarddb.sql.analysis.classify import read_statement
+from guarddb.sql.statement import Statement
+from guarddb.tree import parse
 from guarddb.vocabulary import FLOOR_RULES, KINDS
 from tests.conformance.cases import every_statement
 from tests.corpus import load_ordinary
@@ -176,3 +182,20 @@ def test_order_of_entries_is_no_matter(
         first, second = (guarddb.evaluate(sql, policy, catalog) for policy in policies)
         assert (first.verdict, first.rule) == (second.verdict, second.rule), sql
         assert set(first.masked_columns) == set(second.masked_columns), sql
+
+
+@SLOW
+@LONG_TEXTS
+@given(profile=profiles(), statements=st.lists(st.sampled_from(STATEMENTS), min_size=20, max_size=20))
+def test_rules_about_changes_have_nothing_to_say_of_plain_queries(
+    catalog: guarddb.Catalog, profile: dict[str, Any], statements: list[str]
+) -> None:
+    document = {**profile, "max_affected_rows": 1, "write_mode": "sandbox"}
+    policy = decide.compile_policy(guarddb.PolicyProfile.model_validate(document))
+    for sql in statements:
+        for known in (catalog, None):
+            read: list[Statement] = []
+            with contextlib.suppress(Exception):  # (what cannot be read is refused before any rule)
+                read = [read_statement(raw, known, {"prepared": {}, "portals": {}}) for raw in parse(sql)]
+            for case in (case_of(each, policy, known) for each in read if decide.is_plain(each)):
+                assert [rule for rule in decide.ABOUT_CHANGES if rule(case) is not None] == [], sql
