@@ -21,7 +21,7 @@ from guarddb.policy.predicate import Predicate
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.analysis.scope import SYSTEM_COLUMNS
-from guarddb.sql.bodies import Settings, settings_of
+from guarddb.sql.bodies import Settings, defines, settings_of
 from guarddb.sql.catalog import Cast, Catalog, Constraint, Function, Relation
 from guarddb.sql.leakproof.parts import holds_aggregate
 from guarddb.sql.statement import PREDICATE_CLAUSES, Link, Output, Reference, Root, Statement, origins
@@ -151,6 +151,7 @@ class Governance:
         self._definitions: dict[int, Statement | None] = {}
         #: what functions do to settings, by the function's identity
         self._settings_of: dict[int, Settings] = {}
+        self._defines: dict[int, bool] = {}
         #: views whose definitions are being read, to notice one that refers to itself
         self._open: list[tuple[str, str]] = []
         self._lock = RLock()
@@ -235,8 +236,24 @@ class Governance:
         """Whether a trigger function may set something."""
         if self.catalog is None:
             return False
-        triggers = [each for each in self.catalog.functions if each.returns == "pg_catalog.trigger"]
-        return settings_of(triggers, self.catalog).any
+        return settings_of(self._trigger_functions, self.catalog).any
+
+    @cached_property
+    def triggers_define(self) -> bool:
+        """Whether a trigger function may change the catalog."""
+        return self.catalog is not None and defines(self._trigger_functions, self.catalog)
+
+    @property
+    def _trigger_functions(self) -> list[Function]:
+        functions = self.catalog.functions if self.catalog is not None else ()
+        return [each for each in functions if each.returns == "pg_catalog.trigger"]
+
+    def defines(self, function: Function) -> bool:
+        """Whether a call of a function of this catalog may change it."""
+        assert self.catalog is not None
+        if id(function) not in self._defines:
+            self._defines[id(function)] = defines([function], self.catalog)
+        return self._defines[id(function)]
 
     def is_stood_on(self, relation: Relation) -> bool:
         """Whether a row filter reads the relation."""

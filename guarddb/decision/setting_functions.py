@@ -1,4 +1,4 @@
-"""Functions that the profile admits and that change settings of the session, which row filters and hashes follow."""
+"""Functions that the profile admits and that change settings, which row filters and hashes follow, or the catalog."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def may_change_settings(case: Case) -> bool:
     # (A trigger may be one of a table that a foreign key's action or another trigger writes.)
     writes = any(reference.mode in WRITE_MODES for reference in case.statement.references)
     return writes and case.governance.triggers_set_settings
+
+
+def may_define(case: Case) -> bool:
+    """Whether functions or triggers may change the catalog while the statement runs, which no look at it shows before COMMIT."""
+    if any(case.governance.defines(function) for function in _called(case)):
+        return True
+    writes = any(reference.mode in WRITE_MODES for reference in case.statement.references)
+    return writes and case.governance.triggers_define
 
 
 def _called(case: Case) -> Iterator[Function]:

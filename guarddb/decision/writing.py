@@ -31,7 +31,7 @@ from guarddb.decision.plan import (
     TransactionVerb,
 )
 from guarddb.decision.refusal import Finding, Refusal
-from guarddb.decision.setting_functions import may_change_settings
+from guarddb.decision.setting_functions import may_change_settings, may_define
 from guarddb.decision.shapes import Writers
 from guarddb.decision.shown_settings import lists_settings
 from guarddb.decision.system_columns import shown_as_null, shown_by_row
@@ -402,7 +402,7 @@ def _plan(
         keyed_hashes=draft.keyed if draft is not None else (),
         output_kinds=kinds,
         sensitive=governed,
-        changes_catalog=bool(statement.kinds & _CATALOG_KINDS),
+        changes_catalog=bool(statement.kinds & _CATALOG_KINDS) or may_define(case),
         changes_settings=may_change_settings(case),
         checks_rows=draft is not None and draft.checks_rows,
         affected_cap=affected_cap(case),

@@ -1,4 +1,4 @@
-"""What the text of a function does to the settings of its session."""
+"""What the text of a function does to its session: the settings that it changes, and whether it defines something."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ _SPELLED = {
 #: An UPDATE of that view is a SET of whatever its rows are about.
 _UPDATE = re.compile(r"""\bupdate\s+(?:only\s+)?(?:"?pg_catalog"?\s*\.\s*)?"?pg_settings\b""", re.IGNORECASE)
 _DYNAMIC = re.compile(r"\bexecute\b|\bdblink", re.IGNORECASE)
+#: Words of a definition, also in a command that is put together.
+_DEFINITION = re.compile(r"\b(?:create|alter|drop|import)\b", re.IGNORECASE)
 _READ = frozenset(("sql", "plpgsql"))
 
 
@@ -66,6 +68,17 @@ def settings_of(functions: Iterable[Function], catalog: Catalog) -> Settings:
         seen = each.language in _READ and each.kind != "a"
         unread = unread or not (trusted or seen) or bool(_DYNAMIC.search(text))
     return Settings(frozenset(names), computed, unread)
+
+
+def defines(functions: Iterable[Function], catalog: Catalog) -> bool:
+    """Whether calls of functions may change the catalog, by the words in their texts and in those of functions named there."""
+    for each in _reached(functions, catalog):
+        if each.body is None:
+            if each.extension is None and each.kind != "a" and each.language != "internal":
+                return True
+        elif _DEFINITION.search(_COMMENT.sub(" ", each.body)):
+            return True
+    return False
 
 
 def _set(text: str) -> Iterator[str]:
