@@ -24,7 +24,7 @@ from guarddb.decision.filters.guards import Guarding, is_evaluated_alike
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.leakproof.alone import computes_alone
+from guarddb.sql.leakproof.alone import computes_alone, keeps_columns
 from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions, traced
 from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink
@@ -98,25 +98,22 @@ def _may_raise(case: Case) -> bool:
 
 
 def _takes_rows(around: Query | None, case: Case, fields: Node) -> bool:
-    """Whether a sub-select takes a column of a table of the query around it, and not what may turn out to be a constant."""
-    statement = case.statement
-    inside = id(next(iter(fields["subselect"].values())))
-    within = {id(query) for query in statement.queries if _is_within(query, inside)}
-    stored = {r: _stored(r, rules) for r, rules in case.ruled if r.query is around}
-    return any(
-        type(link) is tuple and link[1] in stored.get(link[0], ())
-        for root in statement.roots
-        if id(root.query) in within
-        for link, _ in root.uses
+    """Whether a sub-select takes a column of a table of the query around it, whatever PostgreSQL finds out about constants.
+
+    What does not depend on a row is computed once and for all, when it is first needed; and PostgreSQL looks for columns after
+    it has taken away what `CASE WHEN false`, `coalesce(2, …)` and `OR true` leave of an expression, and of a WHERE what stands
+    beside a false or NULL. So a WHERE counts of which nothing can be taken away.
+    """
+    within = next(iter(fields["subselect"].values()))
+    where = within.get("whereClause")
+    if where is None or not keeps_columns(where):
+        return False
+    stored = {r: _stored(r, rules) for r, rules in case.ruled}
+    links = [link for root in case.statement.roots if root.node is where for link, _ in root.uses]
+    # (A column of a nested query, or under a mask, may turn out to be NULL.)
+    return all(type(link) is tuple and link[1] in stored.get(link[0], ()) for link in links) and any(
+        type(link) is tuple and link[0].query is around for link in links
     )
-
-
-def _is_within(query: Query | None, fields: int) -> bool:
-    while query is not None:
-        if id(query.fields) == fields:
-            return True
-        query = query.parent
-    return False
 
 
 def _stored(reference: Reference, rules: RelationRules) -> set[str]:

@@ -8,7 +8,7 @@ all kinds, plans of all kinds, with and without the values of parameters.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -318,3 +318,51 @@ def test_what_draws_lots_draws_them_for_visible_rows(grounds: list[Ground]) -> N
                     told.append((rows, conn.execute("SELECT random()").fetchall()))
                 assert told[0] == told[1], (predicate, draw, table)
         worlds.close()
+
+
+#: Sub-selects with a column of the row around them that PostgreSQL takes away before it looks whether there is one.
+TAKEN_AWAY = (
+    "(SELECT CASE WHEN false THEN r.id ELSE 1 / count(*) END FROM none) = 1",
+    "(SELECT coalesce(2, r.id) / count(*) FROM none) = 1",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE true OR r.id = 1)",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE none.z = r.id AND false)",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE none.z = r.id AND none.z = NULL)",
+    "(SELECT 1 / count(*) = 1 FROM (SELECT NULL::int AS y) AS x WHERE x.y = r.id)",
+    "(SELECT 1 / count(*) = 1 FROM none, (SELECT NULL::int AS y) AS x WHERE none.z = r.id AND x.y = none.z)",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE none.masked = r.id)",
+    "(SELECT 1 / count(*) = 1 FROM none WHERE none.z = r.id AND none.z = $1)",
+    "EXISTS (SELECT 1 / 0 FROM (SELECT 1 / count(*) AS y FROM none) AS x WHERE x.y = 1 AND (true OR r.id = 1))",
+)
+STAYS = "(SELECT count(*) FROM none WHERE none.z = r.id) = 0"
+
+
+def test_what_is_taken_away_of_a_sub_select_is_no_column(empty_ground: Callable[[str], Ground]) -> None:
+    """Here no column has a collation of its own, so that a look at the conditions says what there is to judge."""
+    schema = """
+CREATE TABLE r (id int PRIMARY KEY, name text, flag bool); CREATE TABLE none (z int NOT NULL, masked int);
+INSERT INTO r VALUES (1, 'seen', false), (2, 'hidden', true); ANALYZE; GRANT ALL ON r, none TO {agent};
+"""
+    ground = empty_ground(schema)
+    ground.policy = {
+        "name": ground.stem,
+        "row_filters": [{"table": "r", "predicate": "name LIKE 'seen%' OR name LIKE 'x%' OR name LIKE 'y%'"}],
+        "masking_rules": [{"table": "none", "column": "masked", "kind": "null"}],
+        "guarddb": {
+            "wall": ground.schema,
+            "mask_uses": [{"table": "none", "column": "masked", "allow": ["equality"]}],
+        },
+    }
+    ground.up()
+    with guarddb.connect(ground.agent, policy=ground.policy, autocommit=True, prepare_threshold=None) as conn:
+        for condition in TAKEN_AWAY:
+            statement = f"SELECT id FROM r WHERE CASE WHEN r.flag THEN {condition} END"
+            try:
+                cursor = conn.execute(statement.replace("$1", "%s"), (None,) if "$1" in condition else None)
+            except guarddb.PolicyViolation:
+                assert "masked" in condition
+                continue
+            assert cursor.fetchall() == [], condition
+            assert "COALESCE" in cursor.decision.rewritten_sql
+        cursor = conn.execute(f"SELECT id FROM r WHERE CASE WHEN NOT r.flag THEN {STAYS} END")
+        assert cursor.fetchall() == [(1,)]
+        assert "COALESCE" not in cursor.decision.rewritten_sql

@@ -47,6 +47,32 @@ def computes_alone(condition: Any, takes_rows: Callable[[Node], bool] | None = N
     return not _is_plain(condition) and _Reader(takes_rows).read(condition, estimated=True)[1]
 
 
+def keeps_columns(condition: Any) -> bool:
+    """Whether a condition is made of comparisons of columns with columns and constants: of none of them PostgreSQL knows the
+    answer before it has a row.
+
+    >>> from guarddb.tree import parse
+    >>> def told(condition):
+    ...     return keeps_columns(parse(f"SELECT FROM t WHERE {condition}")[0]["stmt"]["SelectStmt"]["whereClause"])
+    >>> told("a.b = c.d AND c.e > 1"), told("a.b = c.d AND false"), told("a.b = c.d OR a.b = NULL"), told("a.b = c.d AND e = $1")
+    (True, False, False, False)
+    """
+    if (both := condition.get("BoolExpr")) is not None:
+        return both.get("boolop") != "NOT_EXPR" and all(map(keeps_columns, both["args"]))
+    comparison = condition.get("A_Expr", _NOTHING)
+    sides = comparison.get("lexpr", _NOTHING), comparison.get("rexpr", _NOTHING)
+    names = comparison.get("name", ())
+    return (
+        comparison.get("kind") == "AEXPR_OP"
+        and len(names) == 1
+        and names[0]["String"].get("sval") in _COMPARISONS
+        and any("ColumnRef" in side for side in sides)
+        and all(
+            "ColumnRef" in side or not side.get("A_Const", {"isnull": True}).get("isnull") for side in sides
+        )
+    )
+
+
 def _is_plain(condition: Any) -> bool:
     """Whether it compares columns with constants, parameters or columns, as most do: the answer without a walk."""
     if type(condition) is not dict:
