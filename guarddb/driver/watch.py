@@ -66,7 +66,12 @@ def takes_no_snapshot(query: object) -> bool:
     """Whether a query of the agent's begins with such a statement, as far as that can be told without converting it."""
     if isinstance(query, bytes):
         query = query.decode("utf-8", "replace")
-    return isinstance(query, str) and _TAKES_NO_SNAPSHOT.match(query) is not None
+    # (What follows in the same text may read, and is judged with it.)
+    return (
+        isinstance(query, str)
+        and _TAKES_NO_SNAPSHOT.match(query) is not None
+        and ";" not in query.rstrip().removesuffix(";")
+    )
 
 
 #: What says cheaply that nothing changed: no transaction ended since, and names mean the same. It is sent

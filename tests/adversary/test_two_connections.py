@@ -208,3 +208,38 @@ def test_a_definition_of_the_other_is_known_to_every_way_of_reading(
     own: Ground, story: str, read: str, how: str
 ) -> None:
     _tried(own, story, _by_itself, READS[read], how)
+
+
+@pytest.mark.parametrize(
+    "first", ["SHOW work_mem", "SET LOCAL work_mem = '5MB'", "/* ; */ RESET work_mem", "SET a.b = ';'"]
+)
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_a_text_that_only_begins_with_what_takes_no_snapshot_is_judged_by_what_is_there(
+    own: Ground, first: str, *, pipeline: bool
+) -> None:
+    """In front of SET TRANSACTION, as the first thing in a transaction, nothing may be asked."""
+    definition, undo, sql = DEFINITIONS["a column of another name"]
+    with (
+        psycopg.connect(own.dsn, autocommit=True) as plain,
+        guarddb.connect(own.dsn, policy=POLICY, autocommit=True) as reader,
+        guarddb.connect(own.dsn, policy=POLICY, autocommit=True) as other,
+    ):
+        try:
+            reader.execute(sql)
+            rows: list[Any] = []
+            with suppress(psycopg.Error), reader.transaction():
+                other.execute(definition)
+                if pipeline:
+                    with reader.pipeline():
+                        reader.execute(first)
+                        rows += reader.execute(sql).fetchall()
+                else:
+                    cursor = reader.execute(f"{first}; {sql}")
+                    cursor.nextset()
+                    rows += cursor.fetchall()
+            assert "RAW-" not in str(rows)
+            with reader.transaction():
+                reader.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;")
+                assert reader.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
+        finally:
+            plain.execute(undo)
