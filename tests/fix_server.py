@@ -31,7 +31,8 @@ with warnings.catch_warnings():
 SHOP_SQL = Path(__file__).parent / "corpus" / "shop.sql"
 
 #: Two-phase commit needs a restart to switch on; durability costs time and protects nothing here; autovacuum
-#: would make row estimates depend on the clock. UTC and the C locale make a result the same on every machine.
+#: would make row estimates depend on the clock; jit would compile every plan that a scan switched off makes dear. UTC and the C
+#: locale make a result the same on every machine.
 SERVER_SETTINGS = """
 max_connections = 400
 max_prepared_transactions = 10
@@ -39,6 +40,7 @@ fsync = off
 full_page_writes = off
 synchronous_commit = off
 autovacuum = off
+jit = off
 timezone = 'UTC'
 lc_messages = 'C'
 """
