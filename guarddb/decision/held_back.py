@@ -34,6 +34,8 @@ from guarddb.sql.statement import Output, Query, Reference
 from guarddb.tree import Node, below, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from guarddb.decision.case import Case
     from guarddb.decision.relation_rules import RelationRules
 
@@ -94,7 +96,26 @@ def _may_raise(case: Case) -> bool:
         if root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None):
             if computes_alone(root.node, partial(_takes_rows, root.query, case)):
                 return True
-    return False
+    return any(
+        computes_alone(expression)
+        for query in statement.queries
+        if query.parent is not None
+        for output in query.outputs
+        if output.root is None
+        for expression in _made_of(output)
+    )
+
+
+def _made_of(output: Output) -> Iterator[Any]:
+    """The expressions of an output that PostgreSQL may put in place of it."""
+    if output.query is not None and output.query.kind == "values":
+        yield output.query.fields["valuesLists"]
+    elif output.root is not None:
+        yield output.root.node
+    elif output.call is not None:
+        yield output.call
+    elif output.target is not None and not output.star and "SubLink" in output.target["val"]:
+        yield output.target["val"]
 
 
 def _takes_rows(around: Query | None, case: Case, fields: Node) -> bool:
@@ -207,9 +228,8 @@ class _HeldBack(Guarding):
                     if id(link) not in seen:
                         seen.add(id(link))
                         links += (*link.links, *link.opaque)
-                        if link.root is not None:
-                            links += [each for each, _ in link.root.uses]
-                            stack.append(link.root.node)
+                        links += [each for each, _ in link.root.uses] if link.root is not None else ()
+                        stack += _made_of(link)
                 elif _is_collated(*link):
                     return True
                 continue

@@ -417,3 +417,22 @@ def test_collations_that_do_not_go_together_tell_nothing(
             for planner in PLANNERS:
                 one, other = (outcome(conn, text, planner, generic=False, value=0) for conn in variants)
                 assert one == other, (text, planner)
+
+
+@pytest.mark.parametrize("predicate", FILTERS)
+@pytest.mark.parametrize(
+    "row", ["(1 / $1, 2) = (r.n, r.id)", "(r.id, r.n) = (2, 1 / $1)", "row(2, 1 / $1) < row(r.id, r.n)"]
+)
+def test_a_row_with_something_known_in_it_is_not_evaluated_first_by_asking_whether_it_is_null(
+    variants: tuple[psycopg.Connection[Any], ...], row: str, predicate: str
+) -> None:
+    catalog = Catalog.from_connection(variants[0])
+    for sql in (
+        f"SELECT count(*) FROM r WHERE r.a = 77 AND {row}",
+        f"SELECT count(*) FROM r WHERE r.secret LIKE 'hi%' AND {row.replace('1 / $1', '(SELECT 1 / z FROM s WHERE k = 3)')}",
+    ):
+        text = sent(sql, predicate, catalog)
+        assert text is not None
+        for planner in PLANNERS:
+            one, other = (outcome(conn, text, planner, generic=True, value=0) for conn in variants)
+            assert one == other, (text, planner)

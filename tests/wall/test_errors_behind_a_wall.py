@@ -38,7 +38,7 @@ CREATE INDEX ON r (num); CREATE INDEX ON r (tenant); CREATE INDEX ON r (lower(se
 CREATE TABLE whole (LIKE r) PARTITION BY LIST (tenant);
 CREATE TABLE part_1 PARTITION OF whole FOR VALUES IN (1, 3); CREATE TABLE part_2 PARTITION OF whole FOR VALUES IN (2);
 CREATE INDEX ON whole (secret); CREATE INDEX ON whole (n);
-INSERT INTO whole SELECT * FROM r;
+INSERT INTO whole SELECT * FROM r; ALTER TABLE whole DROP other_text;
 CREATE VIEW seen AS SELECT * FROM r;
 ANALYZE;
 """
@@ -97,6 +97,8 @@ NEEDED_LATE = (
     "r.id < (SELECT v FROM (VALUES (1), (2)) AS t (v))",
     "current_setting('nobody.knows')::int = 1",
     "row(r.a, r.b) < row(1, 1 / $1)",
+    "((SELECT 1 / count(*)::int FROM none), 2) = (r.a, r.b)",
+    "(2, 1 / $1) = (r.b, r.a)",
     "r.d < current_date + 10 / $1",
     "(SELECT 1 / count(*) = 1 FROM none WHERE none.z = r.a)",
     "EXISTS (SELECT 1 FROM s WHERE s.r_id = r.id AND 1 / (SELECT count(*) FROM none) = 1)",
@@ -108,11 +110,17 @@ NEEDED_LATE = (
 class Walled(Attack):
     """The attempts without a wall, and those that only a wall is open to."""
 
+    def free(self) -> str:
+        return self.draw.choice(RAISES_ALONE)
+
+    def found(self) -> str:
+        return self.draw.choice((*COSTS_LITTLE, *COSTS_LITTLE, *FINDS_HIDDEN))
+
     def condition(self, depth: int = 1) -> str:
         pick, draw = self.draw.choice, self.draw.random()
         if draw < 0.45:
             return super().condition(depth)
-        found = pick((*COSTS_LITTLE, *COSTS_LITTLE, *FINDS_HIDDEN))
+        found = self.found()
         late = pick((*NEEDED_LATE, *NEEDED_LATE, f"r.n = {pick(RAISES_ALONE)}"))
         if draw < 0.6:
             return f"CASE WHEN {found} THEN {late} END"
@@ -136,6 +144,15 @@ class Walled(Attack):
                     f" WHERE r.q = 1 AND {where}"
                 ),
                 f"SELECT count(*) FROM s JOIN r ON {where}",
+                (
+                    f"SELECT count(*) FROM r, (SELECT {self.free()} AS y) AS x"
+                    f" WHERE CASE WHEN {self.found()} THEN x.y = 1 END AND {where}"
+                ),
+                f"SELECT count(*) FROM r JOIN (VALUES ({self.free()})) AS x (y) ON CASE WHEN {self.found()} THEN x.y = 1 END",
+                (
+                    f"WITH q AS NOT MATERIALIZED (SELECT r.*, {self.free()} AS y FROM r)"
+                    f" SELECT count(*) FROM q AS r WHERE CASE WHEN {self.found()} THEN r.y = 1 END AND {where}"
+                ),
                 (
                     f"SELECT count(*) FROM r CROSS JOIN (VALUES (0)) AS v (x) WHERE {self.condition()}"
                     " AND (SELECT 1 / (count(*) + v.x) FROM none) = 1"

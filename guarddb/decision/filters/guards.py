@@ -199,8 +199,8 @@ class Guarding(Placing):
             if not judged.raises and not judged.tells:
                 continue
             text = self.rewriter.operand_text(query, index, place) if index >= 0 else None
-            if judged.level > FREE or judged.tells or text is None:
-                return []
+            if judged.level > FREE or judged.tells or text is None or "RowExpr" in node:
+                return []  # (of a row IS NULL is asked field by field, and where one is known not at all)
             text = self._evaluated_twice(node, text)
             if text is None:
                 return []
