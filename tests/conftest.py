@@ -81,6 +81,7 @@ SLOW = (
     "tests/driver/test_random_sequences.py",
     "tests/driver/test_same_as_plain.py",
     "tests/driver/test_server_faults.py",
+    "tests/driver/test_standby.py",
     "tests/driver/test_streams.py",
     "tests/conformance/test_parity.py",
 )

@@ -75,9 +75,10 @@ def takes_no_snapshot(query: object) -> bool:
 
 
 #: What says cheaply that nothing changed: no transaction ended since, and names mean the same. It is sent
-#: often.
+#: often. (A standby's snapshot does not name the transactions that run: there the place in the log says that one may have ended.)
 _LOOK = (
-    "SELECT pg_catalog.current_setting('transaction_isolation'), pg_catalog.pg_current_snapshot()::pg_catalog.text, "
+    "SELECT pg_catalog.current_setting('transaction_isolation'), "
+    "pg_catalog.concat(pg_catalog.pg_current_snapshot(), pg_catalog.pg_last_wal_replay_lsn()), "
     f"({without_comments(SESSION_QUERY)})"
 ).encode()
 #: The same where the database announces changes; only between transactions.
