@@ -27,7 +27,7 @@ from guarddb.sql.catalog import Attribute
 from guarddb.sql.leakproof.alone import computes_alone, keeps_columns
 from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions, traced
 from guarddb.sql.leakproof.types import COLLATABLE
-from guarddb.sql.names import holds_sublink
+from guarddb.sql.names import holds_sublink, string_list
 from guarddb.sql.rewriting.edits import RewriteError
 from guarddb.sql.rewriting.wording import Wording
 from guarddb.sql.statement import Output, Query, Reference
@@ -165,13 +165,13 @@ class _HeldBack(Guarding):
                         "row_filter_unsafe",
                         f'the row filter on "{reference.qualified_name}" cannot be kept here: a condition that can raise'
                         " an error, or leaves a trace of each call, would run on hidden rows",
-                        "Write the condition into WHERE, or compare columns with constants only.",
+                        "Write the condition into WHERE or ON (no USING, no HAVING), or compare columns with constants only.",
                     )
         self.write_conditions()
         return None
 
     def _hold(self, reference: Reference, hazard: Hazard) -> bool:
-        if not self._is_harmless_to_postgres(hazard):
+        if not self._is_harmless_to_postgres(hazard) or not self._is_put_in_place(hazard):
             return True
         served = self._may_be_served(reference, hazard)
         if not served and self._is_asked_first(reference, hazard):
@@ -186,6 +186,15 @@ class _HeldBack(Guarding):
             return False
         place[0].held.add(place[1])
         return True
+
+    def _is_put_in_place(self, hazard: Hazard) -> bool:
+        """Of a function in FROM, whether PostgreSQL may put its body in place of the call, with the conditions in it."""
+        call = hazard.node.get("FuncCall") if hazard.root.clause == "function" else None
+        if call is None or self.catalog is None:
+            return True
+        *schema, name = string_list(call["funcname"])
+        found = self.catalog.functions_named(name, schema[-1] if schema else None)
+        return any(function.language == "sql" for function in found)
 
     def _is_asked_first(self, reference: Reference, hazard: Hazard) -> bool:
         """Whether the filter of a table comes before a condition, whatever that costs.

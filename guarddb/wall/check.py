@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 
 from guarddb.sql.names import quote
 from guarddb.wall.rights import Right, Rights, plain_names
+from guarddb.wall.subjects import Subjects
 from guarddb.wall.wall import MARK, Wall, allowed_function
 from guarddb.wall.writes import admitted_kinds
 
@@ -170,9 +171,21 @@ def _judged(wall: Wall, right: Right) -> Difference | None:
     if right.kind == "function" and right.via == "PUBLIC" and not right.definer and not right.closed:
         # It runs with the rights of the agent, which are none.
         level = "open"
+    if right.brought and right.privilege == "SELECT" and not _is_named(wall, right):
+        # What an extension shows to everybody, as PostgreSQL its own views.
+        level = "open"
     if right.kind == "function" and _trusted(wall, right):
         return None
     return Difference(level, right.kind, right.object, right.shown, right.via, fix)
+
+
+def _is_named(wall: Wall, right: Right) -> bool:
+    """Whether the profile denies, masks or filters a relation."""
+    relation = wall.database.by_name.get(right.names)
+    if relation is None or relation.kind == "S":
+        return True
+    subject = Subjects(wall.profile, wall.database)[relation.oid]
+    return bool(subject.denied or subject.masks or subject.filters)
 
 
 def _trusted(wall: Wall, right: Right) -> bool:

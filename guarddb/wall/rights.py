@@ -56,6 +56,8 @@ class Right(msgspec.Struct, frozen=True):
     definer: bool = False
     #: a function that was not everybody's when the database, or its extension, was made: it may do more than its caller
     closed: bool = False
+    #: an extension gave it to everybody, on a relation of its own
+    brought: bool = False
 
     @property
     def on_objects(self) -> bool:

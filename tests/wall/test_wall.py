@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.wall.conftest import made
 from tests.wall.ground import Ground
 
 
@@ -402,3 +403,21 @@ def wall_in_check(ground: Ground) -> Any:
         with redirect_stdout(out):
             main(["check", str(path), "--dsn", ground.owner, "--json"])
     return json.loads(out.getvalue())["wall"]
+
+
+def test_what_an_extension_shows_to_everybody_is_nothing_too_much(server15_dsn: str) -> None:
+    """pg_stat_statements shows everybody's statements to those who may see them, and counts to all."""
+    for ground in made(server15_dsn, (Path(__file__).parent / "ground.sql").read_text()):
+        if str(ground.as_admin("CREATE EXTENSION pg_stat_statements"))[:5] != "CREAT":
+            pytest.skip("the extension is not installed")
+        ground.up()
+        assert ground.levels() == set()
+        ground.as_admin("GRANT EXECUTE ON FUNCTION pg_stat_statements_reset TO PUBLIC")
+        assert ground.levels() == {"surplus"}
+        ground.as_admin("REVOKE EXECUTE ON FUNCTION pg_stat_statements_reset FROM PUBLIC")
+        assert ground.levels() == set()
+        ground.as_admin("GRANT UPDATE ON pg_stat_statements TO PUBLIC")
+        assert ground.levels() == {"surplus"}
+        ground.as_admin("REVOKE UPDATE ON pg_stat_statements FROM PUBLIC")
+        ground.profile(table_denylist=["pg_stat_statements"])
+        assert "surplus" in ground.levels()
