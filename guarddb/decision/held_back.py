@@ -96,6 +96,8 @@ def _may_raise(case: Case) -> bool:
         if root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None):
             if computes_alone(root.node, partial(_takes_rows, root.query, case)):
                 return True
+        elif root.clause == "function" and root.uses and _takes_values(root.node):
+            return True
     return any(
         computes_alone(expression)
         for query in statement.queries
@@ -104,6 +106,11 @@ def _may_raise(case: Case) -> bool:
         if output.root is None
         for expression in _made_of(output)
     )
+
+
+def _takes_values(call: Any) -> bool:
+    """Whether a function in FROM takes what is not known before it runs, nor comes from a row."""
+    return bool(below(call, ("ParamRef", "SubLink")))
 
 
 def _made_of(output: Output) -> Iterator[Any]:
@@ -194,7 +201,7 @@ class _HeldBack(Guarding):
             return True
         *schema, name = string_list(call["funcname"])
         found = self.catalog.functions_named(name, schema[-1] if schema else None)
-        return any(function.language == "sql" for function in found)
+        return any(function.language == "sql" for function in found) and _takes_values(call)
 
     def _is_asked_first(self, reference: Reference, hazard: Hazard) -> bool:
         """Whether the filter of a table comes before a condition, whatever that costs.

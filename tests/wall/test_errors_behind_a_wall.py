@@ -385,3 +385,36 @@ INSERT INTO r VALUES (1, 'seen', false), (2, 'hidden', true); ANALYZE; GRANT ALL
         cursor = conn.execute(f"SELECT id FROM r WHERE CASE WHEN NOT r.flag THEN {STAYS} END")
         assert cursor.fetchall() == [(1,)]
         assert "COALESCE" not in cursor.decision.rewritten_sql
+
+
+def test_the_body_of_a_function_that_is_put_in_its_place_does_not_run_on_hidden_rows(
+    empty_ground: Callable[[str], Ground],
+) -> None:
+    """A condition in it would be asked of them; one in another language, or of what is known, is no condition of the query's."""
+    body = "SELECT 1 WHERE CASE WHEN $1 THEN 1 / $2 = 1 ELSE true END"
+    ground = empty_ground(f"""
+CREATE TABLE r (id int PRIMARY KEY, name text, flag bool); GRANT SELECT ON r TO {{agent}};
+INSERT INTO r VALUES (1, 'seen', false), (2, 'hidden', true);
+CREATE FUNCTION written(bool, int) RETURNS SETOF int LANGUAGE sql STABLE AS '{body}';
+CREATE FUNCTION run(bool, int) RETURNS SETOF int LANGUAGE plpgsql STABLE AS 'BEGIN RETURN QUERY {body}; END';
+""")
+    ground.policy = {
+        "name": ground.stem,
+        "row_filters": [
+            {"table": "r", "predicate": "name LIKE 'seen%' OR name LIKE 'x%' OR length(name) > 99"}
+        ],
+        "guarddb": {"wall": ground.schema, "function_allowlist": ["written", "run"]},
+    }
+    ground.up()
+    with guarddb.connect(ground.agent, policy=ground.policy, autocommit=True) as conn:
+        for statement, value in (
+            ("SELECT id FROM r, run(r.flag, %s)", (0,)),
+            ("SELECT id FROM r, run(r.flag, 0)", None),
+            ("SELECT id FROM r, written(r.flag, 1)", None),
+            ("SELECT id FROM r, written(true, %s)", (1,)),
+        ):
+            assert conn.execute(statement, value).fetchall() == [(1,)], statement
+        for item in (", written(r.flag, %s)", " JOIN LATERAL written(r.flag, (SELECT 0)) AS x ON true"):
+            with pytest.raises(guarddb.PolicyViolation) as refused:
+                conn.execute(f"SELECT id FROM r{item}", (0,) if "%s" in item else None)
+            assert refused.value.rule == "row_filter_unsafe"
