@@ -24,7 +24,7 @@ from guarddb.decision.filters.guards import Guarding, is_evaluated_alike
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.leakproof.alone import computes_alone, keeps_columns
+from guarddb.sql.leakproof.alone import computes_alone, is_plain, keeps_columns
 from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions, traced
 from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink, string_list
@@ -65,8 +65,10 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
         statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
     ):
         return None
+    if not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
+        return None
     about = [r for r, rules in case.ruled if r.mode != "ddl" and (rules.filters or rules.needs_inlining)]
-    if not about or not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
+    if not about:
         return None
     restrictions = Restrictions(statement, case.catalog, about)
     if not any(restrictions.hazards(reference) for reference in about):
@@ -83,18 +85,19 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
 
 def _may_raise(case: Case) -> bool:
     """Whether something takes no column and may raise, or two collations may meet: else there is nothing to judge."""
-    statement = case.statement
-    collations: set[str] = set()
+    collations: frozenset[str] = frozenset()
     for reference, rules in case.ruled:
         if rules.collations is None:
             attributes = reference.relation.attributes if reference.relation is not None else ()
             rules.collations = frozenset(own for each in attributes if (own := _own_collation(each)))
-        collations |= rules.collations
+        if rules.collations:
+            collations |= rules.collations
     if len(collations) > 1 or _UNKNOWN in collations:
         return True
-    for root in statement.roots:
-        if root.clause in CONDITIONS or (root.query is not None and root.query.parent is not None):
-            if computes_alone(root.node, partial(_takes_rows, root.query, case)):
+    for root in case.statement.roots:
+        query = root.query
+        if root.clause in CONDITIONS or (query is not None and query.parent is not None):
+            if not is_plain(root.node) and computes_alone(root.node, partial(_takes_rows, query, case)):
                 return True
         elif root.clause == "function" and root.uses and _takes_values(root.node):
             return True

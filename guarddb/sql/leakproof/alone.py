@@ -44,7 +44,7 @@ def computes_alone(condition: Any, takes_rows: Callable[[Node], bool] | None = N
     >>> told("a = 1 / $1"), told("a AND CASE WHEN b THEN now() - c.d > '1 day' ELSE 'x' || 'y' = 'z' END"), told("a = (SELECT b)")
     (True, True, True)
     """
-    return not _is_plain(condition) and _Reader(takes_rows).read(condition, estimated=True)[1]
+    return _Reader(takes_rows).read(condition, estimated=True)[1]
 
 
 def keeps_columns(condition: Any) -> bool:
@@ -73,21 +73,31 @@ def keeps_columns(condition: Any) -> bool:
     )
 
 
-def _is_plain(condition: Any) -> bool:
-    """Whether it compares columns with constants, parameters or columns, as most do: the answer without a walk."""
+def is_plain(condition: Any) -> bool:
+    """Whether it compares columns with constants, parameters or columns, as most do: nothing in it computes alone.
+
+    >>> from guarddb.tree import parse
+    >>> def told(condition):
+    ...     return is_plain(parse(f"SELECT FROM t WHERE {condition}")[0]["stmt"]["SelectStmt"]["whereClause"])
+    >>> told("a = 1 AND (b < $1 OR c IN (1, 2))"), told("a = 1 / $1"), told("a OPERATOR(mine.=) 1")
+    (True, False, False)
+    """
     if type(condition) is not dict:
         return False
     if (comparison := condition.get("A_Expr")) is not None:
         left, right = comparison.get("lexpr", _NOTHING), comparison.get("rexpr", _NOTHING)
-        beside = right if "ColumnRef" in left else left if "ColumnRef" in right else _NOTHING
-        names = comparison.get("name", ())
-        if "List" in beside:
-            constant = all("A_Const" in each for each in beside["List"]["items"])
-        else:
-            constant = "A_Const" in beside or "ColumnRef" in beside or "ParamRef" in beside
-        return constant and len(names) == 1 and names[0]["String"].get("sval") in _COMPARISONS
+        if "ColumnRef" not in left:
+            left, right = right, left
+        if "ColumnRef" not in left or len(names := comparison["name"]) > 1:
+            return False
+        return names[0]["String"]["sval"] in _COMPARISONS and (
+            "A_Const" in right
+            or "ColumnRef" in right
+            or "ParamRef" in right
+            or ("List" in right and all("A_Const" in each for each in right["List"]["items"]))
+        )
     if (both := condition.get("BoolExpr")) is not None:
-        return all(map(_is_plain, both["args"]))
+        return all(map(is_plain, both["args"]))
     if (call := condition.get("FuncCall")) is not None:
         arguments = call.get("args", ())
         return (

@@ -70,7 +70,8 @@ class Wording:
         """
         node, sql = reference.node, self._sql
         if self._rewriter is None and (
-            "alias" in node or (name == reference.name and not self._may_be_qualified(reference))
+            "alias" in node
+            or (name == reference.name and ("." not in sql or not self._may_be_qualified(reference)))
         ):
             start = reference.location
             written = node["relname"]
@@ -91,8 +92,6 @@ class Wording:
 
     def _may_be_qualified(self, reference: Reference) -> bool:
         """Whether columns may be written with the schema of the relation before them, which would be another then."""
-        if "." not in self._sql:
-            return False
         if "schemaname" not in reference.node and '"' not in self._sql:
             if self._lowered is None:
                 self._lowered = self._sql.lower()
@@ -109,6 +108,10 @@ class Wording:
         if self._rewriter is not None:
             rewriter = self._rewriter
             return (rewriter.finish(), rewriter.changes) if rewriter.edited else (self._sql, ())
+        if len(self._named) == 1:
+            ((start, end, _, schema, name),) = self._named
+            put = _qualified(schema, name)
+            return self._sql[:start] + put + self._sql[end:], ((start, end, len(put)),)
         sql, position = "", 0
         changes = []
         for start, end, _, schema, name in sorted(self._named, key=_place):
