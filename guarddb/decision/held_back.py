@@ -103,7 +103,7 @@ def _may_raise(case: Case) -> bool:
             return True
     return any(
         computes_alone(expression)
-        for query in statement.queries
+        for query in case.statement.queries
         if query.parent is not None
         for output in query.outputs
         if output.root is None
