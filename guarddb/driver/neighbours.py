@@ -37,14 +37,22 @@ class Neighbours:
         self._all: WeakSet[Neighbour] = WeakSet()
         #: those whose transaction changes the catalog, or did when somebody looked at them last
         self.changing: WeakSet[Neighbour] = WeakSet()
+        #: of these, those that wait for an answer; libpq does not know yet of what is about to be sent
+        self._sending: WeakSet[Neighbour] = WeakSet()
         self._lock = threading.Lock()
 
     def changes(self, session: Neighbour) -> None:
         """A definition of this connection's goes to the server."""
         with self._lock:
             self.changing.add(session)
+            self._sending.add(session)
             for each in self._all:
                 each.freshness.told()
+
+    def answered(self, session: Neighbour) -> None:
+        """The answer has come; its transaction may go on."""
+        with self._lock:
+            self._sending.discard(session)
 
     def settle(self, asking: Neighbour) -> None:
         """Have `asking` look, and all others where a transaction that changed the catalog is over."""
@@ -52,7 +60,7 @@ class Neighbours:
             over = []
             for each in self.changing:
                 status = each.pgconn.transaction_status
-                if status == ACTIVE and each is not asking:
+                if each is not asking and (status == ACTIVE or each in self._sending):
                     asking.freshness.told()
                 elif status != ACTIVE and status not in _WITHIN:
                     over.append(each)

@@ -347,6 +347,7 @@ def after(cursor: Any, results: list[PGresult]) -> None:
 def _effects(cursor: Any, mine: Results, judged: JudgedText, answers: list[PGresult]) -> None:
     session: Session = cursor._conn._guard
     session.names.confirm(judged)
+    session.neighbours.answered(session)
     first = len(mine) if cursor._execmany_returning else 0
     for index, statement in enumerate(judged.statements[: len(answers)]):
         portal, left = _portal_of(session, statement)
@@ -371,6 +372,7 @@ def failed(cursor: Any) -> telemetry.StatementSpan:
     results = cursor._guard_results()
     span: telemetry.StatementSpan = results.pending.popleft()[1] if results.pending else NO_SPAN
     cursor._conn._guard.names.fail(pipeline=cursor._conn._pipeline is not None)
+    cursor._conn._guard.neighbours.answered(cursor._conn._guard)
     return span
 
 

@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -243,3 +245,50 @@ def test_a_text_that_only_begins_with_what_takes_no_snapshot_is_judged_by_what_i
                 assert reader.execute("SHOW transaction_isolation").fetchone() == ("serializable",)
         finally:
             plain.execute(undo)
+
+
+@pytest.mark.parametrize("how", ["alone", "within", "fixed"])
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_query_that_waited_for_a_definition_shows_nothing(own: Ground, how: str, *, prepared: bool) -> None:
+    """It stands behind the definition, which stands behind a third transaction's lock, and names mean what they mean then."""
+    definition, undo, sql = DEFINITIONS["a column of another name"]
+    with (
+        psycopg.connect(own.dsn, autocommit=True) as plain,
+        psycopg.connect(own.dsn) as third,
+        guarddb.connect(own.dsn, policy=POLICY, autocommit=how == "alone") as reader,
+        guarddb.connect(own.dsn, policy=POLICY, autocommit=True) as other,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        try:
+            if how == "fixed":
+                reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            for _ in range(2 if prepared else 1):
+                assert reader.execute(sql, prepare=prepared).fetchall()
+            reader.rollback()
+            reader.execute("SELECT 1")
+            third.execute("SELECT FROM mine")
+            defining = threads.submit(other.execute, definition)
+            _waits(plain, 1)
+            asking = threads.submit(reader.execute, sql, prepare=prepared)
+            _waits(plain, 2)
+            third.rollback()
+            defining.result(60)
+            with pytest.raises(guarddb.PolicyViolation, match=r"defined anew|snapshot"):
+                asking.result(60)
+            assert reader.execute("SELECT 1").fetchone() == (1,)
+            reader.rollback()
+        finally:
+            third.rollback()
+            plain.execute(undo)
+
+
+def _waits(plain: psycopg.Connection, number: int) -> None:
+    """Until so many of this database's sessions wait for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    patience = time.monotonic() + 60
+    while (plain.execute(waiting).fetchone() or (0,))[0] < number:
+        assert time.monotonic() < patience
+        time.sleep(0.01)
