@@ -11,7 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
-pytest_plugins = ["tests.fix_server"]
+pytest_plugins = ["tests.fix_server", "tests.fix_guard"]
 
 if sys.dont_write_bytecode:
     # PYTHONDONTWRITEBYTECODE, as containers set it: every worker would rewrite all assertions anew, and every Python that a

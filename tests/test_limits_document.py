@@ -65,12 +65,6 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIMITS_HASH_KEY", "of no use outside of this test")
 
 
-@pytest.fixture(scope="module")
-def catalog(shop_admin: str) -> guarddb.Catalog:
-    with psycopg.connect(shop_admin, autocommit=True) as conn:
-        return guarddb.Catalog.from_connection(conn)
-
-
 Attempt = Callable[[str, tuple[str, ...]], "guarddb.Decision | psycopg.Error"]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -66,12 +65,6 @@ COMMANDS = [
     ),
     *(r"\dp", r"\z orders", r'\d "no such"', r"\dt x'y"),
 ]
-
-
-@pytest.fixture(scope="module")
-def guarded(shop: str) -> Iterator[guarddb.Connection]:
-    with guarddb.connect(shop, policy=POLICY, autocommit=True) as conn:
-        yield conn
 
 
 @pytest.mark.parametrize("command", COMMANDS)

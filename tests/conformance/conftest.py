@@ -53,20 +53,6 @@ def guarded(shop_admin: str) -> Iterator[Guard]:
 
 
 @pytest.fixture(scope="module")
-def catalog(shop_admin: str) -> guarddb.Catalog:
-    """What the shop holds."""
-    with psycopg.connect(shop_admin, autocommit=True) as conn:
-        return guarddb.Catalog.from_connection(conn)
-
-
-@pytest.fixture(scope="module")
-def plain_shop(shop: str) -> Iterator[psycopg.Connection]:
-    """An unguarded connection of the shop as the role `agent`."""
-    with psycopg.connect(shop, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
 def copy_dsn(server_dsn: str, shop_template: str) -> Iterator[str]:
     """The shop as the profile shows it, for the role `agent`."""
     with temporary_database(server_dsn, "as_shown", shop_template) as dsn:

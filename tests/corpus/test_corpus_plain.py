@@ -3,8 +3,6 @@ be called."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import psycopg
 import pytest
 
@@ -16,26 +14,15 @@ from tests.corpus import Case, load_ordinary
 CASES = load_ordinary()
 
 
-@pytest.fixture(scope="module")
-def conn(shop: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(shop, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def catalog(conn: psycopg.Connection) -> Catalog:
-    return Catalog.from_connection(conn)
-
-
-def run(conn: psycopg.Connection, sql: str) -> object:
+def run(plain_shop: psycopg.Connection, sql: str) -> object:
     """The result of `sql` in a transaction that is undone, whatever `sql` itself does to the transaction."""
-    conn.execute("BEGIN")
+    plain_shop.execute("BEGIN")
     try:
-        cursor = conn.execute(sql.encode())
+        cursor = plain_shop.execute(sql.encode())
         return cursor.fetchall() if cursor.description is not None else cursor.rowcount
     finally:
-        conn.execute("ROLLBACK")
-        conn.execute("RESET ALL")
+        plain_shop.execute("ROLLBACK")
+        plain_shop.execute("RESET ALL")
 
 
 def test_there_are_enough_and_their_names_are_unique() -> None:
@@ -44,8 +31,10 @@ def test_there_are_enough_and_their_names_are_unique() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_runs_on_plain_postgresql_and_gives_the_same_twice(conn: psycopg.Connection, case: Case) -> None:
-    assert run(conn, case.sql) == run(conn, case.sql)
+def test_runs_on_plain_postgresql_and_gives_the_same_twice(
+    plain_shop: psycopg.Connection, case: Case
+) -> None:
+    assert run(plain_shop, case.sql) == run(plain_shop, case.sql)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 import guarddb
@@ -20,12 +19,6 @@ POLICIES: dict[str, dict[str, Any]] = {
     },
     "nothing to hide": {},
 }
-
-
-@pytest.fixture(scope="module")
-def catalog(shop_admin: str) -> guarddb.Catalog:
-    with psycopg.connect(shop_admin) as conn:
-        return guarddb.Catalog.from_connection(conn)
 
 
 def listed(decision: guarddb.Decision) -> list[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 import guarddb
@@ -45,12 +43,6 @@ FILTERS = (
     ("settings", "key <> 'theme'"),
     ("payments", "EXISTS (SELECT FROM orders o WHERE o.id = payments.order_id AND o.tenant_id = 1)"),
 )
-
-
-@pytest.fixture(scope="module")
-def catalog(shop_admin: str) -> Iterator[guarddb.Catalog]:
-    with psycopg.connect(shop_admin, autocommit=True) as conn:
-        yield guarddb.Catalog.from_connection(conn)
 
 
 def some(values: tuple[Any, ...], most: int = 3) -> st.SearchStrategy[list[Any]]:

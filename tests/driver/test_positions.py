@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -27,18 +26,6 @@ WRONG = (
 )
 
 
-@pytest.fixture(scope="module")
-def guarded(shop: str) -> Iterator[guarddb.Connection[Any]]:
-    with guarddb.connect(shop, policy=POLICY, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
-def plain(shop: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(shop, autocommit=True) as conn:
-        yield conn
-
-
 def error_of(conn: psycopg.Connection[Any], sql: str) -> psycopg.Error:
     with pytest.raises(psycopg.Error) as caught:
         conn.execute(sql.encode())
@@ -47,9 +34,9 @@ def error_of(conn: psycopg.Connection[Any], sql: str) -> psycopg.Error:
 
 @pytest.mark.parametrize("sql", WRONG)
 def test_position_and_line_are_those_of_plain_psycopg(
-    guarded: guarddb.Connection[Any], plain: psycopg.Connection, sql: str
+    guarded: guarddb.Connection[Any], plain_shop: psycopg.Connection, sql: str
 ) -> None:
-    mine, theirs = error_of(guarded, sql), error_of(plain, sql)
+    mine, theirs = error_of(guarded, sql), error_of(plain_shop, sql)
     assert type(mine) is type(theirs)
     assert mine.diag.statement_position == theirs.diag.statement_position
     assert theirs.diag.statement_position is not None

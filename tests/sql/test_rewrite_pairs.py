@@ -64,18 +64,6 @@ PAIRS = load()
 
 
 @pytest.fixture(scope="module")
-def catalog(shop_admin: str) -> guarddb.Catalog:
-    with psycopg.connect(shop_admin, autocommit=True) as conn:
-        return guarddb.Catalog.from_connection(conn)
-
-
-@pytest.fixture(scope="module")
-def plain(shop: str) -> Iterator[psycopg.Connection]:
-    with psycopg.connect(shop, autocommit=True) as conn:
-        yield conn
-
-
-@pytest.fixture(scope="module")
 def copy(copy_dsn: str) -> Iterator[psycopg.Connection]:  # noqa: F811
     with psycopg.connect(copy_dsn, autocommit=True) as conn:
         yield conn
@@ -123,12 +111,12 @@ def test_text_becomes(catalog: guarddb.Catalog, pair: Pair) -> None:
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_what_it_became_does_the_same(
-    plain: psycopg.Connection, guarded: dict[str, guarddb.Connection[Any]], pair: Pair
+    plain_shop: psycopg.Connection, guarded: dict[str, guarddb.Connection[Any]], pair: Pair
 ) -> None:
     """The text in the file, sent as it is, gives what the guarded connection gives for the agent's."""
     rows = POLICIES[pair.policy].get("max_rows")
     given = run(guarded[pair.policy], pair.before)
-    sent = run(plain, pair.after, rows)
+    sent = run(plain_shop, pair.after, rows)
     if "INSERT" in pair.before or "UPDATE" in pair.before or "DELETE" in pair.before:
         # A RETURNING that only checks what was written is not shown to the agent.
         assert [g if isinstance(g, int) else g[1] for g in given] == [
