@@ -228,8 +228,10 @@ class Freshness:
         """Whether it is too long since a look, although looking holds up a pipeline."""
         if self._told_at >= self._looked_at:
             return True
-        wait = min(PIPELINE_AT_LEAST_EVERY, max(LOOK_AT_LEAST_EVERY, self._cost * _COST_SHARE))
-        return perf_counter() - self._looked_at >= wait
+        ago = perf_counter() - self._looked_at
+        if ago < LOOK_AT_LEAST_EVERY:
+            return False
+        return ago >= min(PIPELINE_AT_LEAST_EVERY, self._cost * _COST_SHARE)
 
     def looked(self, seen: Row | None, started: float, *, same_catalog: bool = True) -> None:
         """A look is at its end, and what followed from it too."""

@@ -36,7 +36,9 @@ class Neighbours:
     def __init__(self) -> None:
         self._all: WeakSet[Neighbour] = WeakSet()
         #: those whose transaction changes the catalog, or did when somebody looked at them last
-        self.changing: WeakSet[Neighbour] = WeakSet()
+        self._changing: WeakSet[Neighbour] = WeakSet()
+        #: there are any (asked for each statement)
+        self.changing = False
         #: of these, those that wait for an answer; libpq does not know yet of what is about to be sent
         self._sending: WeakSet[Neighbour] = WeakSet()
         self._lock = threading.Lock()
@@ -44,7 +46,8 @@ class Neighbours:
     def changes(self, session: Neighbour) -> None:
         """A definition of this connection's goes to the server."""
         with self._lock:
-            self.changing.add(session)
+            self._changing.add(session)
+            self.changing = True
             self._sending.add(session)
             for each in self._all:
                 each.freshness.told()
@@ -58,14 +61,15 @@ class Neighbours:
         """Have `asking` look, and all others where a transaction that changed the catalog is over."""
         with self._lock:
             over = []
-            for each in self.changing:
+            for each in self._changing:
                 status = each.pgconn.transaction_status
                 if each is not asking and (status == ACTIVE or each in self._sending):
                     asking.freshness.told()
                 elif status != ACTIVE and status not in _WITHIN:
                     over.append(each)
             for each in over:
-                self.changing.discard(each)
+                self._changing.discard(each)
+            self.changing = bool(self._changing)
             for each in self._all if over else ():
                 each.freshness.told()
 

@@ -27,16 +27,14 @@ _SETTLED = (pq.TransactionStatus.IDLE, INTRANS)
 
 
 def is_due(session: Session, judged: JudgedText) -> bool:
-    if not session.restricts:
-        return False
-    return (
-        session.freshness.overdue() or bool(session.neighbours.changing) or not _is_judged_so(session, judged)
-    )
+    freshness = session.freshness
+    moved = session.neighbours.changing or freshness.overdue() or not _is_judged_so(session, judged)
+    return moved and session.restricts
 
 
 def _is_judged_so(session: Session, judged: JudgedText) -> bool:
     """Whether it was judged by the catalog that is known now (the last look may have been in front of BEGIN)."""
-    return judged.uses_session or session.plans.get(judged.original) is judged
+    return session.plans.get(judged.original) is judged or judged.uses_session
 
 
 def asked_again_gen(cursor: Any, judged: JudgedText) -> PQGen[None]:

@@ -188,7 +188,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
         session.filters_due = False
     # (Of a catalog with gaps it depends on the text what is asked.)
     unread = session.catalog is not None and bool(session.catalog.unread)
-    more = bool(session.names.portals) or session.filters_due or unread or bool(session.neighbours.changing)
+    more = bool(session.names.portals) or session.filters_due or unread or session.neighbours.changing
     freshness.refreshed(idle=status == IDLE, more=more)
 
 
