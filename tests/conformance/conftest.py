@@ -53,11 +53,15 @@ def guarded(shop_admin: str) -> Iterator[Guard]:
 
 
 @pytest.fixture(scope="module")
-def copy_dsn(server_dsn: str, shop_template: str) -> Iterator[str]:
-    """The shop as the profile shows it, for the role `agent`."""
+def copy_dsn(server_dsn: str, shop_admin: str, shop_template: str) -> Iterator[str]:
+    """The shop as the profile shows it, for the role `agent`. Its sequences go on where the shop's have come to by now."""
     with temporary_database(server_dsn, "as_shown", shop_template) as dsn:
-        with psycopg.connect(dsn, autocommit=True) as conn:
+        with psycopg.connect(dsn, autocommit=True) as conn, psycopg.connect(shop_admin) as shop:
             conn.execute(AS_SHOWN)
+            for sequence in shop.execute(
+                "SELECT schemaname, sequencename, last_value FROM pg_sequences WHERE last_value IS NOT NULL"
+            ):
+                conn.execute("SELECT setval(format('%%I.%%I', %s::text, %s::text)::regclass, %s)", sequence)
         yield make_conninfo(dsn, user="agent")
 
 

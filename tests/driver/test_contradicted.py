@@ -105,8 +105,8 @@ async def test_a_pipeline_that_is_never_empty_is_looked_at_as_well(
         conn = await connect(fresh_dsn, policy=POLICY, autocommit=autocommit)
         await run(conn.execute("SELECT 1"))
         await run(conn.rollback())
-        monkeypatch.setattr(freshness, "PIPELINE_AT_LEAST_EVERY", 0.0)
-        monkeypatch.setattr(freshness, "FINGERPRINT_AT_LEAST_EVERY", 0.0)
+        for wait in ("LOOK_AT_LEAST_EVERY", "PIPELINE_AT_LEAST_EVERY", "FINGERPRINT_AT_LEAST_EVERY"):
+            monkeypatch.setattr(freshness, wait, 0.0)
         async with block(conn.pipeline()):
             await run(conn.execute("SELECT ssn FROM public_people"))
             pid = conn.info.backend_pid
