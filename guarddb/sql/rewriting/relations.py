@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from guarddb.sql.names import quote
 from guarddb.sql.rewriting.edits import DOT, OPEN, STAR, RewriteError, TextEdits
 from guarddb.sql.rewriting.trees import parsed
@@ -9,8 +11,15 @@ from guarddb.sql.statement import Reference
 from guarddb.tree import Node, below
 
 
-def qualified_columns(reference: Reference, statements: list[Node]) -> list[Node]:
+@lru_cache(maxsize=1)
+def _in_small(sql: str) -> str:
+    return sql.lower()
+
+
+def qualified_columns(reference: Reference, sql: str, statements: list[Node]) -> list[Node]:
     """The columns that are written with the schema of the relation before them: `public.orders.id`."""
+    if "schemaname" not in reference.node and '"' not in sql and reference.schema not in _in_small(sql):
+        return []  # (without a walk over everything for each relation)
     written = [reference.node.get("schemaname", reference.schema), reference.node["relname"]]
     return [
         column
@@ -57,7 +66,9 @@ class RelationEdits(TextEdits):
         alias = node.get("alias")
         text = f"({query_sql})"
         if alias is None:
-            for column in qualified_columns(reference, self.statements):  # (a subquery has no schema)
+            for column in qualified_columns(
+                reference, self.sql, self.statements
+            ):  # (a subquery has no schema)
                 self._requalify(column, [reference.alias])
             text += f" AS {quote(reference.alias)}"
             alias = {"aliasname": reference.alias}
@@ -88,7 +99,7 @@ class RelationEdits(TextEdits):
         alias = None
         if "alias" not in node:
             alias = reference.alias if name != reference.name else None
-            for column in qualified_columns(reference, self.statements):
+            for column in qualified_columns(reference, self.sql, self.statements):
                 self._requalify(column, [schema, name] if alias is None else [alias])
         first = self.at(reference.location)
         last = self._name_end(first)

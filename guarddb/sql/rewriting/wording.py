@@ -43,7 +43,7 @@ class Wording:
     ('SELECT id FROM "wall"."t"', ((15, 16, 10),))
     """
 
-    __slots__ = ("_lowered", "_named", "_rewriter", "_sql", "_statements")
+    __slots__ = ("_named", "_rewriter", "_sql", "_statements")
 
     def __init__(self, sql: str, statements: list[Node]) -> None:
         self._sql = sql
@@ -51,7 +51,6 @@ class Wording:
         self._rewriter: Rewriter | None = None
         # (start, end, the relation that stands there, the schema and name of the one to put there)
         self._named: list[tuple[int, int, Reference, str, str]] = []
-        self._lowered: str | None = None
 
     @property
     def rewriter(self) -> Rewriter:
@@ -71,7 +70,10 @@ class Wording:
         node, sql = reference.node, self._sql
         if self._rewriter is None and (
             "alias" in node
-            or (name == reference.name and ("." not in sql or not self._may_be_qualified(reference)))
+            or (
+                name == reference.name
+                and ("." not in sql or not qualified_columns(reference, sql, self._statements))
+            )
         ):
             start = reference.location
             written = node["relname"]
@@ -89,15 +91,6 @@ class Wording:
                 self._named.append((start, end, reference, schema, name))
                 return
         self.rewriter.rename_relation(reference, schema, name)
-
-    def _may_be_qualified(self, reference: Reference) -> bool:
-        """Whether columns may be written with the schema of the relation before them, which would be another then."""
-        if "schemaname" not in reference.node and '"' not in self._sql:
-            if self._lowered is None:
-                self._lowered = self._sql.lower()
-            if reference.schema not in self._lowered:
-                return False
-        return bool(qualified_columns(reference, self._statements))
 
     def finish(self) -> tuple[str, tuple[tuple[int, int, int], ...]]:
         """What is to be sent, and where it differs: start and end in the text as it was, and the length of what stands there now.
