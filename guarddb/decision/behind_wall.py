@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from guarddb.decision.case import filters_of, is_governed
+from guarddb.decision.case import filters_of, is_governed, stores_text
 from guarddb.decision.on_catalog import is_system
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.rewriting.edits import RewriteError
@@ -27,9 +27,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     'SELECT count(*) FROM "shop_wall"."notes"'
     """
     statement, wall = case.statement, case.wall
-    if wall is None or (
-        statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
-    ):
+    if wall is None or stores_text(statement):
         # A definition is the server's to refuse: the role has no right on any table.
         return None
     draft.shown = filters_of(case)

@@ -63,3 +63,8 @@ def filters_of(case: Case) -> list[str]:
                 if (shown := each.shown) not in found:
                     found.append(shown)
     return found
+
+
+def stores_text(statement: Statement) -> bool:
+    """A definition that keeps its queries as they are written: a view, a policy. Whoever reads it later is judged then."""
+    return statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")

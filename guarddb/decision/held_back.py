@@ -18,7 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from guarddb.decision import behind_wall
-from guarddb.decision.case import case_of
+from guarddb.decision.case import case_of, stores_text
 from guarddb.decision.draft import Draft
 from guarddb.decision.filters.guards import Guarding, is_evaluated_alike
 from guarddb.decision.refusal import Refusal
@@ -39,8 +39,9 @@ if TYPE_CHECKING:
     from guarddb.decision.case import Case
     from guarddb.decision.relation_rules import RelationRules
 
-#: Conditions that an index may serve as they stand, or a part of which it may.
+#: In place of the name of a collation that is not known.
 _UNKNOWN = "?"
+#: Conditions that an index may serve as they stand, or a part of which it may.
 _SERVED_BY_INDEXES = frozenset(("A_Expr", "BoolExpr", "ColumnRef", "NullTest", "BooleanTest", "SubLink"))
 
 
@@ -60,10 +61,8 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
     >>> decide(sql, compile_policy(policy), catalog, wall=wall).sql
     'SELECT FROM "w"."notes" WHERE COALESCE((CASE WHEN flag THEN 1 / $1 = 1 END), false)'
     """
-    statement, wall = case.statement, case.wall
-    if wall is None or (
-        statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
-    ):
+    statement = case.statement
+    if case.wall is None or stores_text(statement):
         return None
     if not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
         return None
@@ -261,11 +260,7 @@ class _HeldBack(Guarding):
         if isinstance(node, dict) and "BoolExpr" in node:
             node = node["BoolExpr"]["args"][0]
         fields = node.get("SubLink") if isinstance(node, dict) else None
-        return (
-            self.restrictions.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
-            if fields
-            else None
-        )
+        return self.restrictions.judge.sub_select(fields) if fields else None
 
     def _evaluated_twice(self, node: Node, text: str) -> str | None:
         """An operand as it has to stand in a second place, over the wall's views; None when it cannot."""
@@ -278,7 +273,7 @@ class _HeldBack(Guarding):
         case = self.case
         statement = read_statement(raws[0], case.catalog, {"prepared": {}, "portals": {}})
         judge = self.restrictions.judge
-        queries = [q for fields in below(node, ("SubLink",)) if (q := self._query_of(fields)) is not None]
+        queries = [q for fields in below(node, ("SubLink",)) if (q := judge.sub_select(fields)) is not None]
         there = {id(r): r for query in queries for each in judge.subtree(query) for r in each.references}
         if sorted(r.qualified_name for r in statement.references) != sorted(
             r.qualified_name for r in there.values()
@@ -290,9 +285,6 @@ class _HeldBack(Guarding):
             if write(inner, draft) is not None:
                 return None
         return draft.wording.finish()[0].removeprefix("SELECT ")
-
-    def _query_of(self, fields: Node) -> Any:
-        return self.restrictions.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
 
 
 def _own_collation(attribute: Attribute) -> str | None:

@@ -12,7 +12,7 @@ from msgspec import structs
 from guarddb.content.visible import visible
 from guarddb.decision.affected import affected_cap, countable, waits
 from guarddb.decision.caps import is_copy_of_table, is_exact, wants_limit
-from guarddb.decision.case import Case, case_of, filters_of, is_governed
+from guarddb.decision.case import Case, case_of, filters_of, is_governed, stores_text
 from guarddb.decision.deciding import of_filters, of_masks
 from guarddb.decision.draft import Draft
 from guarddb.decision.filters.writes import FilterWriter
@@ -210,7 +210,7 @@ def filters(case: Case, draft: Draft) -> Refusal | None:
     >>> guarddb.evaluate("SELECT id FROM notes n WHERE open", policy).rewritten_sql
     'SELECT id FROM notes n WHERE ("n"."tenant" = 1) AND (open)'
     """
-    if not draft.governed or _stores_text(case.statement):
+    if not draft.governed or stores_text(case.statement):
         return None
     writer = FilterWriter(
         case.statement, case.policy, case.governance, draft.rewriter, draft.targets, case.catalog
@@ -236,7 +236,7 @@ def masks(case: Case, draft: Draft) -> Refusal | None:
     >>> guarddb.evaluate("SELECT id, ssn FROM people", policy).rewritten_sql
     'SELECT id, NULL::pg_catalog.text AS "ssn" FROM people'
     """
-    if draft.governed and not _stores_text(case.statement):
+    if draft.governed and not stores_text(case.statement):
         draft.keyed = MaskWriter(case, draft.targets).write()
         if "explain" in case.statement.kinds and (
             _carries_masked(case) or _writes_masked(case) or _reads_partitions(case)
@@ -287,11 +287,6 @@ def targets(case: Case, draft: Draft) -> Refusal | None:
             "Write SELECT with the columns by name, in place of TABLE or *.",
         ) from None
     return None
-
-
-def _stores_text(statement: Statement) -> bool:
-    """A definition that keeps its queries as they are written: a view, a policy. Whoever reads it later is judged then."""
-    return statement.ddl is not None and statement.ddl[0] not in ("CreateTableAsStmt", "CopyStmt")
 
 
 def _copy_of_table(case: Case, draft: Draft, writers: Writers) -> Refusal | None:

@@ -78,9 +78,7 @@ def count_bytes(session: Session, results: Results | None, amount: int) -> None:
         error = _no_budget(session, ex)
     else:
         return
-    if error is not None:
-        _stopped(session, results, error)
-        raise error
+    _stop(session, results, error)
 
 
 def settle_gen(session: Session) -> PQGen[None]:
@@ -121,18 +119,20 @@ def settle(session: Session, results: Results | None, owed_before: int) -> None:
         error = _no_budget(session, ex)
     else:
         return
-    if error is not None:
-        _stopped(session, results, error)
-        raise error
+    _stop(session, results, error)
 
 
-def _stopped(session: Session, results: Results | None, error: BudgetExceeded | PolicyUnavailable) -> None:
-    """No more of a result is handed out: that is the decision about its statement."""
-    if results is None:
+def _stop(
+    session: Session, results: Results | None, error: BudgetExceeded | PolicyUnavailable | None
+) -> None:
+    """Where there is an error, no more of a result is handed out: that is the decision about its statement, and it is raised."""
+    if error is None:
         return
-    results.decision = error.decision
-    if results.judged is not None:
-        session.tell_refusal(results.judged, error)
+    if results is not None:
+        results.decision = error.decision
+        if results.judged is not None:
+            session.tell_refusal(results.judged, error)
+    raise error
 
 
 def _no_budget(session: Session, why: Exception) -> BudgetExceeded | PolicyUnavailable | None:

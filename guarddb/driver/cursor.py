@@ -259,9 +259,7 @@ class CursorMixin(_Cursor):
         self, pgq: PostgresQuery, prepare: bool | None, binary: bool | None
     ) -> PQGen[None]:
         yield from self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-        judged = cast("Any", pgq).judged
-        if waited.is_due(self._conn._guard, judged):
-            yield from waited.asked_again_gen(self, judged)
+        yield from waited.again(self, cast("Any", pgq).judged)
 
     def _guard_by_name_gen(self, name: bytes, pgq: PostgresQuery, binary: bool | None) -> PQGen[None]:
         """Send a statement that the server has prepared already, and take its results."""
@@ -272,9 +270,7 @@ class CursorMixin(_Cursor):
         results = yield from execute(pgconn)
         self._check_results(results)
         self._set_results(results)
-        judged = cast("Any", pgq).judged
-        if waited.is_due(self._conn._guard, judged):
-            yield from waited.asked_again_gen(self, judged)
+        yield from waited.again(self, cast("Any", pgq).judged)
 
     def _execute_send(
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None

@@ -14,6 +14,7 @@ from psycopg import pq
 from guarddb.decision.plan import Decision
 from guarddb.driver.fixed_snapshot import names_gen
 from guarddb.driver.judging import judge
+from guarddb.driver.steps import NOTHING_TO_WAIT_FOR
 from guarddb.errors import PolicyViolation
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ INTRANS = pq.TransactionStatus.INTRANS
 _SETTLED = (pq.TransactionStatus.IDLE, INTRANS)
 
 
-def is_due(session: Session, judged: JudgedText) -> bool:
-    freshness = session.freshness
-    moved = session.neighbours.changing or freshness.overdue() or not _is_judged_so(session, judged)
-    return moved and session.restricts
+def again(cursor: Any, judged: JudgedText) -> PQGen[None]:
+    """What has to be asked once more, as a rule nothing. Raises as `_asked_again_gen` does."""
+    session: Session = cursor._conn._guard
+    moved = session.neighbours.changing or session.freshness.overdue() or not _is_judged_so(session, judged)
+    return _asked_again_gen(cursor, judged) if moved and session.restricts else NOTHING_TO_WAIT_FOR
 
 
 def _is_judged_so(session: Session, judged: JudgedText) -> bool:
@@ -37,7 +39,7 @@ def _is_judged_so(session: Session, judged: JudgedText) -> bool:
     return session.plans.get(judged.original) is judged or judged.uses_session
 
 
-def asked_again_gen(cursor: Any, judged: JudgedText) -> PQGen[None]:
+def _asked_again_gen(cursor: Any, judged: JudgedText) -> PQGen[None]:
     """Look, and judge a query again where the catalog is another.
 
     Raises:
@@ -47,7 +49,7 @@ def asked_again_gen(cursor: Any, judged: JudgedText) -> PQGen[None]:
     session: Session = conn._guard
     if judged.effects or judged.writes or judged.empty or conn._pipeline is not None:
         return
-    if not session.restricts or session.observe or session.pgconn.transaction_status not in _SETTLED:
+    if session.observe or session.pgconn.transaction_status not in _SETTLED:
         return
     session.freshness.told()  # (No look that began before is enough.)
     try:

@@ -62,6 +62,10 @@ class Columns(ABC):
                     if column is not None and id(column) not in self.links:
                         self.links[id(column)] = [*output.links, *output.opaque]
 
+    def sub_select(self, fields: Node) -> Query | None:
+        """The query of a SubLink, by the SubLink's fields; None where the analysis read none there."""
+        return self.by_fields.get(id(next(iter(fields["subselect"].values()))))
+
     @abstractmethod
     def _node(self, node: Any, depth: int, *, estimated: bool = False) -> Judged:
         """Judge one node of the tree. `estimated`: the planner evaluates its stable operands for an estimate."""

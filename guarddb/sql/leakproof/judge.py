@@ -208,7 +208,7 @@ class Judge(Expressions):
         kind = fields.get("subLinkType", "EXISTS_SUBLINK")
         if kind in ("ANY_SUBLINK", "ALL_SUBLINK"):
             return self._any(fields, depth)
-        query = self.by_fields.get(id(next(iter(fields["subselect"].values()))))
+        query = self.sub_select(fields)
         if query is None:
             return lost(self._columns(fields))
         inside = self.query(query)
@@ -236,7 +236,7 @@ class Judge(Expressions):
         return judged
 
     def _any(self, fields: Node, depth: int) -> Judged:
-        query = self.by_fields.get(id(next(iter(fields["subselect"].values()))))
+        query = self.sub_select(fields)
         names = string_list(fields.get("operName", ())) or ["="]
         test = fields["testexpr"]
         if query is None or "RowExpr" in test or len(query.outputs) != 1:

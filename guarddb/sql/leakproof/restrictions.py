@@ -285,7 +285,7 @@ class Restrictions:
         fields = node.get("SubLink")
         if fields is None or (root.clause == "on" and not _is_inner(root)):
             return None
-        query = self.judge.by_fields.get(id(next(iter(fields["subselect"].values()))))
+        query = self.judge.sub_select(fields)
         if query is None or query.kind not in ("select", "setop", "values"):
             return None
         kind = fields.get("subLinkType", "EXISTS_SUBLINK")
