@@ -8,7 +8,7 @@ definition) and the row filters have had their say.
 from __future__ import annotations
 
 from guarddb.decision.case import Case
-from guarddb.decision.filters.rule import is_enforced
+from guarddb.decision.filters.rule import asks_rows
 from guarddb.decision.referential import below
 from guarddb.decision.refusal import Refusal
 from guarddb.decision.relation_rules import RelationRules
@@ -371,7 +371,7 @@ def _for_hidden_rows(definition: Definition, reference: Reference, catalog: Cata
     for part in definition.parts:
         if _references(part, reference):
             return "a foreign key would tell whether a hidden row is there"
-        if part.verb in _LOOKS_AT_NO_ROW and not is_enforced(part.node):
+        if part.verb in _LOOKS_AT_NO_ROW and not asks_rows(part.node):
             continue
         if part.verb == "add column":
             why = _new_column(part)
@@ -469,7 +469,7 @@ def _for_masks(definition: Definition, reference: Reference, rules: RelationRule
                 return "a foreign key would tell whether a masked value is there"
         if part.verb == "cluster on" and _orders_by(part.name, relation, rules):
             return "the next CLUSTER would lay the rows in the order of masked values"
-        if (part.verb == "validate constraint" or is_enforced(part.node)) and relation is not None:
+        if (part.verb == "validate constraint" or asks_rows(part.node)) and relation is not None:
             name = part.name or part.node.get("def", {}).get("ATAlterConstraint", {}).get("conname")
             of_masks = [
                 c

@@ -18,6 +18,7 @@ from guarddb.facts import functions as facts
 from guarddb.facts.groups import GROUPS
 from guarddb.sql.catalog import Catalog, Function, Relation
 from guarddb.sql.leakproof.judge import Judge
+from guarddb.sql.names import type_name
 from guarddb.sql.statement import Call, Reference
 from guarddb.tree import Node, SQLSyntaxError, parse
 
@@ -197,7 +198,7 @@ def _builtin(call: Call, policy: CompiledPolicy, catalog: Catalog | None) -> Ite
     if facts.needs_allowlist(call.name):
         refusal = _stateful(call, policy)
     else:
-        refusal = _of_its_group(call, policy, catalog) or _argument(call)
+        refusal = _of_its_group(call, policy, catalog) or _argument(call, catalog)
     if refusal is not None:
         yield refusal
     if call.name == "set_config" and not _names_a_setting(call):
@@ -289,15 +290,33 @@ def _names_a_setting(call: Call) -> bool:
     )
 
 
-def _argument(call: Call) -> Refusal | None:
+def _argument(call: Call, catalog: Catalog | None) -> Refusal | None:
     """A function that runs the input function of a type named by a string: the string must name a built-in type."""
     if call.name not in facts.INPUT_BY_TYPE_NAME or call.node is None:
         return None
     arguments = call.node.get("args", ())
     named = arguments[1].get("A_Const", {}).get("sval", {}).get("sval") if len(arguments) > 1 else None
-    if named is not None and facts.builtin_type(str(named).strip().lower()) is not None:
+    if named is not None and _is_built_in(str(named), catalog):
         return None
     return _forbidden(call, "the type it reads by name is not a constant that names a built-in type")
+
+
+def _is_built_in(type_: str, catalog: Catalog | None) -> bool:
+    """Whether a text is the name of a built-in type, as PostgreSQL's grammar reads it: `integer`, `numeric(10, 2)`, `text[]`."""
+    try:
+        (statement,) = parse(f"SELECT CAST(NULL AS {type_})")
+        select = statement["stmt"]["SelectStmt"]
+        (target,) = select["targetList"]
+        fields = target["ResTarget"]["val"]["TypeCast"]["typeName"]
+    except (SQLSyntaxError, KeyError, ValueError):
+        return False
+    found = type_name(fields)
+    if found is None or not select.keys() <= {"targetList", "limitOption", "op"}:
+        return False
+    if fields.get("setof") or fields.get("pct_type") or found[0] not in (None, "pg_catalog"):
+        return False
+    mine = catalog.type_named(*found) if catalog is not None else None
+    return facts.builtin_type(found[1]) is not None and mine is None
 
 
 def _forbidden(call: Call, reason: str) -> Refusal:

@@ -261,6 +261,7 @@ class Query:
         "filters_rows",
         "group_by",
         "in_exists",
+        "in_part",
         "joins",
         "kind",
         "null_extended",
@@ -294,6 +295,8 @@ class Query:
         self.group_by: list[Link] = []
         #: column names that INSERT, UPDATE or MERGE assigns
         self.written: set[str] = set()
+        #: those of which a part is assigned (`SET home.street = …`, `SET tags[2] = …`), so that their old value counts
+        self.in_part: set[str] = set()
 
     def leaves(self) -> Iterator[Query]:
         """The queries whose target lists make this query's rows: itself, or the branches of a set operation."""

@@ -119,6 +119,43 @@ def test_a_call_is_a_call_in_whatever_clothes(ground: Ground, sql: str) -> None:
     assert attempt.blocked or (attempt.error is not None and not attempt.leaks), attempt.answer
 
 
+#: Names of types as texts, and whether they mean PostgreSQL's own.
+TYPE_NAMES = {
+    "integer": True,
+    "INT": True,
+    "double precision": True,
+    "timestamp with time zone": True,
+    "numeric(3, 2)": True,
+    "character varying(5)": True,
+    "int[]": True,
+    " date ": True,
+    "pg_catalog.int4": True,
+    "interval day to second": True,
+    "picky": False,
+    "public.picky": False,
+    "picky[]": False,
+    "wrapped": False,
+    "users": False,
+    "setof int": False,
+    "users.id%TYPE": False,
+    "int) FROM users WHERE ((true)": False,
+    "int), CAST(NULL AS picky": False,
+    "int); SELECT (1": False,
+    "nothing": False,
+    "": False,
+    "int) --": True,  # which the function itself cannot read
+}
+
+
+@pytest.mark.parametrize("name", TYPE_NAMES)
+def test_a_type_is_read_by_the_name_of_a_built_in_one(ground: Ground, name: str) -> None:
+    attempt = ground.attempt(f"SELECT pg_input_is_valid('1', '{name}')", ONE_MASK)
+    assert attempt.blocked is not TYPE_NAMES[name]
+    if TYPE_NAMES[name] and "--" not in name:
+        assert attempt.error is None
+    assert not attempt.leaks
+
+
 #: Calls stored in a definition: attribute notation is a call there too.
 STORED = [
     "ALTER TABLE other ADD CHECK (evil(id))",

@@ -46,6 +46,9 @@ CREATE TABLE parted_a PARTITION OF parted FOR VALUES IN ('a');
 CREATE TABLE parted_rest PARTITION OF parted DEFAULT;
 CREATE TABLE plain (id int PRIMARY KEY, v text, n int, tenant int, c colour, f free_text);
 CREATE INDEX plain_n ON plain (n);
+CREATE TABLE above (id int, tenant int, code text, n int,
+  CONSTRAINT has_code NOT NULL code NO INHERIT, CONSTRAINT has_n NOT NULL n NO INHERIT);
+CREATE TABLE beneath () INHERITS (above);
 CREATE VIEW plain_view AS SELECT id, v FROM plain;
 CREATE VIEW tenant_view AS SELECT id AS number, name AS id FROM tenants;
 CREATE VIEW tenant_view2 AS SELECT number AS n, id AS name FROM tenant_view;
@@ -80,6 +83,8 @@ OWNED = [
     "parted_a",
     "parted_rest",
     "plain",
+    "above",
+    "beneath",
     "numbered",
     "staff",
     "plans",
@@ -112,6 +117,7 @@ MASKED: dict[str, Any] = {
         {"table": "coded", "column": "code", "kind": "redact"},
         {"table": "staff", "column": "salary", "kind": "null"},
         {"table": "parted", "column": "kind", "kind": "redact"},
+        {"table": "above", "column": "code", "kind": "redact"},
     ],
 }
 FILTERED: dict[str, Any] = {
@@ -120,6 +126,7 @@ FILTERED: dict[str, Any] = {
     "row_filters": [
         {"table": "deals", "predicate": "tenant = 1 AND mood = 'open'"},
         {"table": "parted", "predicate": "id > 0"},
+        {"table": "above", "predicate": "tenant = 1"},
     ],
 }
 COMPARED: dict[str, Any] = {
@@ -249,6 +256,9 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "rename into filter column": (FILTERED, "ALTER TABLE deals RENAME note TO tenant"),
     "constraint enforced": (FILTERED, "ALTER TABLE deals ALTER CONSTRAINT deals_region_fkey ENFORCED"),
     "constraint of masked values enforced": (MASKED, "ALTER TABLE customers ALTER CONSTRAINT customers_ssn_key ENFORCED"),
+    "constraint inherited": (FILTERED, "ALTER TABLE above ALTER CONSTRAINT has_n INHERIT"),
+    "constraint inherited among others": (FILTERED, "ALTER TABLE above ALTER n SET DEFAULT 1, ALTER CONSTRAINT has_n INHERIT"),
+    "constraint of masked values inherited": (MASKED, "ALTER TABLE above ALTER CONSTRAINT has_code INHERIT"),
     "bound of a sequence": (FILTERED, "ALTER SEQUENCE numbers MAXVALUE 5"),
     "lower bound of a sequence": (MASKED, "ALTER SEQUENCE numbers MINVALUE 5 START 5"),
     "type of a sequence": (FILTERED, "ALTER SEQUENCE numbers AS smallint"),
@@ -429,6 +439,8 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "enum label of nobody": (FILTERED, "ALTER TYPE colour ADD VALUE 'green'"),
     "rename label of nobody": (FILTERED, "ALTER TYPE colour RENAME VALUE 'red' TO 'crimson'"),
     "foreign key to an open key": (MASKED, "CREATE TABLE probe (c int REFERENCES customers)"),
+    "constraint not inherited": (FILTERED, "ALTER TABLE above ALTER CONSTRAINT has_n NO INHERIT"),
+    "open constraint inherited": (MASKED, "ALTER TABLE above ALTER CONSTRAINT has_n INHERIT"),
     "foreign key elsewhere": (FILTERED, "ALTER TABLE plain ADD FOREIGN KEY (n) REFERENCES regions NOT VALID"),
     "conflict on an open key": (MASKED, "INSERT INTO customers (id, name) VALUES (1, 'x') ON CONFLICT (id) DO NOTHING"),
     "conflict on its constraint": (MASKED, "INSERT INTO customers (id, name) VALUES (1, 'x') ON CONFLICT ON CONSTRAINT customers_pkey DO NOTHING"),

@@ -161,7 +161,7 @@ def _evaluates(command: str, fields: Node) -> str | None:
         for wrapped in fields.get("cmds", ()):
             part = wrapped["AlterTableCmd"]
             subtype = part.get("subtype", "AT_AddColumn")
-            if subtype in _LOOKS_AT_NO_ROW and not is_enforced(part):
+            if subtype in _LOOKS_AT_NO_ROW and not asks_rows(part):
                 continue
             if subtype == "AT_AddColumn":
                 column = part.get("def", {}).get("ColumnDef", {})
@@ -172,9 +172,11 @@ def _evaluates(command: str, fields: Node) -> str | None:
     return None
 
 
-def is_enforced(part: Node) -> bool:
-    """ALTER CONSTRAINT … ENFORCED, which asks the rows that are there (PostgreSQL 18)."""
+def asks_rows(part: Node) -> bool:
+    """ALTER CONSTRAINT … ENFORCED, and … INHERIT, which asks the children's rows (PostgreSQL 18)."""
     constraint = part.get("def", {}).get("ATAlterConstraint", {})
+    if constraint.get("alterInheritability") and not constraint.get("noinherit"):
+        return True
     return bool(constraint.get("alterEnforceability") and constraint.get("is_enforced"))
 
 

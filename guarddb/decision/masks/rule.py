@@ -90,6 +90,8 @@ def masking(case: Case) -> Refusal | None:
         refusal = _analyzed(case, touched)
     if refusal is not None:
         return refusal
+    if "update" in statement.kinds and (refusal := _in_part(case)) is not None:
+        return refusal
     for _, counted, _ in statement.row_counts:
         if governance.rules(counted).masks and not is_countable(counted, governance):
             return Refusal(
@@ -111,6 +113,22 @@ def masking(case: Case) -> Refusal | None:
                 if refusal is not None:
                     return refusal
     return _copy(statement, policy, governance) if statement.command == "CopyStmt" else None
+
+
+def _in_part(case: Case) -> Refusal | None:
+    """A write of a part of a masked value: whether that fails, and what a hash of the whole is then, tells of the rest."""
+    for query in case.statement.queries:
+        target = query.target
+        for name in sorted(query.in_part) if target is not None else ():
+            assert target is not None
+            if case.governance.mask_of((target, name), case.marks) is not None:
+                return Refusal(
+                    "masked_column_write",
+                    f'a part of the masked column "{case.governance.shown((target, name))}" may not be written: '
+                    "what comes of that depends on the rest of its value",
+                    "Write the whole value.",
+                )
+    return None
 
 
 def _looked_through(

@@ -123,7 +123,9 @@ class Analysis(Selects):
                 if assignment.get("colno", 1) == 1 or source is None:
                     source = assignment["source"]
                 assignment["source"] = source
-            self._indices(target, scope, query)
+            if "indirection" in target:
+                query.in_part.add(target["name"])
+                self._indices(target, scope, query)
             self.expression(target["val"], scope, query, "set")
 
     def _indices(self, target: Node, scope: Scope, query: Query) -> None:
