@@ -220,6 +220,10 @@ async def _api_error(request: Request, ex: Exception) -> Response:
     return _error(ex.status, ex.code, ex.message, ex.headers)
 
 
+#: What pydantic says where a body is a list, a number, or bytes that nobody has called JSON.
+_NO_MAPPING = ("model_attributes_type", "model_type", "dict_type")
+
+
 async def _invalid(request: Request, ex: Exception) -> Response:
     assert isinstance(ex, RequestValidationError)
     problems = []
@@ -235,6 +239,8 @@ async def _invalid(request: Request, ex: Exception) -> Response:
             message = "is not a field here"
         elif each["type"] == "missing":
             message = "is required and missing"
+        elif not place and each["type"] in _NO_MAPPING:
+            message = "must be a mapping of fields, sent as application/json"
         problems.append(f"{place or 'the body'}: {message}")
     v1 = request.url.path.startswith("/v1/")
     return _error(400 if v1 else 422, "invalid_request" if v1 else "unprocessable", ". ".join(problems) + ".")

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import get_args, get_type_hints
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import REGISTRY, CollectorRegistry, generate_latest
+
+from guarddb import Decision
+
+_WORDS = get_type_hints(Decision)
+_VERDICTS, _RULES = (frozenset(get_args(_WORDS[name])) for name in ("verdict", "rule"))
 
 
 class Metrics:
@@ -51,8 +57,12 @@ class Metrics:
         self._evaluations.add(1, {"verdict": verdict, "rule": rule})
 
     def decision(self, verdict: str, rule: str) -> None:
-        """A session reported a decision."""
-        self._decisions.add(1, {"verdict": verdict, "rule": rule})
+        """A session reported a decision. What it makes up must not become a time series."""
+        labels = {
+            "verdict": verdict if verdict in _VERDICTS else "other",
+            "rule": rule if rule in _RULES else "other",
+        }
+        self._decisions.add(1, labels)
 
     def text(self) -> bytes:
         """The present figures in Prometheus's text format."""

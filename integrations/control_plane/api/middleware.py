@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
@@ -14,6 +15,10 @@ access_log = logging.getLogger("guarddb.control_plane.access")
 logger = logging.getLogger("guarddb.control_plane")
 
 
+#: Levels that a body may nest.
+MAX_DEPTH = 100
+#: Bytes of a body that is looked at where it came in.
+_LONG = 64 * 1024
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -41,8 +46,8 @@ class _Unacceptable(Exception):
 class BodyLimit:
     """Refuses a body that is too large before it is read, and JSON that is not clean before it is used.
 
-    Clean: UTF-8, no half surrogates, no NaN, nesting that a parser survives, and no key twice in one object: of two
-    `table_denylist` one would be lost without a word.
+    Clean: UTF-8, no half surrogates, no NaN, nesting that everything behind it survives, and no key twice in one object: of
+    two `table_denylist` one would be lost without a word.
     """
 
     def __init__(self, app: ASGIApp, max_body: int) -> None:
@@ -54,10 +59,17 @@ class BodyLimit:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
+        status = 400 if scope["path"].startswith("/v1/") else 422
         try:
+            # Of two, one would be looked at here and the other by the route.
+            if sum(name == b"content-type" for name, _ in scope["headers"]) > 1:
+                raise _Unacceptable(status, _code(status), "the header Content-Type stands there twice")
             body = await self._read(headers, receive)
             if body and b"json" in headers.get(b"content-type", b"").lower():
-                _check_json(body, 400 if scope["path"].startswith("/v1/") else 422)
+                if len(body) > _LONG:
+                    await asyncio.to_thread(_check_json, body, status)  # others are answered meanwhile
+                else:
+                    _check_json(body, status)
         except _Unacceptable as ex:
             await _answer(send, *ex.answer)
             return
@@ -94,19 +106,40 @@ class BodyLimit:
                 return b"".join(chunks)
 
 
+def _code(status: int) -> str:
+    return "invalid_request" if status == 400 else "unprocessable"
+
+
+def _is_deep(document: Any) -> bool:
+    """Whether it nests deeper than what is behind goes: pydantic reads to about 250 levels, Python's json to about 900."""
+    level = [document]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _check_json(body: bytes, status: int) -> None:
     def pairs(items: list[tuple[str, Any]]) -> None:
         seen = set()
         for key, _ in items:
             if key in seen:
                 raise _Unacceptable(
-                    status, "invalid_request", f"the key {json.dumps(key[:60])} stands twice in one object"
+                    status, _code(status), f"the key {json.dumps(key[:60])} stands twice in one object"
                 )
             seen.add(key)
 
-    code = "invalid_request" if status == 400 else "unprocessable"
+    code = _code(status)
     try:
-        orjson.loads(body)
+        document = orjson.loads(body)
+        if isinstance(document, dict | list) and _is_deep(document):
+            raise _Unacceptable(status, code, f"the body nests more than {MAX_DEPTH} levels deep")
         json.loads(body, object_pairs_hook=pairs)
     except orjson.JSONDecodeError as ex:
         raise _Unacceptable(status, code, f"the body is not JSON: {ex}") from None

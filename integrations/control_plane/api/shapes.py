@@ -23,6 +23,8 @@ from ..errors import InvalidRequest
 
 Row = TypeVar("Row")
 
+#: A verdict, a rule.
+_WORD = r"^[^\x00-\x1f\x7f]+$"
 #: Refers to the profile's schema, which `openapi.py` puts into the document.
 ProfileBody = Annotated[Any, WithJsonSchema({"$ref": "#/components/schemas/PolicyProfileInput"})]
 
@@ -44,8 +46,15 @@ def _text(value: Any) -> Any:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("lies outside of the years 1 to 9999 in UTC") from None
+
+
 #: A number, of seconds since 1970 or of milliseconds, is not what anybody means.
-Instant = Annotated[AwareDatetime, BeforeValidator(_text)]
+Instant = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_in_utc)]
 PageSize = Annotated[int, Query(ge=1, le=100, description="How many items to return.")]
 PageToken = Annotated[str | None, Query(max_length=200, description="`next_page_token` of the page before.")]
 
@@ -304,8 +313,9 @@ class DecisionEntry(Body):
     model_config = ConfigDict(extra="allow")
     id: Annotated[str, Field(pattern=r"^dec_[0-9a-z]{26}$")] | None = None
     at: Instant
-    verdict: Annotated[str, Field(max_length=16)]
-    rule: Annotated[str, Field(max_length=64)]
+    # (A session may be newer than the server, and know other words.)
+    verdict: Annotated[str, Field(max_length=16, pattern=_WORD)]
+    rule: Annotated[str, Field(max_length=64, pattern=_WORD)]
 
 
 class DecisionUpload(Body):

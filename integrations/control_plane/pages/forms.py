@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, get_args
 
 from starlette.datastructures import FormData
@@ -75,7 +76,7 @@ def document(form: FormData) -> dict[str, Any]:
         text = str(form.get(name, "")).strip()
         if not text:
             continue
-        if not text.lstrip("-").isascii() or not text.lstrip("-").isdigit() or len(text) > 20:
+        if not re.fullmatch(r"-?[0-9]{1,19}", text):
             raise InvalidRequest(f"{name}: must be a whole number")
         found[name] = int(text)
     extension = str(form.get("guarddb", "")).strip()

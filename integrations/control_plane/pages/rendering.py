@@ -70,6 +70,18 @@ def rewritten(before: str, after: str) -> Markup:
     return Markup("").join(parts)
 
 
+def is_a_changed_row(row: object) -> bool:
+    """Whether it is a row of a sample as sessions send them; whatever else somebody sends is shown as it is.
+
+    >>> is_a_changed_row({"table": "t", "old": None, "new": {"a": "1"}}), is_a_changed_row({"old": 5})
+    (True, False)
+    """
+    if not isinstance(row, dict) or not row.keys() <= {"table", "old", "new"}:
+        return False
+    sides = row.get("old"), row.get("new")
+    return any(sides) and all(side is None or isinstance(side, dict) for side in sides)
+
+
 def moment(value: datetime | str | None) -> str:
     """A point in time for people, in UTC."""
     if value is None:
@@ -87,7 +99,7 @@ _environment = Environment(
     lstrip_blocks=True,
 )
 _environment.filters.update(visible=visible, moment=moment)
-_environment.globals.update(rewritten=rewritten)
+_environment.globals.update(rewritten=rewritten, is_a_changed_row=is_a_changed_row)
 
 
 def page(

@@ -52,4 +52,5 @@ def rfc3339(moment: datetime) -> str:
     >>> rfc3339(datetime(2026, 3, 1, tzinfo=UTC))
     '2026-03-01T00:00:00.000000Z'
     """
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    # (strftime leaves out the zeros of an early year.)
+    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
