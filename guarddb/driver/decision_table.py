@@ -13,7 +13,7 @@ from psycopg import sql
 
 from guarddb.driver.connection import plain_connect
 from guarddb.policy.errors import PolicyError
-from guarddb.runtime.chain import GENESIS, canonical, digest, head_text
+from guarddb.runtime.chain import GENESIS, canonical, digest, head_text, read_head
 from guarddb.runtime.decision_log import DecisionLogError
 from guarddb.runtime.jsonl import read_key
 from guarddb.runtime.queued_log import QUEUE
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS {head} (one boolean PRIMARY KEY DEFAULT true CHECK (o
 class PostgresSink:
     """Writes decision records to a table, over a connection of its own. Pass it as `on_decision`.
 
-    A role that may INSERT and SELECT there, and UPDATE `<table>_head`, is enough once the tables are there; the agent's role
+    A role that may INSERT and SELECT in both tables, and UPDATE `<table>_head`, is enough once they are there; the agent's role
     should have none of it. Each record is a transaction of its own: what the agent rolls back stays in the log.
 
     Args:
@@ -94,6 +94,8 @@ class PostgresSink:
         self._pid = 0
         self._failure: str | None = None
         self._lost = 0
+        #: number and hash of the last record that was written here
+        self._written = (0, GENESIS)
 
     def __call__(self, record: DecisionRecord) -> None:
         """Write a record. A failure is logged, and remembered for `ready`; it is never raised."""
@@ -185,9 +187,7 @@ class PostgresSink:
                     "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended(%s, 0))",
                     [self._name],
                 )
-                last = sql.SQL("SELECT seq, line FROM {} ORDER BY seq DESC LIMIT 1").format(self._table)
-                row = conn.execute(last).fetchone()
-                seq, before = (row[0], json.loads(row[1])["hash"]) if row else (0, GENESIS)
+                seq, before = self._last(conn)
                 record = {"v": 1, "seq": seq + 1, "prev": before, **entry}
                 if self._lost:
                     record["lost"] = self._lost
@@ -208,7 +208,26 @@ class PostgresSink:
             conn.close()
             self._conn = None
             raise
-        self._lost = 0
+        self._lost, self._written = 0, (seq + 1, record["hash"])
+
+    def _last(self, conn: _psycopg.Connection[Any]) -> tuple[int, str]:
+        """The record to continue behind: the last one, or a later one that is gone, so that the next one does not seal a cut."""
+        last = sql.SQL("SELECT seq, line FROM {} ORDER BY seq DESC LIMIT 1").format(self._table)
+        row = conn.execute(last).fetchone()
+        found = (row[0], json.loads(row[1])["hash"]) if row else (0, GENESIS)
+        written = self._written
+        head = conn.execute(sql.SQL("SELECT sealed FROM {}").format(self._head)).fetchone()
+        if head and (sealed := read_head(head[0].encode(), self._key)) and sealed[0] > written[0]:
+            written = sealed
+        if written[0] <= found[0]:
+            return found
+        logger.critical(
+            "the decision log in table %s ends with record %s, and record %s was written: rows are missing",
+            self._name,
+            found[0],
+            written[0],
+        )
+        return written
 
     def lines(self) -> tuple[list[bytes], bytes | None]:
         """What is in the table, oldest first, and its head: for `guarddb audit verify --dsn`.

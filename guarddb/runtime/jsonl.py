@@ -9,13 +9,13 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 from guarddb.policy.errors import PolicyError
 from guarddb.runtime import background
-from guarddb.runtime.chain import GENESIS, canonical, digest, head_path, head_text
+from guarddb.runtime.chain import GENESIS, canonical, digest, head_path, head_text, read_head
 from guarddb.runtime.decision_log import DecisionLogError, DecisionRecord
 
 try:
@@ -224,16 +224,30 @@ class JsonlSink:
         """Find the end of the chain in a file that somebody else has written."""
         self._end = os.fstat(self._file).st_size
         if not self._end:
-            self._seq, self._last = self._closed_before()
+            self._continue_from(self._closed_before())
             self._first = self._seq + 1
             return
-        last = self._last_record()
-        self._seq, self._last = last
+        self._continue_from(self._last_record())
         first = _record(os.pread(self._file, min(self._end, _TAIL), 0).partition(b"\n")[0])
         self._first = first["seq"] if first is not None else 1
         if os.pread(self._file, 1, self._end - 1) != b"\n":
             # Somebody died while writing. The half line stays, for whoever verifies the log; the chain goes on behind it.
             self._write(b"\n")
+
+    def _continue_from(self, found: tuple[int, str]) -> None:
+        """Continue behind the last record that the file has, or behind a later one that it had: the next line must not seal a
+        cut. Somebody without the key can take lines away, and would have their numbers given out once more."""
+        written = self._seq, self._last
+        with suppress(OSError):
+            written = max(written, read_head(head_path(self.path).read_bytes(), self._key) or written)
+        if written[0] > found[0]:
+            logger.critical(
+                "the decision log %s ends with record %s, and record %s was written: lines are missing",
+                self.path,
+                found[0],
+                written[0],
+            )
+        self._seq, self._last = max(found, written, key=lambda each: each[0])
 
     def _last_record(self) -> tuple[int, str]:
         size = min(self._end, _TAIL)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -307,6 +307,45 @@ def test_what_was_done_to_a_log_is_found(
     assert bool(found) == bool(faults)
 
 
+def _lines_away(path: Path, kept: int) -> None:
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 5, 9, None])
+@pytest.mark.parametrize("how", ["open", "closed", "by another process"])
+@pytest.mark.parametrize("max_bytes", [0, 1_000])
+def test_the_next_line_does_not_seal_a_cut(
+    tmp_path: Path, kept: int | None, how: str, max_bytes: int
+) -> None:
+    """Taking lines away needs no key: whoever writes next must not give their numbers out once more."""
+    path = tmp_path / "log"
+    sink = filled(path, key=b"k")
+    if how == "closed":
+        sink.close()
+    if kept is None:
+        path.unlink()
+    else:
+        _lines_away(path, kept)
+    if how == "open":
+        sink.max_bytes = max_bytes
+        for number in range(5):
+            sink(record(number))
+    else:
+        filled(path, 5, key=b"k", max_bytes=max_bytes).close()
+        if how == "by another process":
+            sink(record(1))
+    outcome = verify(log_files(path), b"k")
+    assert {fault.fault for fault in outcome.faults} <= {"removed"}
+    if (
+        max_bytes and not kept
+    ):  # the name of the oldest closed file says where it begins: earlier ones may have been given up
+        assert any("begins with record 11" in note for note in outcome.notes) or outcome.faults
+        return
+    first = 1 if kept is None else kept + 1
+    span = f"record {first} is" if first == 10 else f"records {first} to 10 are"
+    assert any(fault.detail.startswith(f"{span} missing") for fault in outcome.faults)
+
+
 def test_a_log_that_lost_its_beginning_says_so(tmp_path: Path) -> None:
     path = tmp_path / "d.jsonl"
     filled(path)
@@ -575,6 +614,47 @@ async def test_a_table_that_is_gone_refuses_or_passes(connect: Connect, fresh_ds
             assert lost == (1,)
             plain.execute("DROP TABLE guarddb_decisions, guarddb_decisions_head")
         sink.close()
+
+
+@pytest.mark.parametrize("kept", [0, 3, 9])
+@pytest.mark.parametrize("again", [True, False])
+def test_the_next_row_does_not_seal_a_cut(fresh_dsn: str, kept: int, again: bool) -> None:
+    sink = PostgresSink(fresh_dsn, key="k")
+    for number in range(10):
+        sink(record(number))
+    if again:
+        sink.close()
+        sink = PostgresSink(fresh_dsn, key="k")
+    with psycopg.connect(fresh_dsn) as conn:
+        conn.execute("DELETE FROM guarddb_decisions WHERE seq > %s", [kept])
+        if not again:  # a writer that goes on knows it without the head
+            conn.execute("DELETE FROM guarddb_decisions_head")
+    sink(record(11))
+    sink(record(12))
+    lines, head = sink.lines()
+    sink.close()
+    outcome = verify_lines("t", lines, head, b"k")
+    assert [fault.fault for fault in outcome.faults] == ["removed"]
+    assert not sink.failing
+
+
+def test_the_rights_that_the_page_names_are_enough(fresh_dsn: str) -> None:
+    with closing(PostgresSink(fresh_dsn)) as sink:
+        sink(record(1))
+    with psycopg.connect(fresh_dsn) as conn:
+        conn.execute(
+            "DROP ROLE IF EXISTS guarddb_log_writer; CREATE ROLE guarddb_log_writer;"
+            "GRANT SELECT, INSERT ON guarddb_decisions, guarddb_decisions_head TO guarddb_log_writer;"
+            "GRANT UPDATE ON guarddb_decisions_head TO guarddb_log_writer"
+        )
+    try:
+        with closing(PostgresSink(f"{fresh_dsn} options='-c role=guarddb_log_writer'")) as sink:
+            sink(record(2))
+            assert not sink.failing
+            assert len(sink.lines()[0]) == 2
+    finally:
+        with psycopg.connect(fresh_dsn) as conn:
+            conn.execute("DROP OWNED BY guarddb_log_writer; DROP ROLE guarddb_log_writer")
 
 
 def test_many_writers_share_a_table(fresh_dsn: str) -> None:
