@@ -33,6 +33,7 @@ from guarddb.driver.neighbours import neighbours_of
 from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
 from guarddb.driver.undo import check_gen, settled_gen
+from guarddb.driver.waited import Prepared
 from guarddb.driver.waits import Asking
 from guarddb.driver.walled import wall_gen
 from guarddb.driver.watch import contradicts, refresh_gen
@@ -129,6 +130,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
         self._guard = Session(pgconn)
         super().__init__(pgconn, *args, **kwargs)
         mine = cast("Any", self)
+        mine._prepared.__class__ = Prepared
         mine.cursor_factory = guarded(mine.cursor_factory)
         mine.server_cursor_factory = guarded(mine.server_cursor_factory)
         handle_notices(self)
@@ -351,6 +353,7 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def _guard_error(self, error: e.Error) -> e.Error:
         """What the agent gets in place of an error, when it comes from the server."""
         session = self._guard
+        session.waited = None
         refused = isinstance(error, PolicyViolation | BudgetExceeded)
         if (error._info is not None and not refused) or isinstance(error, e.PipelineAborted):
             session.names.fail(pipeline=self._pipeline is not None)
@@ -490,6 +493,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         except e.Error as ex:
             error = self._guard_error(ex)
         except BaseException as ex:
+            session.waited = None
             session.span.end(error=ex)
             raise
         # Outside of the handler: there `error` would drag the server's own error along as its __context__.
@@ -643,6 +647,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         except e.Error as ex:
             error = self._guard_error(ex)
         except BaseException as ex:
+            session.waited = None
             session.span.end(error=ex)
             raise
         if session.recorder is not None:

@@ -17,7 +17,7 @@ from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 from psycopg.generators import execute
 
-from guarddb.driver import ahead, many, steps, taking_back, waited
+from guarddb.driver import ahead, many, steps, taking_back
 from guarddb.driver.announced import hear
 from guarddb.driver.judging import follow
 from guarddb.driver.query import COMPOSED, guarded_query
@@ -243,8 +243,8 @@ class CursorMixin(_Cursor):
             )
         before = steps.before(self, pgq)
         if before is not None:
-            gen = self._guard_asked_again_gen(pgq, prepare, binary)
-            return steps.one_after_the_other_gen(before, gen)
+            gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
+            return steps.one_after_the_other_gen(self._conn._guard, before, gen)
         if self._guard_sends_by_name and prepare is not False:
             conn: Any = self._conn
             names = conn._prepared._names
@@ -253,13 +253,7 @@ class CursorMixin(_Cursor):
                 # Where psycopg's way would end as well; it takes as long as all that guarddb does before.
                 names.move_to_end(key)
                 return self._guard_by_name_gen(names[key], pgq, binary)
-        return self._guard_asked_again_gen(pgq, prepare, binary)
-
-    def _guard_asked_again_gen(
-        self, pgq: PostgresQuery, prepare: bool | None, binary: bool | None
-    ) -> PQGen[None]:
-        yield from self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-        yield from waited.again(self, cast("Any", pgq).judged)
+        return self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
     def _guard_by_name_gen(self, name: bytes, pgq: PostgresQuery, binary: bool | None) -> PQGen[None]:
         """Send a statement that the server has prepared already, and take its results."""
@@ -270,7 +264,6 @@ class CursorMixin(_Cursor):
         results = yield from execute(pgconn)
         self._check_results(results)
         self._set_results(results)
-        yield from waited.again(self, cast("Any", pgq).judged)
 
     def _execute_send(
         self, query: PostgresQuery, *, force_extended: bool = False, binary: bool | None = None

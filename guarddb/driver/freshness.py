@@ -45,6 +45,7 @@ class Freshness:
         "_unchanged",
         "announces",
         "behind",
+        "beside",
         "check_at",
         "due",
         "fixed",
@@ -52,6 +53,7 @@ class Freshness:
         "hears",
         "isolation_due",
         "listen_due",
+        "overdue_at",
         "rest_at",
         "settings_due",
         "stale",
@@ -66,6 +68,10 @@ class Freshness:
         self.due = True
         #: perf_counter() from which on the catalog is looked at again
         self.check_at = 0.0
+        #: perf_counter() from which on it is too long since a look to take the answer to a statement as it is, see `waited.py`
+        self.overdue_at = 0.0
+        #: another connection of the process is in a transaction that defines something
+        self.beside = False
         #: the catalog must be looked at before anything is judged
         self.stale = True
         #: in a transaction that changed the catalog, or may have
@@ -126,7 +132,7 @@ class Freshness:
     def told(self) -> None:
         """A notification, or a neighbour, says that the catalog has changed."""
         self._told_at = perf_counter()  # (first: another thread's `looked` sees one or the other)
-        self.check_at = 0.0
+        self.check_at = self.overdue_at = 0.0
 
     def has_table(self, *, announces: bool) -> None:
         """Another catalog is in force, which has the table of `announced.py` or not."""
@@ -175,13 +181,13 @@ class Freshness:
     def contradicted(self) -> None:
         """The server found other names than the catalog has: the next statement is not judged before a look."""
         self.due = True
-        self.check_at = self._looked_at = 0.0
+        self.check_at = self.overdue_at = self._looked_at = 0.0
         self._seen = None
 
     def quiet(self) -> None:
         """The server is never asked."""
         self.stale = self.due = self.settings_due = False
-        self.check_at = float("inf")
+        self.check_at = self.overdue_at = float("inf")
 
     def refreshed(self, *, idle: bool, more: bool) -> None:
         """All that was due has been seen to. In a transaction what it changed itself is looked at again."""
@@ -226,12 +232,7 @@ class Freshness:
 
     def overdue(self) -> bool:
         """Whether it is too long since a look, although looking holds up a pipeline."""
-        if self._told_at >= self._looked_at:
-            return True
-        ago = perf_counter() - self._looked_at
-        if ago < LOOK_AT_LEAST_EVERY:
-            return False
-        return ago >= min(PIPELINE_AT_LEAST_EVERY, self._cost * _COST_SHARE)
+        return perf_counter() >= self.overdue_at
 
     def looked(self, seen: Row | None, started: float, *, same_catalog: bool = True) -> None:
         """A look is at its end, and what followed from it too."""
@@ -244,8 +245,13 @@ class Freshness:
                 seen = (*seen[:2], before[2])
             self._seen = seen
         self.check_at = perf_counter() + self._wait()
+        self.overdue_at = started + max(
+            LOOK_AT_LEAST_EVERY, min(PIPELINE_AT_LEAST_EVERY, self._cost * _COST_SHARE)
+        )
         if self._told_at >= started:
-            self.check_at = 0.0  # of what was told meanwhile nothing may have been seen
+            self.check_at = self.overdue_at = 0.0  # of what was told meanwhile nothing may have been seen
+        elif self.beside:
+            self.overdue_at = 0.0  # as long as that goes on, any statement may wait for it
 
     def _wait(self) -> float:
         return min(LOOK_AT_LEAST_EVERY, max(LOOK_EVERY, self._cost * _COST_SHARE))

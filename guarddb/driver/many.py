@@ -57,7 +57,7 @@ def row_gen(cursor: Any, pgq: Any, *, prepare: bool | None, binary: bool | None)
     gen: PQGen[None]
     if before is not None:
         gen = cursor._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
-        return steps.one_after_the_other_gen(before, gen)
+        return steps.one_after_the_other_gen(conn._guard, before, gen)
     pipeline = conn._pipeline
     if pipeline is not None and cursor._guard_sends_by_name and prepare and binary is None:
         types = pgq.types

@@ -50,6 +50,7 @@ class Neighbours:
             self.changing = True
             self._sending.add(session)
             for each in self._all:
+                each.freshness.beside = each.freshness.beside or each is not session
                 each.freshness.told()
 
     def answered(self, session: Neighbour) -> None:
@@ -71,11 +72,13 @@ class Neighbours:
                 self._changing.discard(each)
             self.changing = bool(self._changing)
             for each in self._all if over else ():
+                each.freshness.beside = any(other is not each for other in self._changing)
                 each.freshness.told()
 
     def join(self, session: Neighbour) -> None:
         with self._lock:
             self._all.add(session)
+            session.freshness.beside = self.changing
 
 
 _LOCK = threading.Lock()

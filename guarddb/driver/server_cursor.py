@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import psycopg as _psycopg
 
-from guarddb.driver import ahead, steps
+from guarddb.driver import ahead, steps, waited
 from guarddb.driver.announced import hear
 from guarddb.driver.cursor import CursorMixin, closed_error
 from guarddb.driver.judging import follow, rejudge
@@ -33,6 +33,7 @@ class ServerCursorGuard(CursorMixin):
     ) -> PQGen[None]:
         yield from ahead.ahead_gen(self, cast("Any", self)._make_declare_statement(query), params)
         yield from super()._declare_gen(query, params, binary)  # type: ignore[misc]
+        yield from waited.declared_gen(self)
 
     def _guard_begin_gen(self) -> PQGen[None]:
         server = cast("Any", self)

@@ -95,6 +95,7 @@ class Session:
         "sensitive",
         "sensitive_now",
         "span",
+        "waited",
         "wall",
         "wall_due",
         "wall_roles",
@@ -159,6 +160,8 @@ class Session:
 
         #: how many rows the statement that runs now may touch, where that is counted
         self.limit: RowLimit | None = None
+        #: what took so long that it may have waited for a definition: a cursor and its statement, see `waited.py`
+        self.waited: tuple[Any, JudgedText] | None = None
         #: within an executemany() that is taken back as a whole
         self.in_many: Literal["", "first", "again"] = ""
         #: a COPY is about to begin whose end will be told

@@ -29,6 +29,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import psycopg as _psycopg
@@ -140,8 +141,12 @@ def again(cursor: Any, pgq: Any, *, behind: Literal["", "names"] = "") -> PQGen[
     return begin
 
 
-def one_after_the_other_gen(first: PQGen[None], second: PQGen[None]) -> PQGen[None]:
+def one_after_the_other_gen(session: Session, first: PQGen[None], second: PQGen[None]) -> PQGen[None]:
+    """What comes before sending, and the sending. In front of BEGIN there may have been a look, which found another catalog."""
+    context = session.context
     yield from first
+    if session.context is not context:
+        session.freshness.told()  # so it is judged again when it has run, see `waited.py`
     yield from second
 
 
@@ -319,6 +324,8 @@ def after(cursor: Any, results: list[PGresult]) -> None:
         if judged is not None and judged.rechecked and session.scoring is not None:
             session.scoring.score_again(session, judged, mine, session.limit.touched)
     if judged is not None:
+        if perf_counter() >= session.freshness.overdue_at:
+            session.waited = (cursor, judged)
         if many is None:
             mine.statements = judged.statements
         elif many:

@@ -16,7 +16,7 @@ from msgspec import structs
 from psycopg import pq
 
 from guarddb import telemetry
-from guarddb.driver import steps, undo
+from guarddb.driver import steps, undo, waited
 from guarddb.driver.faults import row_filter_violation
 from guarddb.driver.holding import Hold, parameters_of, parameters_of_many, refusal
 from guarddb.driver.row_limit import RowLimit, TooManyRows
@@ -137,6 +137,8 @@ def _attempts_gen(
             yield from run()
             if conn._pipeline is not None:
                 yield from conn._pipeline._sync_gen()
+            if session.waited is not None:
+                yield from waited.asked_again_gen(session, conn, undone=opened is not None)
         except BaseException as ex:
             error = instead_of(cursor, judged, ex)
             yield from failed_gen(cursor, judged, opened, error)

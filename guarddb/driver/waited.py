@@ -1,23 +1,32 @@
-"""What a query was judged by, asked once more when it has run: it may have waited for somebody else's definition to end.
+"""What a statement was judged by, asked once more when it has run: it may have waited for somebody else's definition to end.
 
 A statement that names a table waits for definitions of it that are under way, and looks the names of its columns up then. So
-after a query that took long, or beside which another connection of the process defines something, a look is taken before its
-rows are handed out. Where the text means something else by now, they are not.
+after a statement that took long, or beside which another connection of the process defines something, a look is taken before its
+rows are handed out and before what it wrote can be committed. Where the text means something else by now, neither happens: the
+rows are dropped, and a transaction in which it wrote is made to fail.
+
+What it has locked keeps its definition until the transaction's end, so what the look sees is what the statement met.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from psycopg import pq
+from psycopg import errors as e, pq
+from psycopg._preparing import PrepareManager
 
 from guarddb.decision.plan import Decision
+from guarddb.driver.asking import ask_gen
 from guarddb.driver.fixed_snapshot import names_gen
 from guarddb.driver.judging import judge
 from guarddb.driver.steps import NOTHING_TO_WAIT_FOR
 from guarddb.errors import PolicyViolation
+from guarddb.sql.names import quote
 
 if TYPE_CHECKING:
+    from psycopg import BaseConnection
     from psycopg.abc import PQGen
 
     from guarddb.driver.plans import JudgedText
@@ -26,45 +35,17 @@ if TYPE_CHECKING:
 INTRANS = pq.TransactionStatus.INTRANS
 _SETTLED = (pq.TransactionStatus.IDLE, INTRANS)
 
-
-def again(cursor: Any, judged: JudgedText) -> PQGen[None]:
-    """What has to be asked once more, as a rule nothing. Raises as `_asked_again_gen` does."""
-    session: Session = cursor._conn._guard
-    moved = session.neighbours.changing or session.freshness.overdue() or not _is_judged_so(session, judged)
-    return _asked_again_gen(cursor, judged) if moved and session.restricts else NOTHING_TO_WAIT_FOR
-
-
-def _is_judged_so(session: Session, judged: JudgedText) -> bool:
-    """Whether it was judged by the catalog that is known now (the last look may have been in front of BEGIN)."""
-    return session.plans.get(judged.original) is judged or judged.uses_session
-
-
-def _asked_again_gen(cursor: Any, judged: JudgedText) -> PQGen[None]:
-    """Look, and judge a query again where the catalog is another.
-
-    Raises:
-        PolicyViolation: it would not have been sent as it was; none of its rows are handed out.
-    """
-    conn = cursor._conn
-    session: Session = conn._guard
-    if judged.effects or judged.writes or judged.empty or conn._pipeline is not None:
-        return
-    if session.observe or session.pgconn.transaction_status not in _SETTLED:
-        return
-    session.freshness.told()  # (No look that began before is enough.)
-    try:
-        yield from conn._guard_refresh_gen()
-        if session.freshness.fixed and session.pgconn.transaction_status == INTRANS:
-            yield from names_gen(session, conn, judged)
-        if _is_judged_so(session, judged):
-            return
-        again = judge(session, judged.original)
-        if again.sent != judged.sent or again.statements != judged.statements:
-            raise session.violation(session.under_its_policy(_MOVED))
-    except PolicyViolation:
-        cursor._reset()
-        raise
-
+#: Kinds of statements that look names up to read or write by them.
+_MEETS = frozenset({"select", "insert", "update", "delete", "copy"})
+#: Definitions that take rows of what they name. (What others name is judged when it is used; and judged by a catalog that has
+#: what they define already, they may be refused.)
+_FILLS = frozenset({"CREATE TABLE AS", "SELECT INTO", "CREATE MATERIALIZED VIEW"})
+#: Kinds that leave nothing of what they have read in the database.
+_LEAVES_NOTHING = frozenset({"select", "show", "set", "explain", "transaction"})
+#: Statements about a name of the session's: what it stands for was judged, and is judged again when it is used.
+_ABOUT_NAMES = frozenset({"prepare", "deallocate", "close"})
+#: Fails, and with it the transaction. (Were there such a savepoint, it would be from before the statement.)
+_FAIL = b"ROLLBACK TO SAVEPOINT guarddb_waited"
 
 _MOVED = Decision(
     "block",
@@ -72,3 +53,100 @@ _MOVED = Decision(
     "what it names was defined anew while it waited; its rows are not shown",
     "Send it again.",
 )
+_MOVED_WRITE = Decision(
+    "block",
+    "statement_not_allowed",
+    "what it names was defined anew while it waited; it was undone",
+    "Send it again; a transaction that is open has to be rolled back first.",
+)
+
+
+class Prepared(PrepareManager):
+    """psycopg's list of prepared statements, which sees to what is due at the end of every execute()."""
+
+    def maintain_gen(self, conn: BaseConnection[Any]) -> PQGen[None]:
+        """As psycopg's, and what is to be asked again. As a rule there is nothing to do."""
+        session: Session = conn._guard  # type: ignore[attr-defined]
+        if session.waited is not None:
+            return _executed_gen(session, conn, super().maintain_gen(conn))
+        if self._to_flush:
+            return super().maintain_gen(conn)
+        return NOTHING_TO_WAIT_FOR
+
+
+def _executed_gen(session: Session, conn: Any, maintain: PQGen[None]) -> PQGen[None]:
+    yield from asked_again_gen(session, conn)
+    yield from maintain
+
+
+def asked_again_gen(session: Session, conn: Any, *, undone: bool = False) -> PQGen[None]:
+    """Look, and judge again what has run where that is due and the catalog is another. `undone`: the caller takes it back.
+
+    Raises:
+        PolicyViolation: it would not have been sent as it was; none of its rows are handed out.
+    """
+    waited, session.waited = session.waited, None
+    if waited is None or not session.restricts or session.observe:
+        return
+    cursor, judged = waited
+    if session.pgconn.transaction_status not in _SETTLED or not _meets(judged):
+        return
+    try:
+        yield from _same_gen(session, conn, judged)
+    except PolicyViolation:
+        cursor._reset()
+        if not undone:
+            yield from _made_to_fail_gen(session, conn, judged)
+        raise
+
+
+def _meets(judged: JudgedText) -> bool:
+    """Whether a text looks names up, to read or write by them."""
+    return any(
+        not each.facts.kinds.isdisjoint(_MEETS)
+        and each.facts.session_verb not in _ABOUT_NAMES
+        and (each.facts.kind != "ddl" or each.facts.operation in _FILLS)
+        for each in judged.plan.statements
+    )
+
+
+def _same_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
+    session.freshness.told()  # (No look that began before is enough.)
+    yield from conn._guard_refresh_gen()
+    if session.freshness.fixed and session.pgconn.transaction_status == INTRANS:
+        yield from names_gen(session, conn, judged)
+    if session.plans.get(judged.original) is judged:
+        return
+    again = judge(session, judged.original)
+    if again.sent != judged.sent or again.statements != judged.statements:
+        raise session.violation(session.under_its_policy(_MOVED_WRITE if judged.writes else _MOVED))
+
+
+def _made_to_fail_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
+    """Nothing of what it wrote may be committed, and no portal that it has opened may be read."""
+    if judged.writes and not all(each.facts.kinds <= _LEAVES_NOTHING for each in judged.plan.statements):
+        if session.pgconn.transaction_status == INTRANS:
+            with suppress(e.Error):
+                yield from ask_gen(conn, _FAIL)
+        return
+    for statement in judged.plan.statements:
+        name = statement.facts.session_name
+        if statement.facts.session_verb == "declare" and name in session.names.portals:
+            yield from ask_gen(conn, f"CLOSE {quote(name)}".encode(session.encoding))
+            session.names.forget(portal=name)
+
+
+def declared_gen(cursor: Any) -> PQGen[None]:
+    """A named cursor has been declared: the same, before anything is fetched of it."""
+    conn = cursor._conn
+    session: Session = conn._guard
+    judged = cursor._guard_results().judged
+    if judged is None or perf_counter() < session.freshness.overdue_at:
+        return
+    session.waited = (cursor, judged)
+    try:
+        yield from asked_again_gen(session, conn, undone=True)
+    except PolicyViolation:
+        yield from cursor._close_gen()
+        cursor._described = False
+        raise
