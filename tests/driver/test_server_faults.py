@@ -28,6 +28,7 @@ from guarddb.driver.branches import DatabaseBranches
 from guarddb.runtime.approvals import Answer, ApprovalRequest
 from guarddb.runtime.branches import BranchError
 from tests.driver.conftest import open_policy
+from tests.fix_server import roomy_memory
 
 #: Without fsync: it is the server that goes down here, and not the machine below of it.
 SETTINGS = (
@@ -73,7 +74,7 @@ class OwnServer:
 
 @contextmanager
 def own_server() -> Iterator[OwnServer]:
-    directory = Path(tempfile.mkdtemp(prefix="gdb-own-"))
+    directory = Path(tempfile.mkdtemp(prefix="gdb-own-", dir=roomy_memory()))
     directory.chmod(0o755)
     server = OwnServer(directory / "data")
     server.start()

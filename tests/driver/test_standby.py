@@ -17,14 +17,14 @@ from psycopg.conninfo import make_conninfo
 
 import guarddb
 from tests.driver.conftest import look_is_due, open_policy
-from tests.fix_server import running_server
+from tests.fix_server import roomy_memory, running_server
 
 
 @pytest.fixture(scope="module")
 def standby() -> Iterator[tuple[str, str]]:
     """DSNs of a server and of its standby."""
     with ExitStack() as stack:
-        here = Path(tempfile.mkdtemp(prefix="gdb-"))
+        here = Path(tempfile.mkdtemp(prefix="gdb-", dir=roomy_memory()))
         stack.callback(shutil.rmtree, here, ignore_errors=True)
         here.chmod(0o755)
         dsn = stack.enter_context(running_server(here / "primary" / "d", 18))

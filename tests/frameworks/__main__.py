@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from guarddb.vocabulary import FLOOR_RULES, KINDS
-from tests.fix_server import running_server, temporary_database
+from tests.fix_server import roomy_memory, running_server, temporary_database
 from tests.frameworks import django_suite, sqlalchemy_suite
 from tests.frameworks.outcomes import Run
 
@@ -52,7 +52,7 @@ def server(dsn: str | None) -> Iterator[str]:
     if dsn is not None:
         yield dsn
         return
-    with running_server(Path(tempfile.gettempdir()) / f"gdb-frameworks-{os.getpid()}" / "18", 18) as own:
+    with running_server(Path(roomy_memory()) / f"gdb-frameworks-{os.getpid()}" / "18", 18) as own:
         yield own
 
 

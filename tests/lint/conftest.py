@@ -16,7 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from guarddb import Catalog
-from tests.fix_server import running_server, temporary_database
+from tests.fix_server import roomy_memory, running_server, temporary_database
 from tests.lint.oracle import Measured, in_transaction
 
 WORLD = (Path(__file__).parent / "world.sql").read_text()
@@ -44,7 +44,7 @@ class World:
 def debian_server() -> Iterator[str]:
     """PostgreSQL 15 from Debian's package, as the user that the package made where we are root."""
     owner = pwd.getpwnam("postgres") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
-    directory = Path(tempfile.mkdtemp(prefix="gdb-15-"))
+    directory = Path(tempfile.mkdtemp(prefix="gdb-15-", dir=roomy_memory()))
     os.chown(directory, owner.pw_uid, owner.pw_gid)
     data = directory / "data"
 
