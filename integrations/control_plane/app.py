@@ -11,7 +11,13 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import func, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    TimeoutError as PoolTimeout,
+)
 from starlette.exceptions import HTTPException
 
 from . import pages
@@ -34,7 +40,7 @@ from .api.metrics import Metrics
 from .api.middleware import AccessLog, BodyLimit
 from .api.rates import Rates
 from .broker import Broker
-from .errors import ApiError
+from .errors import ApiError, Unavailable
 from .last_used import LastUsed
 from .recall import Recall
 from .settings import Settings
@@ -109,6 +115,9 @@ def open_server(settings: Settings) -> tuple[Server, FirstKey | None]:
     try:
         upgrade(database)
         secret, first = _first_start(database, settings)
+    except DatabaseError:
+        database.close()
+        raise
     except DBAPIError as ex:
         database.close()
         said = " ".join(str(ex.orig).split("\n")[0].split())
@@ -171,7 +180,8 @@ def create_app(server: Server) -> FastAPI:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_error)
+    for kind in _AWAY:
+        app.add_exception_handler(kind, _database_error)
     app.add_middleware(BodyLimit, max_body=server.settings.max_body)
     app.add_middleware(AccessLog, secure=server.settings.secure_cookies)
     return app
@@ -179,7 +189,7 @@ def create_app(server: Server) -> FastAPI:
 
 async def _chores(server: Server) -> None:
     """What has to happen though nobody asks: approvals expire, uses of keys are written down, old events go."""
-    pruned = asyncio.get_running_loop().time()
+    pruned = -_PRUNE_SECONDS  # a server that is started anew every day prunes as well
     while True:
         await asyncio.sleep(_EXPIRY_SECONDS)
         try:
@@ -216,7 +226,7 @@ def _error(status: int, code: str, message: str, headers: dict[str, str] | None 
 async def _api_error(request: Request, ex: Exception) -> Response:
     assert isinstance(ex, ApiError)
     if request.url.path.startswith("/ui/"):
-        return await pages.problem_page(request, ex)
+        return await pages.problem_page(request, ex.status, ex.message, ex.headers)
     return _error(ex.status, ex.code, ex.message, ex.headers)
 
 
@@ -242,6 +252,8 @@ async def _invalid(request: Request, ex: Exception) -> Response:
         elif not place and each["type"] in _NO_MAPPING:
             message = "must be a mapping of fields, sent as application/json"
         problems.append(f"{place or 'the body'}: {message}")
+    if request.url.path.startswith("/ui/"):
+        return await pages.problem_page(request, 400, ". ".join(problems) + ".", {})
     v1 = request.url.path.startswith("/v1/")
     return _error(400 if v1 else 422, "invalid_request" if v1 else "unprocessable", ". ".join(problems) + ".")
 
@@ -255,11 +267,20 @@ async def _http_error(request: Request, ex: Exception) -> Response:
     if ex.status_code == 405:
         # What knows one route of a path only tells that one's method.
         headers["Allow"] = ", ".join(openapi.methods_of(request.app, request.url.path)) or "GET"
-    return _error(ex.status_code, _CODES.get(ex.status_code, "error"), str(ex.detail).lower(), headers)
+    message = str(ex.detail).lower()
+    if request.url.path.startswith("/ui/"):
+        return await pages.problem_page(request, ex.status_code, f"{message.capitalize()}.", headers)
+    return _error(ex.status_code, _CODES.get(ex.status_code, "error"), message, headers)
+
+
+#: The database is away, busy, full or read-only; or every connection to it is in use.
+_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 async def _database_error(request: Request, ex: Exception) -> Response:
     logger.error(
-        "%s %s: the database does not answer (%s)", request.method, request.url.path, type(ex).__name__
+        "%s %r: the database does not answer (%s)", request.method, request.url.path, type(ex).__name__
     )
-    return _error(503, "unavailable", "the database does not answer", {"Retry-After": "5"})
+    return await _api_error(
+        request, Unavailable("the database does not answer", headers={"Retry-After": "5"})
+    )

@@ -90,8 +90,7 @@ class Broker:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        for subscription in [each for group in self._subscriptions.values() for each in group]:
-            self._close(subscription)
+        self._close_all()
         if self._listener is not None:
             await asyncio.to_thread(self._listener.join, 5)
 
@@ -126,10 +125,16 @@ class Broker:
         with self._database.read() as session:
             return session.scalar(select(func.max(Event.seq))) or 0
 
-    def _unread(self) -> list[Told]:
+    def knows(self, seq: int) -> bool:
+        """Whether there can have been an event with that number: not after the database was put back from a copy."""
+        return seq <= self._newest()
+
+    def _unread(self) -> list[Told] | None:
+        """What is new; None: the numbers have gone back."""
         query = select(Event).where(Event.seq > self._seq).order_by(Event.seq).limit(BACKLOG)
         with self._database.read() as session:
-            return [_told(event) for event in session.scalars(query)]
+            found = [_told(event) for event in session.scalars(query)]
+        return None if not found and self._newest() < self._seq else found
 
     async def _run(self) -> None:
         while True:
@@ -142,6 +147,12 @@ class Broker:
             except Exception:
                 logger.exception("the events cannot be read")
                 await asyncio.sleep(1)
+                continue
+            if told is None:
+                # Another database stands where the one was that was read: whoever listens comes back and asks anew.
+                logger.warning("the events have been put back; every stream is closed")
+                self._seq = await asyncio.to_thread(self._newest)
+                self._close_all()
                 continue
             for event in told:
                 self._seq = event.seq
@@ -156,6 +167,10 @@ class Broker:
         try:
             subscription.queue.put_nowait(event)
         except asyncio.QueueFull:
+            self._close(subscription)
+
+    def _close_all(self) -> None:
+        for subscription in [each for group in self._subscriptions.values() for each in group]:
             self._close(subscription)
 
     def _close(self, subscription: Subscription) -> None:

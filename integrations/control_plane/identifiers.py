@@ -6,6 +6,7 @@ import re
 import secrets
 import threading
 import time
+from datetime import datetime
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u to misread
 
@@ -29,6 +30,19 @@ def new_id(prefix: str) -> str:
         if value <= _last:
             value = _last + 1 + secrets.randbits(64)
         _last = value
+    return _written(prefix, value)
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """The smallest identifier that can have been made at that moment.
+
+    >>> first_id("dlv", datetime.now(UTC)) < new_id("dlv") < first_id("dlv", datetime(2500, 1, 1, tzinfo=UTC))
+    True
+    """
+    return _written(prefix, int(moment.timestamp() * 1000) << 80)
+
+
+def _written(prefix: str, value: int) -> str:
     return f"{prefix}_" + "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
 
 

@@ -90,6 +90,10 @@ def rotate(
     overlap = timedelta(seconds=body.overlap_seconds if body else 0)
     with server.database.write() as session:
         old = keys.find_key(session, project_id, key_id)
+        if old.owner and not caller.owner:
+            raise Forbidden(
+                "only the key that was made with the server is rotated with its right to make projects"
+            )
         key, text = keys.rotate(session, server.secret, old, overlap=overlap, actor=caller.actor)
     return JSONResponse({**wire(key), "key": text})
 
@@ -103,7 +107,10 @@ def rotate(
 def delete(project_id: str, key_id: str, caller: Admin, server: ServerDep) -> Response:
     """Withdraw a key at once."""
     with server.database.write() as session:
-        keys.delete_key(session, keys.find_key(session, project_id, key_id), actor=caller.actor)
+        key = keys.find_key(session, project_id, key_id)
+        if key.owner and not caller.owner:
+            raise Forbidden("the key that was made with the server is withdrawn with itself, or rotated")
+        keys.delete_key(session, key, actor=caller.actor)
     return Response(status_code=204)
 
 

@@ -173,7 +173,7 @@ class AccessLog:
         try:
             await self.app(scope, receive, watch)
         except Exception:
-            logger.exception("unexpected error in %s %s", scope["method"], scope["path"])
+            logger.exception("unexpected error in %s %r", scope["method"], scope["path"])
             if status == 0:
                 await _answer(watch, 500, "internal_error", "the server failed; its log says why")
         finally:

@@ -34,7 +34,8 @@ class Rates:
         self._database = database
         self._limit = rate(limit)
         self._lock = threading.Lock()
-        self._counts: dict[tuple[str, int], int] = {}
+        #: by whose they are, the length of their window, and its number
+        self._counts: dict[tuple[str, int, int], int] = {}
         self._swept = 0.0
 
     def request(self, key_id: str) -> int:
@@ -43,7 +44,7 @@ class Rates:
         if self._database.shared:
             count, state = self._count_shared(key_id, window)
         else:
-            count, state = self._count_here(key_id, window), self._database.state()
+            count, state = self._count_here(key_id, self._limit, window), self._database.state()
         if count > self._limit.amount:
             _refuse(f"this key may send {self._limit.amount} requests per {_unit(self._limit)}", wait)
         return state
@@ -57,7 +58,7 @@ class Rates:
     def wrong_key(self, address: str) -> None:
         """Count a wrong key. Raises TooManyRequests once the address has shown too many."""
         window, wait = self._window(_WRONG_KEYS)
-        if self._count_here(f"wrong:{address}", window) > _WRONG_KEYS.amount:
+        if self._count_here(f"wrong:{address}", _WRONG_KEYS, window) > _WRONG_KEYS.amount:
             _refuse("too many wrong keys from this address", wait)
 
     def _window(self, limit: RateLimitItem) -> tuple[int, int]:
@@ -67,14 +68,19 @@ class Rates:
         number = int(now // length)
         return number, max(1, int((number + 1) * length - now) + 1)
 
-    def _count_here(self, bucket: str, window: int) -> int:
+    def _count_here(self, bucket: str, limit: RateLimitItem, window: int) -> int:
         with self._lock:
             now = time.monotonic()
             if now - self._swept > 60:
                 self._swept = now
-                # Windows of other lengths have other numbers; those of the last minute are all that is asked for.
-                self._counts = {key: count for key, count in self._counts.items() if key[1] >= window - 1}
-            count = self._counts[bucket, window] = self._counts.get((bucket, window), 0) + 1
+                since = time.time() - 60
+                self._counts = {
+                    (whose, length, number): count
+                    for (whose, length, number), count in self._counts.items()
+                    if (number + 1) * length > since
+                }
+            key = bucket, limit.get_expiry(), window
+            count = self._counts[key] = self._counts.get(key, 0) + 1
             return count
 
     def _count_shared(self, bucket: str, window: int) -> tuple[int, int]:

@@ -40,6 +40,8 @@ async def _events(
         ends = await asyncio.to_thread(_works_until, server, caller.key_id)
         yield b"retry: 1000\n: guarddb\n\n"
         seen = int(last) if last and last.isascii() and last.isdigit() and len(last) < 19 else None
+        if seen is not None and not await asyncio.to_thread(broker.knows, seen):
+            seen = None
         if seen is not None:
             for event in await asyncio.to_thread(broker.since, project_id, seen):
                 seen = event.seq

@@ -66,9 +66,9 @@ async def _lead_to_login(request: Request, _: Exception) -> Response:
     return RedirectResponse(f"/ui/login?to={to}" if to else "/ui/login", 303, HEADERS)
 
 
-async def problem_page(request: Request, ex: ApiError) -> Response:
+async def problem_page(request: Request, status: int, message: str, headers: dict[str, str]) -> Response:
     """An error as a page, for those who look at pages."""
-    return page("problem.html", None, ex.status, ex.headers, message=ex.message)
+    return page("problem.html", None, status, headers, message=message)
 
 
 def install(app: FastAPI) -> None:

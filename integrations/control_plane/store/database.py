@@ -24,6 +24,11 @@ _NEXT_STATE = text(
     "INSERT INTO server_settings (name, value) VALUES ('state', '1') "
     "ON CONFLICT (name) DO UPDATE SET value = (server_settings.value::bigint + 1)::text"
 )
+#: A server that hangs while it writes must not make all others hang: they answer 503, and its transaction is ended.
+_BEGIN_WRITING = text(
+    "SELECT set_config('lock_timeout', :wait, true), "
+    "set_config('idle_in_transaction_session_timeout', :idle, true), pg_advisory_xact_lock(:lock)"
+)
 #: The channel on which the servers of one PostgreSQL database wake each other.
 CHANNEL = "guarddb_control_plane"
 
@@ -66,8 +71,13 @@ class Database:
 
     Attributes:
         shared: whether several servers may run on it (PostgreSQL), or one only (SQLite).
+        LOCK_SECONDS: how long a writer waits for the one before it, on PostgreSQL.
+        IDLE_SECONDS: how long PostgreSQL waits for a writer that has stopped in the middle.
         after_write: called after each commit that wrote; the event streams look for news then.
     """
+
+    LOCK_SECONDS = 10
+    IDLE_SECONDS = 30
 
     def __init__(self, database: str) -> None:
         self.url = database_url(database)
@@ -81,6 +91,7 @@ class Database:
         if self.shared:
             return create_engine(
                 self.url,
+                hide_parameters=True,  # an error is logged, and what it was about may be a secret
                 pool_size=20,
                 max_overflow=30,
                 pool_pre_ping=True,
@@ -88,7 +99,9 @@ class Database:
             )
         _make_private(self.url.database or "")
         # As many connections as there are threads to ask for one: a wait here would be a wait of a request.
-        engine = create_engine(self.url, pool_size=20, max_overflow=60, connect_args={"timeout": 30})
+        engine = create_engine(
+            self.url, hide_parameters=True, pool_size=20, max_overflow=60, connect_args={"timeout": 30}
+        )
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
         return engine
@@ -104,7 +117,8 @@ class Database:
         """A transaction that changes something, alone among writers; committed when the block ends well."""
         if self.shared:
             with _Writing(self.engine, expire_on_commit=False) as session, session.begin():
-                session.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _WRITERS})
+                limits = {"lock": _WRITERS, "wait": f"{self.LOCK_SECONDS}s", "idle": f"{self.IDLE_SECONDS}s"}
+                session.execute(_BEGIN_WRITING, limits)
                 yield session
                 session.flush()
                 if session.changed:

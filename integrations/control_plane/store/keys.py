@@ -178,14 +178,23 @@ def rotate(session: Session, secret: str, key: Key, *, overlap: timedelta, actor
 def rotate_agent(
     session: Session, secret: str, agent: Agent, *, overlap: timedelta, actor: str
 ) -> tuple[Key, str]:
-    """A new key for an agent; those it has stay valid for `overlap`."""
+    """A new key for an agent; those it has stay valid for `overlap`. It lasts as long as the newest one did."""
     ends = now() + overlap
+    newest = session.scalar(select(Key).where(Key.agent_id == agent.id).order_by(Key.id.desc()).limit(1))
+    lasts = newest.expires_at - newest.created_at if newest is not None and newest.expires_at else None
     valid = select(Key).where(Key.agent_id == agent.id, or_(Key.expires_at.is_(None), Key.expires_at > ends))
     for key in session.scalars(valid):
         key.expires_at = ends
         _ends(session, key, ends)
     created, text = create_key(
-        session, secret, agent.project_id, agent.name, "agent", actor=actor, agent_id=agent.id
+        session,
+        secret,
+        agent.project_id,
+        agent.name,
+        "agent",
+        actor=actor,
+        agent_id=agent.id,
+        expires_at=now() + lasts if lasts is not None else None,
     )
     record(session, agent.project_id, actor, "agent.rotate", agent.id, {"successor": created.id})
     return created, text

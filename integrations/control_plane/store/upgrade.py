@@ -6,9 +6,10 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import text
 
-from .database import Database
+from .database import Database, DatabaseError
 from .tables import Base
 
 _UPGRADE = 0x67_75_61_72_64_64_63
@@ -29,4 +30,9 @@ def upgrade(database: Database) -> None:
         if database.shared:
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _UPGRADE})
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        try:
+            command.upgrade(config, "head")
+        except CommandError:  # it names a step that is not here
+            raise DatabaseError(
+                "the database was made by a newer version of guarddb, or is another program's"
+            ) from None
