@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from guarddb.decision import behind_wall
 from guarddb.decision.case import case_of, stores_text
 from guarddb.decision.draft import Draft
-from guarddb.decision.filters.guards import Guarding, is_evaluated_alike
+from guarddb.decision.filters.guards import Guarding, costs_an_operator, is_evaluated_alike
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
@@ -185,6 +185,8 @@ class _HeldBack(Guarding):
         served = self._may_be_served(reference, hazard)
         if not served and self._is_asked_first(reference, hazard):
             return True
+        if self._depends_on_nothing_else(reference, hazard):
+            return True
         if served and hazard.raises_only and (gates := self._gates(hazard)):
             for conditions, gate in gates:
                 if gate not in conditions.gates:
@@ -218,6 +220,28 @@ class _HeldBack(Guarding):
                 return False
             query = query.parent
         return (reference.schema, reference.name) in wall.asked_first
+
+    def _depends_on_nothing_else(self, reference: Reference, hazard: Hazard) -> bool:
+        """Whether a condition runs on rows that the filter shows, or of an index, whatever the rows are.
+
+        An index is asked for what it serves all at once. Where two are asked in turn (BitmapAnd), the second one is if the first
+        one has found anything, hidden or not: so there must be no second that the agent chooses, and none of the filter's parts.
+        """
+        wall = self.case.wall
+        assert wall is not None
+        return (
+            hazard.raises_only
+            and hazard.root.clause == "where"
+            and hazard.root.query is reference.query
+            and (reference.schema, reference.name) in wall.asked_by_one
+            and costs_an_operator(hazard.node)
+            and not any(
+                reference in judged.uses
+                and node is not hazard.node
+                and self._may_be_served(reference, Hazard(root, node, reference, None, raises_only=False))
+                for root, node, judged in self.restrictions.parts
+            )
+        )
 
     def _may_be_served(self, reference: Reference, hazard: Hazard) -> bool:
         """Whether an index may serve a part of a condition: whether it is evaluated then may depend on what another one found."""

@@ -17,6 +17,7 @@ class Wall:
         only: parent -> the name of its view without the children, for ONLY.
         asked_first: relations whose filter PostgreSQL asks before any condition of an agent's that no index serves, whatever that
             costs (see `guarddb.wall.asked_first`).
+        asked_by_one: relations whose filter is one condition, which PostgreSQL asks before what costs it an operator.
         late: settings whose values it looks up for the login -> what they were when the wall was looked at.
     """
 
@@ -26,3 +27,4 @@ class Wall:
     only: Mapping[tuple[str, str], str] = field(default_factory=dict)
     late: Mapping[str, str] = field(default_factory=dict)
     asked_first: frozenset[tuple[str, str]] = frozenset()
+    asked_by_one: frozenset[tuple[str, str]] = frozenset()

@@ -172,7 +172,7 @@ def _read_gen(session: Session, conn: BaseConnection[Any], profile: PolicyProfil
     absent = set(signed.get("absent", ()))
     views = {relation: view for relation, view in found.view_names.items() if view not in absent}
     only = {relation: view for relation, view in found.only_names.items() if view not in absent}
-    return Wall(names.schema, views, found.checksum, only, late, found.asked_first)
+    return Wall(names.schema, views, found.checksum, only, late, found.asked_first, found.asked_by_one)
 
 
 def _given(session: Session) -> dict[str, str]:

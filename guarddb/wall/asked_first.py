@@ -42,11 +42,14 @@ _LARGEST = 2**31 - 2
 
 
 class Asked(NamedTuple):
-    """A filter as it is written. `first`: each part of it is in such a form; `for_nothing`: and costs nothing."""
+    """A filter as it is written. `first`: each part of it is in such a form; `for_nothing`: and costs nothing; `single`: an index
+    finds the rows of it by one condition, or by several of which any will do.
+    """
 
     text: str
     first: bool
     for_nothing: bool
+    single: bool
 
 
 def asked_first(text: str, columns: Iterable[Column]) -> Asked:
@@ -57,22 +60,30 @@ def asked_first(text: str, columns: Iterable[Column]) -> Asked:
     >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind]).text
     '("tenant" < ANY (\\'{3}\\'::"int4"[])) AND ("kind" > ANY (\\'{"a"}\\'::"text"[]))'
     >>> asked_first("tenant = 1", [tenant])[1:]
-    (True, True)
+    (True, True, True)
     >>> asked_first("tenant = 1", [tenant]).text
     '("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))'
     >>> asked_first("tenant = 1 OR kind IS NULL", [tenant, kind]).text
     '((tenant = 1 OR kind IS NULL) AND ((((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL OR "kind" IS NULL)))'
     >>> asked_first("tenant = 1 OR kind LIKE 'a%'", [tenant, kind])
-    Asked(text="(tenant = 1 OR kind LIKE 'a%')", first=False, for_nothing=False)
+    Asked(text="(tenant = 1 OR kind LIKE 'a%')", first=False, for_nothing=False, single=True)
     """
     by_name = {column.name: column for column in columns}
     parts, first, for_nothing = [], True, True
-    for part, tree in _parts(text):
+    found = _parts(text)
+    for part, tree in found:
         made, nothing = _first(part, tree, by_name)
         first = first and made is not None
         for_nothing = for_nothing and nothing
         parts.append(f"({made or part})")
-    return Asked(" AND ".join(parts), first, for_nothing)
+    return Asked(" AND ".join(parts), first, for_nothing, len(found) == 1 and _is_single(found[0][1]))
+
+
+def _is_single(tree: Node) -> bool:
+    """Whether nothing in a condition holds only together with something else."""
+    if "BoolExpr" in tree:
+        return tree["BoolExpr"]["boolop"] == "OR_EXPR" and all(map(_is_single, tree["BoolExpr"]["args"]))
+    return "BETWEEN" not in tree.get("A_Expr", {}).get("kind", "")
 
 
 # ---------------------------------------------------------------------- what is ANDed

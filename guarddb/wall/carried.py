@@ -49,12 +49,15 @@ class View:
 
 @dataclass(slots=True)
 class Policy:
-    """The row security of one table: every condition of its filters. `for_nothing`: to PostgreSQL they cost nothing."""
+    """The row security of one table: every condition of its filters. `for_nothing`: to PostgreSQL they cost nothing; `single`:
+    it is one, and costs less than an operator.
+    """
 
     relation: Relation
     text: str
     checked: str
     for_nothing: bool
+    single: bool
 
 
 @dataclass(slots=True)
@@ -269,6 +272,7 @@ class Builder:
                 asked = asked_first(part.text, relation.columns)
                 whole.asked_first = whole.asked_first and asked.first
                 whole.for_nothing = whole.for_nothing and asked.for_nothing
+                whole.single = len(parts) == 1 and asked.single
                 texts.append(asked.text)
                 checked.append(part.text)
                 reader = self.made.reads
@@ -354,7 +358,9 @@ class Builder:
         bound = self.filters.get(subject.relation.oid)
         if bound is None or any(p.relation is subject.relation for p in self.made.policies):
             return
-        self.made.policies.append(Policy(subject.relation, bound.text, bound.checked, bound.for_nothing))
+        single = bound.asked_first and bound.single
+        policy = Policy(subject.relation, bound.text, bound.checked, bound.for_nothing, single)
+        self.made.policies.append(policy)
         self._reader(subject.relation, {c.name for c in bound.columns})
 
     def _reader(self, relation: Relation, columns: set[str]) -> None:

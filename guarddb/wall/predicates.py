@@ -56,7 +56,7 @@ class FilterText:
         whole: it is about a whole row, of this table or of another.
         asks_who: it asks for the user's name.
         asked_first: nothing that the agent writes is asked before it and costs as much as half an operator; `for_nothing`:
-            nothing at all. See `guarddb.wall.asked_first`.
+            nothing at all; `single`: in one condition. See `guarddb.wall.asked_first`.
     """
 
     text: str
@@ -72,6 +72,7 @@ class FilterText:
     asks_who: bool = False
     asked_first: bool = False
     for_nothing: bool = False
+    single: bool = False
 
 
 class Unbindable(Exception):

@@ -131,6 +131,12 @@ class Wall:
         return frozenset((p.relation.schema, p.relation.name) for p in policies if p.for_nothing)
 
     @property
+    def asked_by_one(self) -> frozenset[tuple[str, str]]:
+        """The tables whose filter is one condition, which PostgreSQL asks before what costs it an operator."""
+        policies = self.carried.policies
+        return frozenset((p.relation.schema, p.relation.name) for p in policies if p.single)
+
+    @property
     def exposed(self) -> set[str]:
         """The names of all views in the wall's schema."""
         return {view.name for view in self.carried.views if view.exposed}

@@ -327,6 +327,71 @@ def test_what_may_raise_in_not_exists_is_asked_around_it(
             assert one == other, (value, planner)
 
 
+#: What raises is compared with a column of another table, which is equal to one of r.
+FOLLOWS = (
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE s.k = {raises} AND {finds}",
+    "SELECT count(*) FROM s, r WHERE r.{c} = s.z AND s.z = {raises} AND {finds}",
+    "SELECT count(*) FROM r WHERE r.{c} IN (SELECT s.k FROM s WHERE s.k = {raises}) AND {finds}",
+    "SELECT count(*) FROM s LEFT JOIN r ON r.{c} = s.k AND {finds} WHERE s.k = {raises}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k JOIN g ON g.tenant = s.k AND s.k = {raises} WHERE {finds}",
+    "SELECT count(*) FROM r, s, LATERAL (SELECT {raises} AS y) AS q WHERE r.{c} = s.k AND s.k = q.y AND {finds}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE NOT (s.k <> {raises} OR r.b IS NULL) AND {finds}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE (s.k, s.z) = ({raises}, 1) AND {finds}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE s.k IN ({raises}) AND {finds}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE s.k IN (SELECT {raises}) AND {finds}",
+    "SELECT count(*) FROM s JOIN r ON r.{c} = s.k WHERE CASE WHEN true THEN s.k = {raises} END AND {finds}",
+    "SELECT count(*) FROM (SELECT k + 1 AS k FROM s) AS s JOIN r ON r.{c} = s.k WHERE s.k = {raises} AND {finds}",
+    "SELECT count(*) FROM (VALUES (1), (77)) AS s (k) JOIN r ON r.{c} = s.k WHERE s.k = {raises} AND {finds}",
+    "SELECT count(*) FROM s WHERE NOT EXISTS (SELECT FROM r WHERE r.{c} = s.k AND {finds}) AND s.k = {raises}",
+)
+RAISES_AS_VALUE = (
+    "(SELECT 1 / count(*)::int FROM g WHERE tenant > 10)",
+    "1 / $1",
+    "(SELECT v FROM (VALUES (1), (2)) AS t (v))",
+)
+
+
+def follows(draw: random.Random, finds: tuple[str, ...]) -> str:
+    """A statement of that kind."""
+    return draw.choice(FOLLOWS).format(
+        c=draw.choice(("id", "a", "b", "n")), raises=draw.choice(RAISES_AS_VALUE), finds=draw.choice(finds)
+    )
+
+
+@pytest.mark.parametrize("predicate", [FILTERS[0], FILTERS[2]])
+def test_what_follows_for_a_table_from_an_equality_of_another(
+    variants: tuple[psycopg.Connection[Any], ...], predicate: str
+) -> None:
+    draw, differences, raised = random.Random(predicate), [], 0
+    catalog = Catalog.from_connection(variants[0])
+    for _ in range(120):
+        sql = follows(draw, FINDS_HIDDEN)
+        text = sent(sql, predicate, catalog)
+        assert text is not None, sql
+        planner, generic, value = draw.choice(PLANNERS), draw.random() < 0.6, draw.choice((0, 0, 1))
+        one, other = (outcome(conn, text, planner, generic=generic, value=value) for conn in variants)
+        raised += one[0] != "ok"
+        if one != other:
+            differences.append((planner, sql, text, one, other))
+    assert differences == []
+    assert raised > 40
+
+
+def test_an_equality_that_does_not_raise_or_is_of_no_filtered_column_stays(
+    variants: tuple[psycopg.Connection[Any], ...],
+) -> None:
+    catalog = Catalog.from_connection(variants[0])
+    for condition in (
+        "r.id = s.k AND s.k = $1",
+        "r.id = s.k AND s.z = 1 / $1",
+        "r.id > s.k AND s.k = 1 / $1",
+    ):
+        text = sent(f"SELECT count(*) FROM r, s WHERE {condition}", FILTERS[2], catalog)
+        assert text is not None
+        assert condition in text
+        assert "CASE" not in text
+
+
 #: What is computed of a row, in places where the planner may do so as soon as the row is read: sort keys of a parallel plan,
 #: columns of what is pulled up below an outer join.
 COMPUTED = (

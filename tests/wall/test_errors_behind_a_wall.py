@@ -17,7 +17,15 @@ import pytest
 
 import guarddb
 from guarddb.decision.decide import decide
-from tests.adversary.test_errors_of_hidden_rows import AT_ONCE, FINDS_HIDDEN, PLANNERS, RAISES_ALONE, Attack
+from tests.adversary.test_errors_of_hidden_rows import (
+    AT_ONCE,
+    FINDS_HIDDEN,
+    PLANNERS,
+    RAISES_ALONE,
+    RAISES_AS_VALUE,
+    Attack,
+    follows,
+)
 from tests.wall.conftest import made
 from tests.wall.ground import Ground
 
@@ -107,6 +115,21 @@ NEEDED_LATE = (
 )
 
 
+#: What an index may serve, and nothing beside it.
+ALONE = (
+    "SELECT count(*) FROM r WHERE r.{c} = {raises}",
+    "SELECT r.id FROM r WHERE r.{c} = {raises} ORDER BY r.d LIMIT 3",
+    "SELECT count(*) FROM r WHERE r.{c} = {raises} AND r.js IS NOT NULL",
+    "SELECT count(*) FROM r WHERE r.{c} = {raises} AND r.{d} > {raises}",
+    "SELECT count(*) FROM (SELECT * FROM r ORDER BY id) AS r WHERE r.{c} = {raises}",
+    "SELECT count(*) FROM s WHERE EXISTS (SELECT FROM r WHERE r.{c} = {raises} AND r.{d} = s.k)",
+    "UPDATE r SET num = num WHERE r.{c} = {raises}",
+    "DELETE FROM r WHERE r.{c} < {raises}",
+    "SELECT count(*) FROM r WHERE r.{c} BETWEEN 0 AND {raises}",
+    "SELECT count(*) FROM r WHERE r.{c} = ANY (ARRAY[{raises}])",
+)
+
+
 class Walled(Attack):
     """The attempts without a wall, and those that only a wall is open to."""
 
@@ -134,8 +157,13 @@ class Walled(Attack):
 
     def statement(self) -> str:
         pick, draw = self.draw.choice, self.draw.random()
-        if draw < 0.6:
+        if draw < 0.5:
             return super().statement()
+        if draw < 0.6:
+            return follows(self.draw, (*COSTS_LITTLE, *FINDS_HIDDEN))
+        if draw < 0.66:
+            column, late = pick(("id", "a", "b", "n", "tenant")), pick((*RAISES_AS_VALUE, "7"))
+            return pick(ALONE).format(c=column, d=pick(("id", "a", "b", "n")), raises=late)
         where = " AND ".join(self.condition() for _ in range(self.draw.randint(1, 3)))
         return pick(
             (

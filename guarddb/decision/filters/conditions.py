@@ -15,7 +15,7 @@ class Conditions:
     `gates` are ANDed behind it: conditions without a column, which are asked before any row is read. `shielded` parts stand
     outside a fence, and are hidden from the planner, which looks through it for statistics. `inside` are parts that a fence
     asks: outside they are true, and else the planner would believe that they leave fewer rows once more. `held` are parts that
-    wait for a filter of the server's.
+    wait for a filter of the server's, or from which nothing may follow for another table.
     """
 
     def __init__(self, condition: Node | None) -> None:
@@ -52,13 +52,14 @@ class Conditions:
         guards = {part: joined(texts) for part, texts in self.guards.items()}
         if -1 in guards or -1 in self.shielded:
             self.inside.clear()  # all of it goes into one form
-        if self.held:
-            held = {-1} if -1 in self.held else self.held
-            return {part: _held_form(self.parts[part] if part >= 0 else None) for part in held}
-        return dict.fromkeys(self.inside, ALWAYS) | {
+        forms = dict.fromkeys(self.inside, ALWAYS) | {
             part: _guard_form(guards.get(part), self.parts[part] if part >= 0 else None)
             for part in (*guards, *(self.shielded - guards.keys()))
         }
+        if -1 not in forms:
+            held = {-1} if -1 in self.held else self.held - forms.keys()
+            forms |= {part: _held_form(self.parts[part] if part >= 0 else None) for part in held}
+        return forms
 
 
 def _guard_form(condition: str | None, part: Node | None) -> str:

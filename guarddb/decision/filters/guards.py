@@ -39,15 +39,17 @@ class Guards(NamedTuple):
     """What keeps the hazards of one relation behind its filter.
 
     `conditions`: parts of conditions that get a guard. `outputs`: columns of nested queries that get one. `gates`: what is
-    evaluated before any row is read. `first`: the filter has to stand in the form that is asked before all else. `holding`:
-    a guarded part takes nothing but this relation, so that it runs at its scan, and the filter in its guard is all that is
-    needed of it. (Of a part that runs at a join the filter would come late: sort keys of a parallel plan, and columns of what
-    is pulled up below an outer join, are computed where the relation is scanned.)
+    evaluated before any row is read. `held`: parts about other relations, from which nothing may follow for this one. `first`:
+    the filter has to stand in the form that is asked before all else. `holding`: a guarded part takes nothing but this relation,
+    so that it runs at its scan, and the filter in its guard is all that is needed of it. (Of a part that runs at a join the
+    filter would come late: sort keys of a parallel plan, and columns of what is pulled up below an outer join, are computed
+    where the relation is scanned.)
     """
 
     conditions: list[tuple[Conditions, int]]
     outputs: list[Output]
     gates: list[tuple[Conditions, str]]
+    held: list[tuple[Conditions, int]]
     first: bool
     holding: bool
 
@@ -59,12 +61,17 @@ class Guarding(Placing):
         """Where each hazard gets its guard; None when one has no place for it."""
         if reference.hidden_by_join_alias or alias_twice(reference):
             return None
-        found = Guards([], [], [], first=False, holding=False)
+        found = Guards([], [], [], [], first=False, holding=False)
         for hazard in hazards:
             if hazard.raises_only and self._waits(reference, rules, hazard):
                 found = found._replace(first=True)
             elif hazard.raises_only and (gates := self._gates(hazard)):
                 found.gates.extend(gates)
+            elif hazard.follows:
+                place = self._own_place(hazard)
+                if place is None:
+                    return None
+                found.held.append(place)
             elif (gate := self._pattern_gate(hazard)) is not None:
                 found.gates.append(gate)
             elif hazard.output is not None:
@@ -90,6 +97,8 @@ class Guarding(Placing):
         for conditions, gate in guards.gates:
             if gate not in conditions.gates:
                 conditions.gates.append(gate)
+        for conditions, part in guards.held:
+            conditions.held.add(part)
         for output in guards.outputs:
             self.around.append(partial(self._guard_target, output, condition))
 
@@ -160,7 +169,7 @@ class Guarding(Placing):
             or hazard.root.clause != "where"
             or join_place(reference) != "where"
             or is_equality(hazard.node)
-            or not _costs_something(hazard.node)
+            or not costs_an_operator(hazard.node)
             or not self.restrictions.is_unindexed(reference, hazard)
         ):
             return False
@@ -183,7 +192,11 @@ class Guarding(Placing):
             or query.kind not in ("select", "update", "delete")
             or fields.get("kind", "AEXPR_OP") not in ("AEXPR_OP", "AEXPR_OP_ANY", "AEXPR_BETWEEN")
             or "lexpr" not in fields
-            or (holds_sublink(hazard.node) and not self.restrictions.judge.finds_index(fields))
+            or (
+                holds_sublink(hazard.node)
+                and not hazard.follows
+                and not self.restrictions.judge.finds_index(fields)
+            )
         ):
             return []  # (a sub-select is evaluated a second time only for the sake of an index)
         judge = self.restrictions.judge
@@ -418,7 +431,7 @@ def _asks_no_statistics(part: Node) -> bool:
 _ORDINARY = ("=", "<>", "!=", "<", ">", "<=", ">=", "+", "-", "*", "/", "%", "||", "BETWEEN", "NOT BETWEEN")
 
 
-def _costs_something(part: Node) -> bool:
+def costs_an_operator(part: Node) -> bool:
     """Whether evaluating a part costs the planner's price of one operator at least."""
     fields = part.get("A_Expr")
     if fields is None:

@@ -109,7 +109,7 @@ class Columns(ABC):
             yield found
             stack.extend(self.children.get(id(found), ()))
 
-    def _link(self, link: Link) -> Judged:
+    def link(self, link: Link) -> Judged:
         return self._base(*link) if isinstance(link, tuple) else self.output(link)
 
     def _base(self, reference: Reference, name: str) -> Judged:
@@ -195,7 +195,7 @@ class Columns(ABC):
             judged.level = ROW
             return told_in(judged, output)
         if output.links:
-            parts = [self._link(link) for link in output.links]
+            parts = [self.link(link) for link in output.links]
             judged = self._of_one_type(self.types.common([part.type for part in parts]), parts, parts)
             judged.level = ROW
             return told_in(judged, output)

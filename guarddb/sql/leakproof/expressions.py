@@ -79,8 +79,8 @@ class Expressions(Operators):
             if not links:
                 return Judged(None, ROW)
             if len(links) == 1:
-                return self._link(links[0])
-            parts = [self._link(link) for link in links]
+                return self.link(links[0])
+            parts = [self.link(link) for link in links]
             return self._of_one_type(self.types.common([part.type for part in parts]), parts, parts)
         if kind == "A_Const":
             judged = Judged(constant_type(fields))
@@ -149,7 +149,7 @@ class Expressions(Operators):
             value = stack.pop()
             if isinstance(value, dict):
                 if "ColumnRef" in value:
-                    found += [self._link(link) for link in self.links.get(id(value["ColumnRef"]), ())]
+                    found += [self.link(link) for link in self.links.get(id(value["ColumnRef"]), ())]
                 elif "SubLink" in value and "subselect" in value["SubLink"]:
                     inside = next(iter(value["SubLink"]["subselect"].values()))
                     query = self.by_fields.get(id(inside))

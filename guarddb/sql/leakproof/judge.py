@@ -44,10 +44,10 @@ class Judge(Expressions):
     def using(self, root: Root) -> Judged:
         """Judge the equalities of USING or NATURAL."""
         if root.node is None:
-            return lost([self._link(link) for link, _ in root.uses])
+            return lost([self.link(link) for link, _ in root.uses])
         parts = []
         for links in root.compared:
-            sides = [self._link(link) for link in links]
+            sides = [self.link(link) for link in links]
             # More than two of a name: merged columns of a join further in.
             parts += [self._operator(None, "=", one, other) for one, other in pairwise(sides)]
             if len(sides) < 2:
@@ -58,7 +58,7 @@ class Judge(Expressions):
         if root.clause == "using":
             return self.using(root)
         if root.node is None or root.clause in ("group", "order", "distinct", "window", "setop"):
-            parts = [self._link(link) for link, _ in root.uses]
+            parts = [self.link(link) for link, _ in root.uses]
             if root.node is not None and not isinstance(root.node, str):
                 parts.append(self._node(root.node, 0))
             judged = together(None, parts)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from guarddb.facts import functions
 from guarddb.sql.catalog import Catalog
+from guarddb.sql.leakproof.equated import equated
 from guarddb.sql.leakproof.judge import Judge
 from guarddb.sql.leakproof.judged import Judged
 from guarddb.sql.leakproof.parts import conjuncts, holds_aggregate
@@ -58,18 +59,27 @@ class Hazard:
         root, node: the condition, and the part of it.
         output: the column of a nested query in whose expression it is told; None for the part itself.
         raises_only: it takes no column of the row, and yet may raise when it runs; so it tells how far a row got.
+        follows: it is about other relations, and PostgreSQL may ask the same of this one (see `equated`).
     """
 
-    __slots__ = ("node", "output", "raises_only", "reference", "root")
+    __slots__ = ("follows", "node", "output", "raises_only", "reference", "root")
 
     def __init__(
-        self, root: Root, node: Any, reference: Reference, output: Output | None, *, raises_only: bool
+        self,
+        root: Root,
+        node: Any,
+        reference: Reference,
+        output: Output | None,
+        *,
+        raises_only: bool,
+        follows: bool = False,
     ) -> None:
         self.root = root
         self.node = node
         self.reference = reference
         self.output = output
         self.raises_only = raises_only
+        self.follows = follows
 
 
 class Inside(NamedTuple):
@@ -139,6 +149,7 @@ class Restrictions:
                 judged.append((root, node, part))
                 self._add(root, node, part)
         self._add_functions()
+        self._add_equated()
         return judged
 
     def hazards(self, reference: Reference) -> list[Hazard]:
@@ -246,6 +257,21 @@ class Restrictions:
                 continue
             for reference in self.judge.condition(root.node).uses:
                 self._note(Hazard(root, root.node, reference, None, raises_only=False))
+
+    def _add_equated(self) -> None:
+        """What raises is asked of what is equal to what it is compared with."""
+        parts = [
+            (root, node)
+            for root in self.statement.roots
+            if root.clause in CONDITIONS
+            for node in self._nodes(root)
+            if node is not None or root.clause == "using"
+        ]
+        for root, node, references in equated(self.judge, parts):
+            for reference in references & self.about:
+                noted = self._hazards.get(reference, ())
+                if not any(each.node is node for each in noted) and self._runs_at_scan(root, reference):
+                    self._note(Hazard(root, node, reference, None, raises_only=True, follows=True))
 
     def _runs_at_scan(self, root: Root, reference: Reference) -> bool:
         """Whether a condition may be run at the scan of a reference, and not only with an expression further out."""
