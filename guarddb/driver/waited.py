@@ -10,10 +10,12 @@ What it has locked keeps its definition until the transaction's end, so what the
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
 from psycopg import errors as e, pq
 from psycopg._preparing import PrepareManager
 
@@ -46,6 +48,8 @@ _LEAVES_NOTHING = frozenset({"select", "show", "set", "explain", "transaction"})
 _ABOUT_NAMES = frozenset({"prepare", "deallocate", "close"})
 #: Fails, and with it the transaction. (Were there such a savepoint, it would be from before the statement.)
 _FAIL = b"ROLLBACK TO SAVEPOINT guarddb_waited"
+
+_NUMBERED = re.compile(r"\Apg_temp_\d+\.")
 
 _MOVED = Decision(
     "block",
@@ -118,8 +122,19 @@ def _same_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     if session.plans.get(judged.original) is judged:
         return
     again = judge(session, judged.original)
-    if again.sent != judged.sent or again.statements != judged.statements:
+    if again.sent != judged.sent or _told(again) != _told(judged):
         raise session.violation(session.under_its_policy(_MOVED_WRITE if judged.writes else _MOVED))
+
+
+def _told(judged: JudgedText) -> list[tuple[object, ...]]:
+    """What was decided of each statement. (The first temporary table of a session gives their schema its number.)"""
+    return [
+        (
+            replace(each.facts, relations=tuple(_NUMBERED.sub("pg_temp.", r) for r in each.facts.relations)),
+            each.handling,
+        )
+        for each in judged.statements
+    ]
 
 
 def _made_to_fail_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
