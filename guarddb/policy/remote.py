@@ -15,11 +15,11 @@ import re
 import ssl
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from guarddb.policy.errors import PolicyError, quoted
 from guarddb.policy.profile import PolicyProfile
@@ -45,8 +45,8 @@ LONGEST_BACKOFF: Final = 10.0
 
 #: Not the module's own generator: forked processes would all wait for the same time, and an application may have seeded it.
 _random = random.SystemRandom()
-_PROJECT = re.compile(r".*/projects/[^/]+\Z")
-_POLICY = re.compile(r".*/projects/[^/]+/policies/[^/]+\Z")
+_PROJECT = re.compile(r".*/projects/(?P<project_id>[^/]+)\Z")
+_POLICY = re.compile(r".*/projects/(?P<project_id>[^/]+)/policies/(?P<id>[^/]+)\Z")
 
 
 TOO_LARGE: Final = f"the answer has more than {MAX_BYTES} bytes"
@@ -80,12 +80,14 @@ class Remote:
         url: as it was given; it names the profile in messages.
         profile_url: what GET is sent to.
         events_url: the event stream beside it, or None for a URL that is no control plane's.
+        names: what a control plane's URL says of the profile behind it: `project_id`, and `id` where it names one.
     """
 
     url: str
     profile_url: str
     events_url: str | None
     loopback: bool
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def parse(cls, url: str) -> Remote:
@@ -111,10 +113,10 @@ class Remote:
                 f"or name the host in {PLAIN_HTTP_VARIABLE}"
             )
         bare = _without_slash(parts)
-        if _POLICY.match(parts.path.rstrip("/")):
-            return cls(url, bare, f"{bare}/events", loopback)
-        if _PROJECT.match(parts.path.rstrip("/")):
-            return cls(url, f"{bare}/policy", f"{bare}/events", loopback)
+        if found := _POLICY.match(parts.path.rstrip("/")) or _PROJECT.match(parts.path.rstrip("/")):
+            names = {name: unquote(part) for name, part in found.groupdict().items()}
+            profile = bare if "id" in names else f"{bare}/policy"
+            return cls(url, profile, f"{bare}/events", loopback, names)
         return cls(url, url, None, loopback)
 
 
@@ -162,8 +164,8 @@ def headers(key: str | None, etag: str | None = None) -> dict[str, str]:
     return told
 
 
-def read_answer(status: int, answered: Mapping[str, str], body: bytes) -> Fetched:
-    """What an answer means.
+def read_answer(status: int, answered: Mapping[str, str], body: bytes, remote: Remote) -> Fetched:
+    """What an answer of `remote` means.
 
     Raises:
         FetchError: it is a failure.
@@ -181,6 +183,12 @@ def read_answer(status: int, answered: Mapping[str, str], body: bytes) -> Fetche
         raise PolicyError("the answer is not a policy profile")
     if public_key := os.environ.get(SIGNING_VARIABLE):
         check_signature(public_key, answered.get(SIGNATURE_HEADER), document)
+        # Somebody in between has signed profiles of other names at hand, too: each that the server has ever sent.
+        for name, expected in remote.names.items():
+            if document.get(name) != expected:
+                raise PolicyError(
+                    f"the signed profile is another one: its {name} is not {quoted(expected, 100)}"
+                )
     return Fetched(PolicyProfile.model_validate(document), answered.get("etag"))
 
 
@@ -288,7 +296,7 @@ def fetch_once(url: str) -> PolicyProfile:
             try:
                 with client.stream("GET", remote.profile_url, headers=headers(key)) as answer:
                     body = _read_body(answer.iter_bytes())
-                fetched = read_answer(answer.status_code, answer.headers, body)
+                fetched = read_answer(answer.status_code, answer.headers, body, remote)
                 assert fetched.profile is not None  # no If-None-Match was sent
                 return fetched.profile
             except PolicyError as ex:

@@ -18,11 +18,13 @@ import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.profile import PolicyProfile
 from guarddb.policy.remote import (
+    SIGNING_VARIABLE,
     TIMEOUT,
     FetchError,
     Remote,
@@ -195,7 +197,8 @@ class HttpPolicy:
         """
         answer = await answers.get(client, self.remote.profile_url, headers(self._key, self._etag))
         try:
-            fetched = read_answer(*answer)
+            fetched = read_answer(*answer, self.remote)
+            self._refuse_older(fetched.profile)
         except PolicyError as ex:
             if self._in_force.current is None or self._in_force.denied is not None:
                 raise
@@ -204,6 +207,15 @@ class HttpPolicy:
             self._confirm()
             return
         self._take(fetched.profile, fetched.etag)
+
+    def _refuse_older(self, profile: PolicyProfile | None) -> None:
+        """A signature holds for every version that the server has ever sent: somebody in between must not put one back."""
+        current = self._in_force.current
+        if profile is None or current is None or not os.environ.get(SIGNING_VARIABLE):
+            return
+        before = current[0]
+        if before.id == profile.id and _moment(profile) < _moment(before):
+            raise PolicyError("the signed profile is older than the one in force")
 
     def _take(self, profile: PolicyProfile | None, etag: str | None) -> None:
         before = self._in_force
@@ -347,6 +359,10 @@ class _Follower:
                     self._streaming = False
                     self._news.set()
             await asyncio.sleep(pause)
+
+
+def _moment(profile: PolicyProfile) -> datetime:
+    return profile.updated_at or datetime.min.replace(tzinfo=UTC)
 
 
 _lock = threading.Lock()

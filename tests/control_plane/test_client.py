@@ -11,7 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ import psycopg
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from guarddb.integrations.control_plane.signing import Signer
+from guarddb.integrations.control_plane.store.tables import Policy
+from sqlalchemy import update
 
 import guarddb
 from guarddb.policy.remote import backoff, retry_after
@@ -393,6 +396,59 @@ def test_a_signed_profile_is_taken_and_an_unsigned_one_is_not(
     monkeypatch.setenv("GUARDDB_POLICY_KEY", base64.b64encode(b"short").decode())
     with pytest.raises(RuntimeError, match="not an Ed25519 public key"):
         HttpPolicy(plane.base)
+
+
+def test_a_signature_of_another_profile_or_an_older_version_does_not_do(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who stands in between has all that the server has ever signed."""
+    signer = Signer(Ed25519PrivateKey.generate().private_bytes_raw())
+    monkeypatch.setenv("GUARDDB_POLICY_KEY", signer.public_key)
+    newer = {
+        "id": "pol_1",
+        "project_id": "prj_1",
+        "name": "newer",
+        "updated_at": "2026-03-02T00:00:00Z",
+        "created_at": "2026-03-01T00:00:00Z",
+    }
+    served: list[Any] = [newer]
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        if handler.path.endswith("/events"):
+            reply(handler, 404)
+        else:
+            reply(handler, 200, served[0], {"Guarddb-Signature": signer.sign(served[0])})
+
+    with scripted(answer) as url:
+        policy = HttpPolicy(url, refresh=0.05)
+        for change, told in (
+            ({"updated_at": "2026-03-01T23:59:59Z"}, "older than the one in force"),
+            ({"id": "pol_2"}, "another one: its id"),
+            ({"project_id": "prj_2"}, "another one: its project_id"),
+            ({"id": None}, "another one: its id"),
+        ):
+            caplog.clear()
+            served[0] = {**newer, "name": "open", **change}
+            eventually(lambda told=told: told in caplog.text)  # type: ignore[misc]
+            assert policy.current()[0].name == "newer"
+            with (
+                pytest.raises(guarddb.PolicyError, match="another one")
+                if "updated_at" not in change
+                else nullcontext()
+            ):
+                guarddb.load_policy(url)
+        served[0] = {**newer, "name": "newest", "updated_at": "2026-03-02T00:00:00.000001Z"}
+        eventually(lambda: policy.current()[0].name == "newest")
+        policy.close()
+
+
+def test_a_version_is_later_than_the_one_before_whatever_the_clock_says(plane: Plane) -> None:
+    stored = plane.policy("clock")
+    ahead = datetime.now(UTC) + timedelta(minutes=5)
+    with plane.server.database.write() as session:
+        session.execute(update(Policy).where(Policy.id == stored["id"]).values(updated_at=ahead))
+    answer = plane.request("PUT", f"/policies/{stored['id']}", json={"name": "clock"}).json()
+    assert datetime.fromisoformat(answer["updated_at"]) > ahead
 
 
 def test_the_key_is_in_no_text(url: str, agent: dict[str, Any]) -> None:

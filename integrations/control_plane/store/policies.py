@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
@@ -94,7 +95,8 @@ def replace(
     policy.name = profile.name
     policy.document = document_of(profile)
     policy.version += 1
-    policy.updated_at = now()
+    # Later than the one before also where another server's clock is ahead: sessions take no signed profile that is older.
+    policy.updated_at = max(now(), policy.updated_at + timedelta(microseconds=1))
     _store(session, policy, actor)
     detail = {"name": policy.name, "version": policy.version}
     record(session, policy.project_id, actor, "policy.update", policy.id, detail)
