@@ -1,5 +1,5 @@
 """What the operator of a policy should know about the database: what the row filters stand on, the keys whose referential actions
-write filtered rows, and the foreign keys that repeat a masked value."""
+write filtered rows, the foreign keys that repeat a masked value, and the indexes that lay rows in the order of one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ACTIONS = {"c": "CASCADE", "n": "SET NULL", "d": "SET DEFAULT"}
 def dependencies(profile: PolicyProfile, catalog: Catalog) -> list[Finding]:
     """Remarks on a profile that take a look at what the database ties together."""
     governance = CompiledPolicy(profile, profile.version, {}).governance(catalog)
-    return [*_copies(governance), *_actions(governance), *_foundations(governance)]
+    return [*_copies(governance), *_orders(governance), *_actions(governance), *_foundations(governance)]
 
 
 def _foundations(governance: Governance) -> Iterator[Finding]:
@@ -95,3 +95,22 @@ def _copies(governance: Governance) -> Iterator[Finding]:
                         f'"{other.schema}.{other.name}.{column}" repeats the masked '
                         f'"{relation.schema}.{relation.name}.{referenced}" and has no mask of its own',
                     )
+
+
+def _orders(governance: Governance) -> Iterator[Finding]:
+    """Indexes by which a statement that does not name a masked column may be given rows in its order.
+
+    PostgreSQL reads an index on (tenant, email) for `WHERE tenant = 1` or `ORDER BY tenant`, and one on (email) alone for
+    nothing but the column itself: as hashes in the order of the values.
+    """
+    for relation in governance.governed_tables:
+        masks = governance.rules_for(relation).masks
+        for index in relation.indexes if masks else ():
+            masked = [column for column in index.columns if column in masks]
+            if masked and (len(index.columns) > len(masked) or "hash" in {masks[each] for each in masked}):
+                yield Finding(
+                    "warning",
+                    "masking_rules",
+                    f'rows that are read by the index "{index.name}" of "{relation.schema}.{relation.name}" come in the order '
+                    f'of the masked "{masked[0]}"',
+                )

@@ -48,6 +48,27 @@ def test_what_the_database_ties_together_is_told(fresh_dsn: str) -> None:
     assert not any("free" in finding.message for finding in findings)
 
 
+def test_indexes_that_order_by_a_masked_column_are_told(fresh_dsn: str) -> None:
+    with psycopg.connect(fresh_dsn, autocommit=True) as conn:
+        conn.execute(
+            "CREATE TABLE users (id int PRIMARY KEY, tenant int, email text, ssn text, name text, UNIQUE (tenant, email));"
+            "CREATE INDEX by_email ON users (email); CREATE INDEX by_ssn ON users (ssn);"
+            "CREATE INDEX by_name ON users (name, id); CREATE INDEX by_both ON users (ssn, name);"
+            "CREATE INDEX digest ON users (tenant, sha256(email::bytea));"
+        )
+        catalog = guarddb.Catalog.from_connection(conn)
+    masks = [
+        {"table": "users", "column": "email", "kind": "hash"},
+        {"table": "users", "column": "ssn", "kind": "redact"},
+    ]
+    told = dependencies(guarddb.PolicyProfile(name="p", masking_rules=masks), catalog)
+    assert {finding.message.split('"')[1] for finding in told if finding.level == "warning"} == {
+        "users_tenant_email_key",
+        "by_email",
+        "by_both",
+    }
+
+
 def test_a_profile_without_rules_has_none(fresh_dsn: str) -> None:
     with psycopg.connect(fresh_dsn, autocommit=True) as conn:
         conn.execute(TABLES)
