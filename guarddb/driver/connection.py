@@ -28,7 +28,7 @@ from guarddb.driver.cursors import guarded
 from guarddb.driver.cut_off import cancel_running
 from guarddb.driver.faults import translated
 from guarddb.driver.loaders import register_loaders
-from guarddb.driver.messages import GuardedInfo, handle_notices
+from guarddb.driver.messages import GuardedInfo, handle_notices, heard
 from guarddb.driver.neighbours import neighbours_of
 from guarddb.driver.session import Session
 from guarddb.driver.settings import hold_gen
@@ -37,7 +37,6 @@ from guarddb.driver.waited import Prepared
 from guarddb.driver.waits import Asking
 from guarddb.driver.walled import wall_gen
 from guarddb.driver.watch import contradicts, refresh_gen
-from guarddb.driver.withholding import notification
 from guarddb.errors import BudgetExceeded, PolicyViolation
 from guarddb.facts.settings import FOLLOWED
 from guarddb.policy.load import is_url
@@ -515,7 +514,7 @@ class Connection(ConnectionMixin[Row], _psycopg.Connection[Row]):
         """As psycopg's; what the profile's `content_scan_mode` blocks is withheld."""
         with closing(super().notifies(**options)) as notifications:
             for each in notifications:
-                yield notification(self._guard, each)
+                yield heard(self._guard, each)
 
     def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""
@@ -670,7 +669,7 @@ class AsyncConnection(ConnectionMixin[Row], _psycopg.AsyncConnection[Row]):
         """As `Connection.notifies`."""
         async with aclosing(super().notifies(**options)) as notifications:
             async for each in notifications:
-                yield notification(self._guard, each)
+                yield heard(self._guard, each)
 
     async def _guard_catalog(self) -> Catalog:
         """The catalog that statements are judged by now."""

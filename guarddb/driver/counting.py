@@ -81,6 +81,18 @@ def count_bytes(session: Session, results: Results | None, amount: int) -> None:
     _stop(session, results, error)
 
 
+def has_room_for(session: Session, amount: int) -> bool:
+    """Count bytes of data that reach the application beside rows, in a message of the server's; false where they have no room."""
+    policy = session.in_force
+    if policy is None or not policy.egress:
+        return True
+    try:
+        count_bytes(session, None, amount)
+    except (BudgetExceeded, PolicyUnavailable):
+        return False
+    return True
+
+
 def settle_gen(session: Session) -> PQGen[None]:
     """Tell the store what was handed out since it was asked last."""
     policy = session.in_force

@@ -16,6 +16,7 @@ from psycopg.pq import DiagnosticField as Field
 
 from guarddb.decision.advice.errors import did_you_mean
 from guarddb.decision.plan import Decision
+from guarddb.driver.counting import has_room_for
 from guarddb.driver.positions import fields_of, placed
 from guarddb.driver.withholding import WITHHELD, scans, without_hidden
 from guarddb.errors import PolicyViolation
@@ -137,6 +138,24 @@ def _without_values(message: str, names: set[str]) -> str:
     return _PARENTHESISED.sub("", _BYTES.sub("… ", message)).strip()
 
 
+def without_room(session: Session, diagnostic: e.Diagnostic) -> Fields | None:
+    """The fields of a server message without the data that it quotes, where the budget of bytes has no room for it; else None.
+
+    `SELECT (SELECT string_agg(note, '') FROM notes)::int` brings every note in the text of an error.
+    """
+    policy = session.in_force
+    if policy is None or not policy.egress or (fields := cleaned(session, diagnostic)) is None:
+        return None
+    if (quoted := _size(fields_of(diagnostic))) == _size(fields) or has_room_for(session, quoted):
+        return None
+    return fields
+
+
+def _size(fields: Fields) -> int:
+    texts = (Field.MESSAGE_PRIMARY, Field.MESSAGE_HINT, *_DROPPED)
+    return sum(len(fields.get(each) or b"") for each in texts)
+
+
 def row_filter_violation(session: Session, error: e.Error) -> PolicyViolation | None:
     """The refusal in place of the error that guarddb's own check of a written row raises; None for any other error."""
     diagnostic = error.diag
@@ -193,11 +212,16 @@ def translated(session: Session, error: e.Error) -> e.Error:
         message = (fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace")
         error.args = (message,)
         session.met_sensitive = True
+    elif (fields := without_room(session, diagnostic)) is not None:
+        error._info = fields
+        error.args = ((fields[Field.MESSAGE_PRIMARY] or b"").decode(error._encoding, "replace"),)
+        session.met_sensitive = True
     placed(error, session.last)
     _advised(session, error)
     if scans(session) and (withheld := without_hidden(session, error.diag)) is not None:
         error._info = withheld
         error.args = (WITHHELD,)
+        session.met_sensitive = True
     severity = (error._info.get(Field.SEVERITY) if isinstance(error._info, dict) else None) or b"ERROR"
     session.last_message = f"{severity.decode(error._encoding, 'replace')}:  {error}\n"
     return error

@@ -6,18 +6,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 from weakref import ReferenceType, ref
 
-from psycopg import ConnectionInfo, errors as e
+from psycopg import ConnectionInfo, Notify, errors as e
 from psycopg._connection_base import BaseConnection
 from psycopg.pq import DiagnosticField as Field
 
 from guarddb.driver.announced import CHANNEL
-from guarddb.driver.faults import cleaned, message_of_the_connection
-from guarddb.driver.withholding import raw_notification, scans, without_hidden
+from guarddb.driver.counting import has_room_for
+from guarddb.driver.faults import cleaned, message_of_the_connection, without_room
+from guarddb.driver.withholding import Payload, notification, raw_notification, scans, without_hidden
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGconn, PGresult
 
     from guarddb.driver.session import Session
+
+
+_NO_ROOM = "this text was withheld: the budget of bytes has no room for it (egress_bytes_per_day)"
 
 
 class GuardedInfo(ConnectionInfo):
@@ -50,6 +54,8 @@ def _on_notice(wself: ReferenceType[Any], result: PGresult) -> None:
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
         if (fields := cleaned(session, diagnostic)) is not None:
             result = cast("PGresult", _Notice(fields))
+    elif (fields := without_room(session, e.Diagnostic(result, conn.pgconn._encoding))) is not None:
+        result = cast("PGresult", _Notice(fields))
     if scans(session):
         diagnostic = e.Diagnostic(result, conn.pgconn._encoding)
         if (fields := without_hidden(session, diagnostic)) is not None:
@@ -89,8 +95,18 @@ def _on_notify(wself: ReferenceType[Any], notify: Any) -> None:
         if notify.relname == CHANNEL and conn._guard.freshness.hears:
             conn._guard.freshness.told()
             return
+        # (Without handlers psycopg keeps it for notifies(), where it is counted.)
+        if conn._notify_handlers and not has_room_for(conn._guard, len(notify.extra)):
+            notify = Payload(notify.relname, notify.be_pid, _NO_ROOM.encode())
         notify = raw_notification(conn._guard, notify, conn.pgconn._encoding)
     BaseConnection._notify_handler(wself, notify)
+
+
+def heard(session: Session, notify: Notify) -> Notify:
+    """A notification that notifies() hands out, counted."""
+    if not has_room_for(session, len(notify.payload.encode())):
+        return Notify(notify.channel, _NO_ROOM, notify.pid)
+    return notification(session, notify)
 
 
 class _Notice:

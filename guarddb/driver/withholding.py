@@ -35,7 +35,7 @@ _KEPT: Final = frozenset(
 )
 
 
-class _Payload(NamedTuple):
+class Payload(NamedTuple):
     """As much of a PGnotify as psycopg reads."""
 
     relname: bytes
@@ -96,7 +96,7 @@ def raw_notification(session: Session, notify: Any, encoding: str) -> Any:
     channel, payload = notify.relname.decode(encoding, "replace"), notify.extra.decode(encoding, "replace")
     if not is_withheld(session, (channel, payload)):
         return notify
-    return _Payload(
+    return Payload(
         b"(withheld)" if is_withheld(session, (channel,)) else notify.relname,
         notify.be_pid,
         WITHHELD.encode(),

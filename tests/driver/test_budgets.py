@@ -550,3 +550,58 @@ async def test_without_a_table_statements_pass_where_the_policy_says_so(connect:
     cur = await run(conn.execute("SELECT 1"))
     assert any("not counted" in note for note in cur.decision.notes)
     assert await run(cur.fetchall()) == [(1,)]
+
+
+#: Ways to have the server quote a table in a message: 900 bytes, or twice that.
+QUOTING = {
+    "error": "SELECT (SELECT string_agg(v, '') FROM quoted)::int",
+    "detail": "INSERT INTO quoted SELECT v FROM quoted",
+    "notice": "SELECT say((SELECT string_agg(v, '') FROM quoted))",
+    "notification": f"NOTIFY quoting, '{'x' * 900}'",
+}
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("way", QUOTING)
+async def test_what_a_message_quotes_is_counted(
+    connect: Connect, fresh_dsn: str, way: str, shared: bool
+) -> None:
+    """What did not fit is cut out; class and SQLSTATE of an error stay."""
+    with psycopg.connect(fresh_dsn, autocommit=True) as owner:
+        owner.execute(
+            "CREATE TABLE quoted (v text PRIMARY KEY); INSERT INTO quoted VALUES (repeat('x', 900));"
+            "CREATE FUNCTION say(text) RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE NOTICE '%', $1; RETURN 1; END $$"
+        )
+    policy = {
+        **open_policy(egress_bytes_per_day=2_000),
+        "statement_rules": {"allow": ["select", "insert", "other"]},
+        "guarddb": {"function_allowlist": ["say"]},
+    }
+    budgets = {"budgets": table_uri(fresh_dsn)} if shared else {}
+    conn = await connect(fresh_dsn, policy=policy, autocommit=True, **budgets)
+    said: list[str] = []
+    kept: list[bool] = []
+    conn.add_notice_handler(lambda notice: said.append(f"{notice.message_primary} {notice.message_detail}"))
+    conn.add_notify_handler(lambda notify: said.append(notify.payload))
+    if way == "notification":
+        await run(conn.execute("LISTEN quoting"))
+    for _ in range(4):
+        try:
+            await run(conn.execute(QUOTING[way]))
+        except psycopg.Error as error:
+            said.append(f"{error.sqlstate} {error} {error.diag.message_detail}")
+            kept.append("x" * 900 in conn.info.error_message)
+    states = {"error": ["22P02"] * 4, "detail": ["23505"] * 4}
+    assert [each[:5] for each in said] == states.get(way, [each[:5] for each in said])
+    assert kept == ([True, True, False, False] if way in states else [])
+    assert ["x" * 100 in each for each in said] == [True, True, False, False]
+
+
+async def test_what_is_said_of_the_text_itself_costs_nothing(connect: Connect) -> None:
+    conn = await connect(policy=open_policy(egress_bytes_per_day=50), autocommit=True)
+    for sql in (f"SELECT {'x' * 60}", f"SELECT '{'x' * 60}'::int", "SELECT 1 / 0"):
+        with pytest.raises(psycopg.Error) as caught:
+            await run(conn.execute(sql))
+        if "x" in sql:
+            assert "x" * 60 in str(caught.value)
+    assert conn.budget.egress_bytes_today == 50
