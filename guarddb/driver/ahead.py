@@ -75,6 +75,8 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
     judged: JudgedText = pgq.judged
     results = cursor._guard_results()
     session.copy_ends = session.copy_ends and copies
+    if judged.copies and not copies:
+        raise steps.no_method_for_copy()
     if judged.surrounded and not judged.only_rechecked and copies and not session.copy_ends:
         raise session.deny(
             "statement_not_allowed",

@@ -234,9 +234,11 @@ class CursorMixin(_Cursor):
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> PQGen[None]:
+        judged = getattr(pgq, "judged", None)
+        if judged is not None and judged.copies:
+            raise steps.no_method_for_copy()
         if self._execmany_returning is not None:
             return many.row_gen(self, pgq, prepare=prepare, binary=binary)
-        judged = getattr(pgq, "judged", None)
         if judged is not None and judged.surrounded:
             return taking_back.carried_gen(
                 self, pgq, partial(self._psycopgs_maybe_prepare_gen, pgq, prepare=prepare, binary=binary)

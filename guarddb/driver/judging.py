@@ -218,6 +218,7 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         rechecked=rechecked,
         ends=ends,
         uses_session=uses_session,
+        copies=any(statement.facts.operation == "COPY" for statement in statements),
     )
 
 

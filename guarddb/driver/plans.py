@@ -79,6 +79,8 @@ class JudgedText:
     ends: bool = False
     #: part of no cache: the answer depends on the session's own names
     uses_session: bool = False
+    #: it is for copy() and no other method
+    copies: bool = False
 
     @property
     def only_rechecked(self) -> bool:

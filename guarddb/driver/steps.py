@@ -235,6 +235,12 @@ def refused_by_the_server(
     return refused
 
 
+def no_method_for_copy() -> _psycopg.Error:
+    """What psycopg says of COPY by execute() or stream() when it has been sent: then no more can be sent on that connection, for
+    nobody reads or ends it. Said before, it costs nobody anything."""
+    return _psycopg.ProgrammingError("COPY cannot be used with this method; use copy() instead")
+
+
 _COPYING = frozenset(map(int, (pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_BOTH)))
 
 

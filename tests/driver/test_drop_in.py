@@ -143,6 +143,45 @@ async def test_copying_in_and_out(connect: Connect) -> None:
         await run(conn.execute("COPY copied TO STDOUT"))
 
 
+#: Where psycopg says so when the server has begun to copy already, and the connection can do nothing any more.
+NO_WAYS_TO_COPY = {
+    "execute": lambda conn, sql: run(conn.execute(sql)),
+    "prepared": lambda conn, sql: run(conn.execute(sql, prepare=True)),
+    "executemany": lambda conn, sql: run(conn.cursor().executemany(sql, [(), ()])),
+    "returning": lambda conn, sql: run(conn.cursor().executemany(sql, [(), ()], returning=True)),
+    "stream": lambda conn, sql: collect(conn.cursor().stream(sql)),
+    "raw": lambda conn, sql: run(factory(conn, "Raw")(conn).execute(sql)),
+    "client": lambda conn, sql: run(factory(conn, "Client")(conn).execute(sql)),
+}
+
+
+def factory(conn: Any, kind: str) -> Any:
+    return getattr(guarddb, f"{'Async' if isinstance(conn, psycopg.AsyncConnection) else ''}{kind}Cursor")
+
+
+@pytest.mark.parametrize("way", NO_WAYS_TO_COPY)
+async def test_copy_by_another_method_leaves_the_connection_usable(connect: Connect, way: str) -> None:
+    policies = (
+        open_policy(),
+        open_policy(max_affected_rows=1),
+        open_policy(max_rows=1, budget_queries_per_day=4, egress_bytes_per_day=100),
+    )
+    for policy in policies:
+        conn = await connect(policy=policy)
+        await run(conn.execute("CREATE TEMP TABLE copied (a int)"))
+        for sql in (
+            "COPY (SELECT 1) TO STDOUT",
+            "COPY copied FROM STDIN",
+            "SELECT 1; COPY (SELECT 1) TO STDOUT",
+            "COPY (SELECT 1) TO STDOUT; SELECT 1",
+        ):
+            with pytest.raises(psycopg.Error, match="COPY cannot be used with this method"):
+                await NO_WAYS_TO_COPY[way](conn, sql)
+            assert conn.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+        cur = await run(conn.execute("SELECT 1"))
+        assert await run(cur.fetchall()) == [(1,)]
+
+
 async def test_refused_copy(connect: Connect, answers: Engine) -> None:
     answers.block("COPY (SELECT 7) TO STDOUT")
     conn = await connect()
