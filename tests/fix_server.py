@@ -1,8 +1,8 @@
 """A real PostgreSQL for the tests: one server per run, one database per worker.
 
 Nothing here is a mock. The server comes from a wheel, listens on a Unix socket only and lives in a temporary
-directory, in memory where there is room, that goes away with the run. pytest-xdist workers find the same directory by the run's id and share
-the server; the wheel counts the processes that hold it, and the last one out stops it.
+directory, in memory where there is room, that goes away with the run. pytest-xdist workers find the same directory
+by the run's id and share the server; the wheel counts the processes that hold it, and the last one out stops it.
 """
 
 from __future__ import annotations

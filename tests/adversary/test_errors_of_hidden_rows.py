@@ -413,7 +413,10 @@ BESIDE = (
     "g AS o (k, ok)",
     "LATERAL (SELECT r.b AS k) AS o",
 )
+#: Parallel plans. Where no worker is to be had the leader runs the whole of one itself; a sub-select would start two for each row
+#: around it.
 AT_ONCE = (
+    "max_parallel_workers = 0",
     "parallel_setup_cost = 0",
     "parallel_tuple_cost = 0",
     "min_parallel_table_scan_size = 0",
