@@ -15,6 +15,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+from psycopg.adapt import Loader
+from psycopg.types.string import TextLoader
+
 import guarddb
 from guarddb import Catalog, Decision
 
@@ -211,6 +214,9 @@ class AgentTools:
     def _connection(self) -> guarddb.Connection[Any]:
         if self._conn is None or self._conn.closed:
             self._conn = guarddb.connect(self._conninfo, **self._arguments)
+            self._conn.adapters.register_loader("interval", TextLoader)
+            for name in ("date", "time", "timetz", "timestamp", "timestamptz"):
+                self._conn.adapters.register_loader(name, _or_as_text(self._conn, name))
         return self._conn
 
     def _profile(self) -> guarddb.PolicyProfile:
@@ -270,6 +276,26 @@ class AgentTools:
         """One call's transaction is not the next one's."""
         if not conn.closed and conn.info.transaction_status != guarddb.pq.TransactionStatus.IDLE:
             conn.rollback()
+
+
+def _or_as_text(conn: guarddb.Connection[Any], name: str) -> type[Loader]:
+    """psycopg's loader of a type, but what Python has no value for (infinity, years before Christ, 24:00) stays a text."""
+    found = conn.adapters.get_loader(conn.adapters.types[name].oid, guarddb.pq.Format.TEXT)
+    psycopgs = found if found is not None else TextLoader
+
+    class OrAsText(Loader):
+        def __init__(self, oid: int, context: Any = None) -> None:
+            super().__init__(oid, context)
+            self._load = psycopgs(oid, context).load
+            self._text = TextLoader(oid, context).load
+
+        def load(self, data: Any) -> Any:
+            try:
+                return self._load(data)
+            except (guarddb.Error, ValueError, NotImplementedError):
+                return self._text(data)
+
+    return OrAsText
 
 
 _KINDS = {

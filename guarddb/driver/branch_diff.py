@@ -3,13 +3,18 @@
 Both databases are read in the order of the primary key and compared row by row, in one pass and without keeping them. Where a
 table has
 no primary key, whole rows are counted, so that a change is one row less and one row more.
+
+Who looks may do more than the agent, and what is on a branch was made by the agent: none of its code is run. Values are printed
+by the output functions of their types, whatever casts there are, and policies are not asked. PostgreSQL computes what is constant
+in the expressions of indexes and statistics when it plans a query: where these call functions that are not its own, the table is
+copied and sorted here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg as _psycopg
 from psycopg import sql
@@ -29,6 +34,20 @@ ORDER BY 1, 2
 _COLUMNS = """
 SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s::pg_catalog.regclass AND attnum > 0 AND NOT attisdropped ORDER
 BY attnum
+"""
+#: Tables of which an index or extended statistics call a function, or an operator, that is not PostgreSQL's own.
+_CALLING = """
+SELECT DISTINCT n.nspname, c.relname FROM pg_catalog.pg_depend AS d
+LEFT JOIN pg_catalog.pg_index AS i ON d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND i.indexrelid = d.objid
+LEFT JOIN pg_catalog.pg_statistic_ext AS s
+  ON d.classid = 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass AND s.oid = d.objid
+JOIN pg_catalog.pg_class AS c ON c.oid IN (i.indrelid, s.stxrelid)
+JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+WHERE d.refobjid >= 16384
+  AND d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_operator'::pg_catalog.regclass)
+"""
+_GENERATED = """
+SELECT attname FROM pg_catalog.pg_attribute WHERE attrelid = %s::pg_catalog.regclass AND attnum > 0 AND attgenerated <> ''
 """
 _CHUNK = 2_000
 
@@ -83,28 +102,35 @@ def differences(source: str, branch: str, *, sample: int = 5) -> Iterator[TableD
             conn.execute("SET LOCAL datestyle = 'ISO, YMD'")
             conn.execute("SET LOCAL timezone = 'UTC'")
             conn.execute("SET LOCAL extra_float_digits = 1")
+            conn.execute("SET LOCAL row_security = off")
+            conn.execute("SET LOCAL constraint_exclusion = off")
         old = {(s, t): key for s, t, key in before.execute(_TABLES).fetchall()}
         new = {(s, t): key for s, t, key in after.execute(_TABLES).fetchall()}
+        calling = {(s, t) for conn in (before, after) for s, t in conn.execute(_CALLING).fetchall()}
         for name in sorted(old.keys() | new.keys()):
             found = TableDifference(f"{name[0]}.{name[1]}")
             if name not in old or name not in new:
                 found.structure = "made" if name not in old else "dropped"
                 conn, counted = (after, "added") if name not in old else (before, "removed")
-                setattr(found, counted, _count(conn, name))
+                setattr(found, counted, _count(conn, name, copied=name in calling))
             else:
-                _compare(before, after, name, old[name], found, sample)
+                _compare(before, after, name, old[name], found, sample, copied=name in calling)
             if not found.same:
                 yield found
 
 
-def _count(conn: _psycopg.Connection[Any], name: tuple[str, str]) -> int:
+def _count(conn: _psycopg.Connection[Any], name: tuple[str, str], *, copied: bool) -> int:
+    if copied:
+        return sum(1 for _ in _copied(conn, name, []))
     row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(*name))).fetchone()
     return int(row[0]) if row is not None else 0
 
 
-def _columns(conn: _psycopg.Connection[Any], name: tuple[str, str]) -> list[str]:
+def _columns(
+    conn: _psycopg.Connection[Any], name: tuple[str, str], query: LiteralString = _COLUMNS
+) -> list[str]:
     quoted = sql.Identifier(*name).as_string(conn)
-    return [column for (column,) in conn.execute(_COLUMNS, [quoted]).fetchall()]
+    return [column for (column,) in conn.execute(query, [quoted]).fetchall()]
 
 
 def _compare(
@@ -114,6 +140,8 @@ def _compare(
     key: list[str],
     found: TableDifference,
     sample: int,
+    *,
+    copied: bool,
 ) -> None:
     old_columns, new_columns = _columns(before, name), _columns(after, name)
     columns = [column for column in old_columns if column in new_columns]
@@ -122,13 +150,17 @@ def _compare(
     ]
     if apart:
         found.structure = "columns " + ", ".join(apart)
+    if copied:
+        made = {column for conn in (before, after) for column in _columns(conn, name, _GENERATED)}
+        columns = [column for column in columns if column not in made]
     if not columns:
         return
     if not set(key) <= set(columns):
         key = []
     order = key or columns
     width = len(order)
-    left, right = (_rows(conn, name, order, columns) for conn in (before, after))
+    rows = _sorted if copied else _rows
+    left, right = (rows(conn, name, order, columns) for conn in (before, after))
     one, other = next(left, None), next(right, None)
     while one is not None or other is not None:
         if other is None or (one is not None and one[0] < other[0]):
@@ -152,10 +184,13 @@ def _rows(
     conn: _psycopg.Connection[Any], name: tuple[str, str], order: list[str], columns: list[str]
 ) -> Iterator[tuple[tuple[str, ...], Row]]:
     """(key, row) in the order of the key's text, code point by code point, as Python compares it too."""
-    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(column)) for column in columns)
+    # concat() calls the output function of a type, whatever casts there are; num_nulls() tells NULL from a row of NULLs.
+    texts = sql.SQL(", ").join(
+        sql.SQL("CASE num_nulls({0}) WHEN 0 THEN concat({0}) END").format(sql.Identifier(c)) for c in columns
+    )
     # NULL sorts first here and there: an empty text for it, and a mark before every value.
     keys = [
-        sql.SQL("""CASE WHEN {0} IS NULL THEN '' ELSE '=' || {0}::text END COLLATE "C" """).format(
+        sql.SQL("""CASE num_nulls({0}) WHEN 0 THEN concat('=', {0}) ELSE '' END COLLATE "C" """).format(
             sql.Identifier(c)
         )
         for c in order
@@ -168,6 +203,27 @@ def _rows(
         cur.execute(query)
         for row in cur:
             yield tuple(row[: len(order)]), tuple(row[len(order) :])
+
+
+def _copied(conn: _psycopg.Connection[Any], name: tuple[str, str], columns: list[str]) -> Iterator[Row]:
+    """The rows of a table by COPY, for which nothing is planned."""
+    listed = (
+        sql.SQL(" ({})").format(sql.SQL(", ").join(map(sql.Identifier, columns))) if columns else sql.SQL("")
+    )
+    with conn.cursor().copy(sql.SQL("COPY {}{} TO STDOUT").format(sql.Identifier(*name), listed)) as copy:
+        yield from copy.rows()
+
+
+def _sorted(
+    conn: _psycopg.Connection[Any], name: tuple[str, str], order: list[str], columns: list[str]
+) -> Iterator[tuple[tuple[str, ...], Row]]:
+    """As `_rows`, of a table that is copied."""
+    places = [columns.index(column) for column in order]
+    found = [
+        (tuple("" if row[i] is None else f"={row[i]}" for i in places), row)
+        for row in _copied(conn, name, columns)
+    ]
+    return iter(sorted(found, key=lambda each: each[0]))
 
 
 def _note(

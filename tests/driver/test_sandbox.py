@@ -497,6 +497,71 @@ def test_the_difference_is_told_row_by_row(source: str, server_dsn: str) -> None
     assert (found["public.mine"].structure, found["public.mine"].added) == ("made", 1)
 
 
+#: What an agent that may store code can leave on a branch; each has a function of its own, which says who runs it.
+TRAPS = """
+CREATE CAST (mood AS text) WITH FUNCTION said(mood);
+CREATE TABLE cast_ (id int PRIMARY KEY, v mood);
+INSERT INTO cast_ VALUES (1, 'a');
+CREATE TABLE indexed (id int, v text);
+CREATE INDEX ON indexed ((id + said(1)));
+INSERT INTO indexed VALUES (1, 'a');
+CREATE TABLE measured (id int, v text);
+CREATE STATISTICS s ON (id + said(1)), v FROM measured;
+INSERT INTO measured VALUES (1, 'a');
+CREATE TABLE checked (id int PRIMARY KEY, v text, CHECK (said(1) > 0 OR id > 0));
+INSERT INTO checked VALUES (1, 'a');
+CREATE TABLE replaced (id int PRIMARY KEY, v text);
+INSERT INTO replaced VALUES (1, 'a');
+CREATE INDEX ON replaced (kept(id));
+CREATE TABLE secured (id int PRIMARY KEY, v text);
+INSERT INTO secured VALUES (1, 'a');
+CREATE POLICY p ON secured USING (said(1) > 0);
+ALTER TABLE secured ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+CREATE TABLE computed (id int, v text, w int GENERATED ALWAYS AS (said(1) + id) STORED, x int GENERATED ALWAYS AS (id + 1));
+CREATE INDEX ON computed (said(id));
+INSERT INTO computed VALUES (1, 'a');
+"""
+
+
+def test_the_difference_runs_no_code_of_the_agents(source: str, fresh_shop_admin: str) -> None:
+    """It is read by somebody who may do more: a superuser, mostly."""
+    says = "RAISE WARNING 'said by %', current_user; RETURN"
+    for dsn in (source, fresh_shop_admin):
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute(
+                "CREATE TYPE mood AS ENUM ('a', 'b');"
+                f"CREATE FUNCTION said(mood) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN {says} 'x'; END $$;"
+                f"CREATE FUNCTION said(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN {says} 1; END $$;"
+                "CREATE FUNCTION kept(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1';"
+            )
+            conn.execute(TRAPS)
+            if dsn == fresh_shop_admin:
+                conn.execute(
+                    "CREATE OR REPLACE FUNCTION kept(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT said(1)'"
+                )
+                for table in ("indexed", "replaced", "secured"):
+                    conn.execute(f"INSERT INTO {table} VALUES (2, NULL)")
+                conn.execute("UPDATE computed SET v = 'b'; UPDATE cast_ SET v = 'b'")
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        connect = psycopg.Connection.connect
+
+        def listening(*args: Any, **options: Any) -> Any:
+            conn = connect(*args, **options)
+            conn.add_notice_handler(lambda notice: said.append(str(notice.message_primary)))
+            return conn
+
+        patch.setattr(psycopg.Connection, "connect", listening)
+        found = {each.table: each for each in differences(source, fresh_shop_admin)}
+    assert said == []
+    counts = {name: (each.added, each.changed, each.removed) for name, each in found.items()}
+    assert counts["public.indexed"] == counts["public.replaced"] == counts["public.secured"] == (1, 0, 0)
+    assert counts["public.computed"] == (1, 0, 1)
+    assert counts["public.cast_"] == (0, 1, 0)
+    assert found["public.cast_"].sample[0]["new"] == {"id": "1", "v": "b"}
+    assert not counts.keys() & {"public.checked", "public.measured"}
+
+
 def test_a_pool_works_on_branches(source: str, server_dsn: str) -> None:
     pool = pytest.importorskip("psycopg_pool")
     kwargs = {"policy": POLICY, "branches": server_dsn}

@@ -233,6 +233,39 @@ async def test_no_malformed_call_ends_the_server(command: list[str], database: s
         assert (await call(client, "query", sql="SELECT 1"))["rows"] == [[1]]
 
 
+def test_copy_leaves_the_tools_usable(database: str) -> None:
+    tools = AgentTools(database, {"name": "copying", "access_mode": "read_write"})
+    for sql in ("COPY app.people TO STDOUT", "COPY app.people FROM STDIN"):
+        answer = tools.query(sql)
+        assert answer["status"] == "error"
+        assert "copy()" in answer["reason"]
+        assert tools.query("SELECT 1")["rows"] == [[1]]
+    tools.close()
+
+
+#: What Python has no value for, or another one: as PostgreSQL prints it.
+VALUES = {
+    "'infinity'::date": "infinity",
+    "'-infinity'::timestamptz": "-infinity",
+    "'0044-03-15 BC'::date": "0044-03-15 BC",
+    "'24:00'::time": "24:00:00",
+    "interval '1 mon 2 days'": "1 mon 2 days",
+    "interval '1000000 years'": "1000000 years",
+    "date '2024-01-02'": "2024-01-02",
+    "timestamptz '2024-01-02 03:04:05Z'": "2024-01-02T03:04:05+00:00",
+    "ARRAY['infinity'::timestamp, '2024-01-02']": ["infinity", "2024-01-02T00:00:00"],
+}
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_values_that_python_has_not_come_as_texts(database: str, value: str) -> None:
+    tools = AgentTools(database, POLICY, settings={"app.org": "1"})
+    answer = tools.query(f"SELECT {value}")
+    assert answer["status"] == "ok", answer
+    assert answer["rows"] == [[VALUES[value]]]
+    tools.close()
+
+
 def test_the_server_says_what_is_missing(tmp_path: Path) -> None:
     done = subprocess.run(
         [
