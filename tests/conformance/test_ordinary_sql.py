@@ -198,3 +198,25 @@ def test_psqls_descriptions_run_under_a_mask_and_a_filter(database: str) -> None
         assert questions, command
         for question in questions:
             assert passes(question), command
+
+
+#: PostgreSQL takes a name behind `t.*` and pays no heed to it.
+NAMED_STARS = (
+    ("SELECT c.*{} FROM customers AS c ORDER BY id", " AS a"),
+    ("SELECT c.*{}, s.*{} FROM customers AS c JOIN scores AS s ON s.id = c.id ORDER BY c.id", " a"),
+    ("SELECT (c.*){}, 1 AS one FROM customers AS c ORDER BY c.id", ' AS "a b"'),
+    (
+        "SELECT x.id, x.phone FROM (SELECT c.*{} FROM customers AS c) AS x ORDER BY 1",
+        " /* all */ AS /* of */ x -- them\n",
+    ),
+    ("WITH w AS (SELECT c.*{} FROM customers AS c) SELECT w.*{} FROM w ORDER BY id", " AS select"),
+    (
+        "SELECT x.* FROM scores AS s, LATERAL (SELECT c.*{} FROM customers AS c WHERE c.id = s.id) AS x ORDER BY s.id",
+        " AS from",
+    ),
+)
+
+
+@pytest.mark.parametrize(("sql", "name"), NAMED_STARS)
+def test_a_star_with_a_name_is_a_star(ask: Asked, sql: str, name: str) -> None:
+    assert ask(sql.replace("{}", name)) == ask(sql.replace("{}", ""))

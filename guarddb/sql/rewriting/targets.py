@@ -55,6 +55,8 @@ class TargetEdits(ConditionEdits):
             last = self._name_end(first)
             while last + 1 < len(self.names) and self.names[last + 1] == CLOSE and self._opens_before(first):
                 first, last = first - 1, last + 1
+            if "name" in target:  # `t.* AS a`: PostgreSQL pays no heed to the name
+                last += 2 if self.names[last + 1] == "AS" else 1
             self._edit(self.starts[first], self._end(last), text)
         fields = query.fields
         targets = fields["returningClause"]["exprs"] if "returningClause" in fields else fields["targetList"]
