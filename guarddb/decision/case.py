@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
@@ -56,13 +57,11 @@ def is_governed(case: Case) -> bool:
 
 def filters_of(case: Case) -> list[str]:
     """The predicates of every filtered relation that a statement reads or writes, each once."""
-    found: list[str] = []
-    for reference, rules in case.ruled:
-        if rules.filters and reference.mode != "ddl":
-            for each in rules.filters:
-                if (shown := each.shown) not in found:
-                    found.append(shown)
-    return found
+    if len(case.ruled) == 1:
+        ((reference, rules),) = case.ruled
+        return rules.shown if reference.mode != "ddl" else []
+    shown = [rules.shown for reference, rules in case.ruled if rules.filters and reference.mode != "ddl"]
+    return list(dict.fromkeys(chain.from_iterable(shown)))
 
 
 def stores_text(statement: Statement) -> bool:

@@ -24,7 +24,7 @@ from guarddb.decision.filters.guards import Guarding, costs_an_operator, is_eval
 from guarddb.decision.refusal import Refusal
 from guarddb.sql.analysis.classify import read_statement
 from guarddb.sql.catalog import Attribute
-from guarddb.sql.leakproof.alone import computes_alone, is_plain, keeps_columns
+from guarddb.sql.leakproof.alone import computes_alone, is_of_groups, is_plain, keeps_columns
 from guarddb.sql.leakproof.restrictions import CONDITIONS, Hazard, Restrictions, traced
 from guarddb.sql.leakproof.types import COLLATABLE
 from guarddb.sql.names import holds_sublink, string_list
@@ -93,21 +93,30 @@ def _may_raise(case: Case) -> bool:
             collations |= rules.collations
     if len(collations) > 1 or _UNKNOWN in collations:
         return True
-    for root in case.statement.roots:
-        query = root.query
-        if root.clause in CONDITIONS or (query is not None and query.parent is not None):
+    statement = case.statement
+    nested = len(statement.queries) > 1
+    for root in statement.roots:
+        clause, query = root.clause, root.query
+        if clause in CONDITIONS or (
+            # PostgreSQL may put a column of a nested query in place of its name.
+            nested
+            and (clause == "target" or clause == "values")
+            and query is not None
+            and query.parent is not None
+            and not is_of_groups(root.node)
+        ):
             if not is_plain(root.node) and computes_alone(root.node, partial(_takes_rows, query, case)):
                 return True
-        elif root.clause == "function" and root.uses and _takes_values(root.node):
+        elif clause == "function" and root.uses and _takes_values(root.node):
             return True
-    return any(
-        computes_alone(expression)
-        for query in case.statement.queries
-        if query.parent is not None
-        for output in query.outputs
-        if output.root is None
-        for expression in _made_of(output)
-    )
+    if not nested:
+        return False
+    for query in statement.queries:
+        if query.parent is not None:
+            for output in query.outputs:
+                if output.root is None and any(map(computes_alone, _made_of(output))):
+                    return True
+    return False
 
 
 def _takes_values(call: Any) -> bool:

@@ -46,7 +46,8 @@ class RelationRules:
 
     __slots__ = (
         "_masked",
-        "_unmasked",
+        "_readable",
+        "_shown",
         "closed",
         "collations",
         "columns",
@@ -79,7 +80,8 @@ class RelationRules:
         self.partition_of: str | None = None
         self.filter_entry: str | None = None
         self._masked: tuple[MaskedColumn, ...] | None = None
-        self._unmasked: frozenset[str] | None = None
+        self._shown: list[str] | None = None
+        self._readable: bool | None = None
 
     @property
     def masked(self) -> tuple[MaskedColumn, ...]:
@@ -88,11 +90,18 @@ class RelationRules:
         return self._masked
 
     @property
-    def unmasked(self) -> frozenset[str]:
-        """The names of its attributes that have no mask."""
-        if self._unmasked is None:
-            self._unmasked = self.columns - self.masks.keys()
-        return self._unmasked
+    def shown(self) -> list[str]:
+        """The predicates of its filters as a decision shows them, each once."""
+        if self._shown is None:
+            self._shown = list(dict.fromkeys(predicate.shown for predicate in self.filters))
+        return self._shown
+
+    @property
+    def readable(self) -> bool:
+        """Whether nothing about the filters themselves forbids to read it."""
+        if self._readable is None:
+            self._readable = self.unsafe is None and all(p.missing is None for p in self.filters)
+        return self._readable
 
     @property
     def governed(self) -> bool:

@@ -40,12 +40,10 @@ def masking(case: Case) -> Refusal | None:
     if not governance.masks:
         return None
     touched: dict[Reference, RelationRules] = {}
-    unmasked: dict[Reference, frozenset[str]] = {}  # of these, the columns that have no mask
     plain: set[Reference] = set()  # the mentions of relations that have no masks
     for reference, rules in case.ruled:
         if rules.masks:
             touched[reference] = rules
-            unmasked[reference] = rules.unmasked
         else:
             plain.add(reference)
         relation = reference.relation
@@ -99,7 +97,7 @@ def masking(case: Case) -> Refusal | None:
                 f'a row of "{counted.qualified_name}", which has masked columns, may be NULL here and cannot be counted',
                 "Count a column that is not masked, or count(*).",
             )
-    found = _looked_through(case, touched, unmasked, plain)
+    found = _looked_through(case, touched, plain)
     if found == "nothing":
         case.marks.clean = True
     elif found == "something":
@@ -132,52 +130,53 @@ def _in_part(case: Case) -> Refusal | None:
 
 
 def _looked_through(
-    case: Case,
-    touched: Mapping[Reference, RelationRules],
-    unmasked: Mapping[Reference, frozenset[str]],
-    plain: set[Reference],
+    case: Case, touched: Mapping[Reference, RelationRules], plain: set[Reference]
 ) -> Literal["nothing", "outputs", "something"]:
     """Whether an output or an expression of a statement goes back to a masked column, in whatever way: one walk over them all.
 
     Args:
-        touched: the mentions of relations with masks; `unmasked` are their columns that have none.
-        plain: the mentions of relations without.
+        touched: the mentions of relations with masks.
+        plain: those of relations without.
 
     Returns:
         "outputs": an output does, and no expression.
     """
     statement, mask_of = case.statement, case.governance.mask_of
-    links: list[Link] = []
-    for root in statement.roots:
-        for link, _ in root.uses:
-            if type(link) is not tuple:
-                links.append(link)
-            elif link[0] in plain or link[1] in unmasked.get(link[0], ()):
-                continue
-            elif mask_of(link) is not None:
+    outputs: list[Link] = []
+    for link in {link for root in statement.roots for link, _ in root.uses}:
+        if type(link) is not tuple:
+            outputs.append(link)
+        elif link[0] not in plain:
+            rules = touched.get(link[0])
+            if (rules is None or link[1] in rules.masks or link[1] not in rules.columns) and mask_of(
+                link
+            ) is not None:
                 return "something"
     top = statement.top
-    if not links and top is not None and len(statement.queries) == 1:
-        case.marks.top = _masks_of(top.outputs, case, touched)
-        return "outputs" if case.marks.top else "nothing"
-    otherwise: Literal["outputs", "something"] = "something" if links else "outputs"
-    for query in statement.queries:
-        links += query.outputs
-    seen: set[Link] = set()
-    for link in links:  # (It grows.)
+    if not outputs and top is not None and len(statement.queries) == 1:
+        case.marks.top = masks = _masks_of(top.outputs, case, touched)
+        return "outputs" if masks else "nothing"
+    otherwise: Literal["outputs", "something"] = "something" if outputs else "outputs"
+    # (What their expressions take has been looked at above.)
+    known = {output for query in statement.queries for output in query.outputs}
+    links = {link for output in known for link in output.links}
+    links.update(outputs, [link for output in known if output.opaque for link in output.opaque])
+    further = list(links - known)
+    for link in further:  # (It grows.)
         if type(link) is tuple:
-            if link[0] in plain or link[1] in unmasked.get(link[0], ()):
-                continue
-            if mask_of(link) is not None:
-                return otherwise
-        elif link not in seen:
+            if link[0] not in plain:
+                rules = touched.get(link[0])
+                if (rules is None or link[1] in rules.masks or link[1] not in rules.columns) and mask_of(
+                    link
+                ) is not None:
+                    return otherwise
+        elif link not in known:
             assert isinstance(link, Output)
-            seen.add(link)
-            links += link.links
-            if link.opaque:
-                links += link.opaque
+            known.add(link)
+            further += link.links
+            further += link.opaque
             if link.root is not None:
-                links += [use for use, _ in link.root.uses]
+                further += [use for use, _ in link.root.uses]
     return "nothing"
 
 
@@ -187,15 +186,18 @@ def _masks_of(
     """The masks on those of some outputs that have one, by their indexes."""
     found: dict[int, MaskKind] = {}
     for index, output in enumerate(outputs):
-        links = output.links
-        if len(links) == 1 and output.root is None and not output.opaque and type(links[0]) is tuple:
-            # A bare column, as most are: the rules for its relation are at hand.
-            reference, column = links[0]
-            rules = touched.get(reference)
-            if rules is not None and column in rules.columns:
-                if column in rules.masks:
-                    found[index] = rules.masks[column]
-                continue
+        # A bare column, as most are: the rules for its relation are at hand.
+        if output.root is None and not output.opaque:
+            links = output.links
+            if type(link := links[0] if links else None) is tuple and len(links) == 1:
+                reference, column = link
+                rules = touched.get(reference)
+                if rules is not None:
+                    if (kind := rules.masks.get(column)) is not None:
+                        found[index] = kind
+                        continue
+                    if column in rules.columns:
+                        continue
         if (kind := case.governance.mask_of(output, case.marks)) is not None:
             found[index] = kind
     return found

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from guarddb.facts.functions import builtin, builtin_operator, is_volatile
+from guarddb.sql.leakproof.parts import is_aggregate
 from guarddb.sql.names import calls_in, string_list
 from guarddb.tree import Node, below
 
@@ -87,13 +88,16 @@ def is_plain(condition: Any) -> bool:
     if (comparison := condition.get("A_Expr")) is not None:
         left, right = comparison.get("lexpr", _NOTHING), comparison.get("rexpr", _NOTHING)
         if "ColumnRef" not in left:
-            left, right = right, left
-        if "ColumnRef" not in left or len(names := comparison["name"]) > 1:
+            if "ColumnRef" not in right:
+                return False
+            right = left
+        if len(names := comparison["name"]) > 1:
             return False
         return names[0]["String"]["sval"] in _COMPARISONS and (
             "A_Const" in right
             or "ColumnRef" in right
             or "ParamRef" in right
+            or ("TypeCast" in right and "A_Const" in right["TypeCast"]["arg"])
             or ("List" in right and all("A_Const" in each for each in right["List"]["items"]))
         )
     if (both := condition.get("BoolExpr")) is not None:
@@ -104,6 +108,19 @@ def is_plain(condition: Any) -> bool:
             bool(arguments) and call.keys() <= _OF_A_CALL and all("ColumnRef" in each for each in arguments)
         )
     return "ColumnRef" in condition
+
+
+def is_of_groups(expression: Any) -> bool:
+    """Whether it is an aggregate or a window function as a whole, so that no condition outside of its query meets its value.
+
+    >>> from guarddb.tree import parse
+    >>> def told(column):
+    ...     return is_of_groups(parse(f"SELECT {column}")[0]["stmt"]["SelectStmt"]["targetList"][0]["ResTarget"]["val"])
+    >>> told("count(*)"), told("sum(a / $1)"), told("rank() OVER ()"), told("abs(a)"), told("1 + count(*)")
+    (True, True, True, False, False)
+    """
+    call = expression.get("FuncCall") if type(expression) is dict else None
+    return call is not None and ("over" in call or is_aggregate(call))
 
 
 class _Reader:
