@@ -61,10 +61,16 @@ def pytest_xdist_auto_num_workers() -> int:
     return cores + 1
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """The tests themselves are here to stay: the collector need not look at them, their names and modules, again and again."""
-    gc.collect()
-    gc.freeze()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 #: What takes most of a run's time; the rest is the loop for people: `pytest -n auto -m "not slow"`.

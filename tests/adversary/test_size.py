@@ -94,11 +94,15 @@ def calls_of(decide: Callable[[], Decision]) -> tuple[Decision, int]:
 def test_every_text_gets_an_answer_for_a_bounded_amount_of_work(ground: Ground, name: str) -> None:
     """A masked, a filtered and an open profile, with a catalog and without: a decision each, none of them dear."""
     sql = TEXTS[name]()
-    for policy in (ONE_MASK, PREDICATES["in"], {"name": "open", "access_mode": "read_write", "max_rows": 10}):
-        for catalog in (ground.catalog, None):
-            decision, work = calls_of(lambda: evaluate(sql, policy, catalog))  # noqa: B023 (called at once)
-            assert work <= EACH * len(sql) + AT_ALL
-            assert decision.verdict in ("allow", "block", "mask", "row-filter")
+    for policy, catalog in (  # (One is enough without a catalog, where there is less to look up.)
+        (ONE_MASK, ground.catalog),
+        (ONE_MASK, None),
+        (PREDICATES["in"], ground.catalog),
+        ({"name": "open", "access_mode": "read_write", "max_rows": 10}, ground.catalog),
+    ):
+        decision, work = calls_of(lambda: evaluate(sql, policy, catalog))  # noqa: B023 (called at once)
+        assert work <= EACH * len(sql) + AT_ALL
+        assert decision.verdict in ("allow", "block", "mask", "row-filter")
 
 
 def test_the_class_is_complete() -> None:

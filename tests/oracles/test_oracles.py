@@ -106,21 +106,21 @@ def checked(oracle: Oracle, statements: int, *, seed: int = SEED) -> Report:
 
 
 def test_row_filters_agree_with_native_row_security(row_security: rls.RlsOracle) -> None:
-    report = checked(row_security, 2000)
+    report = checked(row_security, 1200)
     assert_only_known_blocks(report)
-    assert report.verdicts["same"] > 1680
-    assert report.verdicts["error"] > 40
+    assert report.verdicts["same"] > 1000
+    assert report.verdicts["error"] > 20
 
 
 def test_masks_agree_with_a_copy_that_was_overwritten(substitution: masks.MaskOracle) -> None:
-    report = checked(substitution, 1000)
+    report = checked(substitution, 600)
     assert report.blocks == {}, report.shown()
-    assert report.verdicts["same"] > 800
-    assert report.verdicts["refused"] > 3
+    assert report.verdicts["same"] > 480
+    assert report.verdicts["refused"] > 1
 
 
 def test_nothing_shows_which_of_two_databases_it_is(two_variants: variants.VariantsOracle) -> None:
-    assert checked(two_variants, 900).verdicts["same"] > 660
+    assert checked(two_variants, 500).verdicts["same"] > 360
 
 
 def test_nothing_that_is_changed_first_shows_which_of_two_databases_it_is(
@@ -143,9 +143,9 @@ def test_changes_notice_what_is_not_refused(
 
 def test_every_governed_mention_in_the_sent_text_has_its_filter(server_dsn: str) -> None:
     with reparse.reparse_oracle(server_dsn) as oracle:
-        report = checked(oracle, 1500)
-    assert report.verdicts["same"] > 1300
-    assert oracle.mentions > 2000
+        report = checked(oracle, 900)
+    assert report.verdicts["same"] > 780
+    assert oracle.mentions > 1200
 
 
 #: What guarddb refuses although the server's reading shows nothing governed: `rule: reason`, names taken out -> why.
@@ -180,28 +180,28 @@ def test_the_server_reads_what_is_sent_as_guarddb_does(server_dsn: str) -> None:
         for sql in READ_OTHERWISE_ONCE:
             for rules in oracle.rules:
                 assert oracle.judge(sql, rules).kind != "mismatch", sql
-        report = run(oracle, seed=SEED, statements=5000, shrinks=1, settled=KNOWN_BLOCKS_OF_NAMES)
+        report = run(oracle, seed=SEED, statements=3000, shrinks=1, settled=KNOWN_BLOCKS_OF_NAMES)
     print(report.shown())
     assert report.mismatches == 0, report.shown()
     assert set(report.blocks) <= set(KNOWN_BLOCKS_OF_NAMES), report.shown()
     assert sum(report.blocks.values()) < 10
-    assert report.verdicts["same"] > 1600
+    assert report.verdicts["same"] > 950
     assert report.features.keys() >= NAMES_FEATURES
 
 
 def test_the_wall_answers_as_guarddb_does(walls: twin.TwinOracle) -> None:
     """Masks, filters and views at once, by PostgreSQL alone; what differs is in a table, each with its reason."""
-    report = checked(walls, 1000)
+    report = checked(walls, 600)
     assert_only_known_blocks(report)
-    assert report.verdicts["same"] > 700
-    assert report.verdicts["reviewed"] < 220
+    assert report.verdicts["same"] > 420
+    assert report.verdicts["reviewed"] < 135
 
 
 def test_behind_the_wall_it_is_the_wall_that_answers(server_dsn: str) -> None:
     with twin.behind_wall_oracle(server_dsn) as oracle:
-        report = checked(oracle, 400)
+        report = checked(oracle, 250)
         assert_only_known_blocks(report)
-        assert report.verdicts["same"] > 250
+        assert report.verdicts["same"] > 150
 
 
 def test_the_server_reads_ordinary_statements_as_guarddb_does(shop_admin: str) -> None:
@@ -289,7 +289,7 @@ def test_the_server_reads_the_attacks_as_guarddb_does(server_dsn: str) -> None:
 def test_the_same_holds_through_a_guarded_connection(server_dsn: str, opened: Callable[..., Any]) -> None:
     with opened(server_dsn, live=True) as oracle:
         # Other statements than those above.
-        assert checked(oracle, 250, seed=SEED + 1_000_000).verdicts["same"] > 150
+        assert checked(oracle, 150, seed=SEED + 1_000_000).verdicts["same"] > 90
 
 
 def test_hashes_with_a_key_are_where_plain_ones_are(server_dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,8 +297,8 @@ def test_hashes_with_a_key_are_where_plain_ones_are(server_dsn: str, monkeypatch
     monkeypatch.setenv(*masks.KEY)
     with masks.mask_oracle(server_dsn, live=True, keyed=True) as oracle:
         assert len(oracle.keyed) > 10
-        report = checked(oracle, 600, seed=SEED + 2_000_000)
-        assert report.verdicts["same"] > 450
+        report = checked(oracle, 300, seed=SEED + 2_000_000)
+        assert report.verdicts["same"] > 220
 
 
 # ---------------------------------------------------------------------- the oracles themselves

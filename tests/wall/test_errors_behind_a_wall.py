@@ -366,7 +366,9 @@ def test_what_draws_lots_draws_them_for_visible_rows(
     grounds_of: Callable[[int], list[Ground]], version: int
 ) -> None:
     filters = (
-        *FILTERS[::5],
+        *FILTERS[
+            :: 5 if version == 18 else 20
+        ],  # (where versions may differ: one by one, and several at once)
         "secret LIKE 'x%' OR secret LIKE 'y%' OR secret LIKE 'z%' OR secret LIKE 'seen%'",
     )
     for predicate in filters:
