@@ -242,7 +242,7 @@ def listens() -> bool:
         or metrics_state._METER_PROVIDER is not state.meter_provider
     ):
         state.refresh()
-    return state.tracer is not None or state.meters is not None
+    return state.listens
 
 
 def start(
@@ -390,13 +390,14 @@ class _Meters:
 class _State:
     """The providers last seen, and what was made from them; None where they would record nothing."""
 
-    __slots__ = ("meter_provider", "meters", "tracer", "tracer_provider")
+    __slots__ = ("listens", "meter_provider", "meters", "tracer", "tracer_provider")
 
     def __init__(self) -> None:
         self.tracer_provider: object = _UNSEEN
         self.meter_provider: object = _UNSEEN
         self.tracer: Tracer | None = None
         self.meters: _Meters | None = None
+        self.listens = False
 
     def refresh(self) -> None:
         # The public getters also load what OTEL_PYTHON_TRACER_PROVIDER and OTEL_PYTHON_METER_PROVIDER name.
@@ -406,6 +407,7 @@ class _State:
         self.tracer = None if silent else tracers.get_tracer(_SCOPE, schema_url=_SCHEMA_URL)
         silent = isinstance(meters, metrics.NoOpMeterProvider | metrics_state._ProxyMeterProvider)
         self.meters = None if silent else _Meters(meters)
+        self.listens = self.tracer is not None or self.meters is not None
 
 
 _UNSEEN: Final = object()

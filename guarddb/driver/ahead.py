@@ -16,6 +16,7 @@ from psycopg.generators import execute
 
 from guarddb.driver import steps, taking_back, undo
 from guarddb.driver.holding import Hold, parameters_of
+from guarddb.driver.kept_still import kept_still_gen
 from guarddb.driver.row_limit import TooManyRows
 from guarddb.errors import PolicyViolation
 
@@ -51,7 +52,7 @@ def stream_ahead_gen(
     yield from cursor._start_query(query)
     pgq = cursor._convert_query(query, params)
     if not pgq.judged.waits:
-        yield from taking_back.told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq))
+        yield from taking_back.told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq, hands_out=True))
         return False
     if size < 1:
         raise ValueError("size must be >= 1")  # as psycopg does
@@ -69,7 +70,7 @@ def stream_ahead_gen(
     return True
 
 
-def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
+def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False, hands_out: bool = False) -> PQGen[None]:
     conn = cursor._conn
     session: Session = conn._guard
     judged: JudgedText = pgq.judged
@@ -94,6 +95,13 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False) -> PQGen[None]:
         yield from rest
     if judged.surrounded and not judged.only_rechecked:
         results.undo = yield from taking_back.open_gen(cursor, judged, first=first)
+    if hands_out:
+        try:
+            yield from kept_still_gen(cursor, pgq, results)
+        except BaseException as ex:
+            opened, results.undo = results.undo, None
+            yield from taking_back.failed_gen(cursor, judged, opened, ex)
+            raise
     results.ahead = pgq
 
 
@@ -105,7 +113,7 @@ def copy_ahead_gen(cursor: Any, statement: Query, params: Params | None) -> PQGe
         merged.convert(statement, params)
         statement = merged.query
     pgq = cursor._convert_query(statement)
-    yield from taking_back.told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq, copies=True))
+    yield from taking_back.told_gen(cursor, pgq.judged, _ready_gen(cursor, pgq, copies=True, hands_out=True))
 
 
 def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -> PQGen[None]:
@@ -123,6 +131,17 @@ def stream_checked_gen(cursor: Any, results: Results, result: PGresult | None) -
         rows += yield from cursor._guard_drain_gen()
         results.undo = None
         yield from _over_the_cap_gen(cursor, judged, opened, rows)
+
+
+def stream_cut_gen(cursor: Any, results: Results, rows: int) -> PQGen[None]:
+    """The same of one that was read to its end, because it shows no more: so many rows have come."""
+    judged, opened = results.judged, results.undo
+    results.undo = None
+    assert judged is not None
+    assert opened is not None
+    if judged.affected_cap is not None and rows > judged.affected_cap:
+        yield from _over_the_cap_gen(cursor, judged, opened, rows)
+    yield from undo.keep_gen(cursor._conn._guard, cursor._conn, opened)
 
 
 def _over_the_cap_gen(cursor: Any, judged: JudgedText, opened: Undo, rows: int) -> PQGen[None]:

@@ -17,7 +17,7 @@ from psycopg._server_cursor_base import ServerCursorMixin
 from psycopg.adapt import Transformer
 from psycopg.generators import execute
 
-from guarddb.driver import ahead, many, steps, taking_back
+from guarddb.driver import ahead, at_once, many, steps, taking_back
 from guarddb.driver.announced import hear
 from guarddb.driver.judging import follow
 from guarddb.driver.query import COMPOSED, guarded_query
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 TEXT = pq.Format.TEXT
 BINARY = pq.Format.BINARY
+TUPLES_OK = int(pq.ExecStatus.TUPLES_OK)
 
 #: Methods of psycopg's that every statement passes, as `_psycopgs_…` on a guarded class.
 _OFTEN = (
@@ -234,15 +235,22 @@ class CursorMixin(_Cursor):
     def _maybe_prepare_gen(
         self, pgq: PostgresQuery, *, prepare: bool | None = None, binary: bool | None = None
     ) -> PQGen[None]:
-        judged = getattr(pgq, "judged", None)
-        if judged is not None and judged.copies:
+        judged: Any = getattr(pgq, "judged", None)
+        apart = judged is not None and judged.apart
+        if apart and judged.copies:
             raise steps.no_method_for_copy()
         if self._execmany_returning is not None:
             return many.row_gen(self, pgq, prepare=prepare, binary=binary)
-        if judged is not None and judged.surrounded:
-            return taking_back.carried_gen(
-                self, pgq, partial(self._psycopgs_maybe_prepare_gen, pgq, prepare=prepare, binary=binary)
-            )
+        if apart:
+            if judged.surrounded:
+                run = partial(at_once.sent_gen, self, pgq, prepare=prepare, binary=binary)
+                return taking_back.carried_gen(self, pgq, run)
+            if at_once.commits(self, judged):
+                before = steps.before(self, pgq)
+                gen = at_once.sent_gen(self, pgq, prepare=prepare, binary=binary)
+                return (
+                    gen if before is None else steps.one_after_the_other_gen(self._conn._guard, before, gen)
+                )
         before = steps.before(self, pgq)
         if before is not None:
             gen = self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
@@ -264,7 +272,8 @@ class CursorMixin(_Cursor):
         pgconn = self._pgconn
         pgconn.send_query_prepared(name, pgq.params, param_formats=pgq.formats, result_format=shown_format)
         results = yield from execute(pgconn)
-        self._check_results(results)
+        if len(results) != 1 or results[0].status != TUPLES_OK:
+            self._check_results(results)
         self._set_results(results)
 
     def _execute_send(
@@ -364,7 +373,7 @@ class CursorMixin(_Cursor):
                 yield from self._guard_drain_gen()
                 self.pgresult = cast("PGresult", CommandView(result))
             raise _psycopg.ProgrammingError("the operation in stream() didn't produce a result")
-        if results.undo is not None:
+        if results.undo is not None and (result is None or results.counted):
             yield from ahead.stream_checked_gen(self, results, result)
         if result is not None and results.inspect:
             shown = steps.inspect_chunk(self, results, result, first=first)
@@ -372,7 +381,9 @@ class CursorMixin(_Cursor):
                 # Read to its end, and not cancelled as psycopg does with a stream that somebody leaves: a write must
                 # not be undone because some of what it returns is not shown.
                 view = self.pgresult
-                yield from self._guard_drain_gen()
+                more = yield from self._guard_drain_gen()
+                if results.undo is not None:
+                    yield from ahead.stream_cut_gen(self, results, results.streamed + result.ntuples + more)
                 self.pgresult = view
                 self._tx.set_pgresult(result, set_loaders=False)
             result = shown

@@ -27,6 +27,8 @@ FINGERPRINT_AT_LEAST_EVERY = 0.05
 ANNOUNCED_FINGERPRINT_EVERY = 1.0
 #: After this many seconds without a look the next one asks for everything.
 _FORGET_AFTER = 0.1
+#: Before any perf_counter(), which may begin with the machine.
+_NEVER = float("-inf")
 #: Statements after which a session may not hear what it listened for.
 _ENDS_LISTENING = frozenset({"UNLISTEN", "DISCARD"})
 _NO_SNAPSHOT_OPERATIONS = frozenset({"SET", "RESET", "SHOW", "LOCK", "LISTEN", "UNLISTEN", "NOTIFY"})
@@ -97,7 +99,7 @@ class Freshness:
         #: perf_counter() from which on a catalog that was read in parts is read again
         self.rest_at = 0.0
         # the last look: when it was, what was seen, when the fingerprint is asked for again, and how often it was the same
-        self._looked_at = 0.0
+        self._looked_at = _NEVER
         self._seen: Row | None = None
         self._fingerprint_at = 0.0
         self._unchanged = 0
@@ -181,7 +183,8 @@ class Freshness:
     def contradicted(self) -> None:
         """The server found other names than the catalog has: the next statement is not judged before a look."""
         self.due = True
-        self.check_at = self.overdue_at = self._looked_at = 0.0
+        self.check_at = self.overdue_at = 0.0
+        self._looked_at = _NEVER
         self._seen = None
 
     def quiet(self) -> None:

@@ -199,17 +199,24 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         or scans(session)
         or any(plans.wants_a_look(statement) for statement in plan.statements)
     )
+    copies = any(statement.facts.operation == "COPY" for statement in statements)
+    surrounded = affected_cap is not None or waits or checks_rows or undone or ends or rechecked
+    takes = (
+        policy is not None and policy.restricts and any(plans.takes(statement) for statement in statements)
+    )
     return JudgedText(
         plan,
         query,
         sent,
         text,
         plan.statements,
+        takes=takes,
         inspect=inspect,
         effects=effects,
         sensitive=any(statement.handling.sensitive for statement in plan.statements),
         writes=not all(statement.facts.kinds <= plans.READING for statement in plan.statements),
-        surrounded=affected_cap is not None or waits or checks_rows or undone or ends or rechecked,
+        surrounded=surrounded,
+        apart=surrounded or takes or copies,
         affected_cap=affected_cap,
         waits=waits,
         countable=waits and all(s.handling.countable for s in now if s.handling.waits),
@@ -218,7 +225,7 @@ def _judged(session: Session, query: bytes, plan: Plan, text: str) -> JudgedText
         rechecked=rechecked,
         ends=ends,
         uses_session=uses_session,
-        copies=any(statement.facts.operation == "COPY" for statement in statements),
+        copies=copies,
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import pq
 
-from guarddb.driver import steps, taking_back
+from guarddb.driver import at_once, steps, taking_back
 from guarddb.driver.holding import copied_sets
 
 if TYPE_CHECKING:
@@ -55,6 +55,9 @@ def row_gen(cursor: Any, pgq: Any, *, prepare: bool | None, binary: bool | None)
         return taking_back.carried_gen(cursor, pgq, run)
     before = steps.before(cursor, pgq)
     gen: PQGen[None]
+    if judged is not None and judged.takes and at_once.commits(cursor, judged):
+        gen = at_once.sent_gen(cursor, pgq, prepare=prepare, binary=binary)
+        return gen if before is None else steps.one_after_the_other_gen(conn._guard, before, gen)
     if before is not None:
         gen = cursor._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
         return steps.one_after_the_other_gen(conn._guard, before, gen)

@@ -9,6 +9,7 @@ last one has come.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from secrets import token_hex
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -56,6 +57,7 @@ class Names:
         "_pipeline",
         "_savepoints",
         "_under_way",
+        "in_time",
         "portals",
         "prepared",
         "savepoint_open",
@@ -77,6 +79,8 @@ class Names:
         self._pipeline = 0
         #: some name is not confirmed
         self._under_way = False
+        #: the name of guarddb's own prepared question, see `at_once.py`; empty: there is none
+        self.in_time = b""
         #: guarddb's own savepoint around a write stands, see `undo.py`
         self.savepoint_open = False
 
@@ -101,6 +105,7 @@ class Names:
                 held = self.prepared if verb == "deallocate" else self.portals
                 if name is None:
                     held.clear()
+                    self.in_time = b"" if verb == "deallocate" else self.in_time
                     if facts.operation == "DISCARD":
                         self.portals.clear()
                 else:
@@ -110,6 +115,10 @@ class Names:
                 self.note_transaction(facts.transaction, name or "", failed=failed)
         if changed:
             self._publish()
+
+    def new_in_time(self) -> None:
+        """A name that no statement of the agent's can guess and put another statement under."""
+        self.in_time = f"guarddb_{token_hex(16)}".encode()
 
     def note_transaction(self, verb: TransactionVerb, name: str = "", *, failed: bool = False) -> None:
         """A statement about the transaction goes to the server, the agent's or the driver's own."""
@@ -211,6 +220,7 @@ class Names:
 
     def forget_prepared(self) -> None:
         """The driver sent DEALLOCATE ALL: the agent's own prepared statements are gone as well."""
+        self.in_time = b""
         if self.prepared:
             self.prepared.clear()
             self._publish()

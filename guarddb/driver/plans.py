@@ -65,6 +65,8 @@ class JudgedText:
     sensitive: bool = False
     #: does something else than to read
     writes: bool = False
+    #: by what it reads, or in what it names: in autocommit it is committed only if it has met what it was judged by
+    takes: bool = False
     #: it is sent in a way that can be taken back, for one of the reasons that follow
     surrounded: bool = False
     affected_cap: int | None = None
@@ -77,6 +79,8 @@ class JudgedText:
     rechecked: bool = False
     #: it would commit, and rolls back instead
     ends: bool = False
+    #: it is surrounded, takes, or copies
+    apart: bool = False
     #: part of no cache: the answer depends on the session's own names
     uses_session: bool = False
     #: it is for copy() and no other method
@@ -104,6 +108,19 @@ def wants_a_look(statement: StatementPlan) -> bool:
     """Whether the result of a statement is not simply shown as it comes."""
     handling = statement.handling
     return handling.row_cap is not None or handling.hidden_returning or bool(handling.keyed_hashes)
+
+
+_WRITES = frozenset({"insert", "update", "delete"})
+#: Definitions that take rows of what they name.
+FILLS = frozenset({"CREATE TABLE AS", "SELECT INTO", "CREATE MATERIALIZED VIEW"})
+
+
+def takes(statement: StatementPlan) -> bool:
+    """Whether what a statement finds behind names is what it leaves in the database, or where."""
+    facts = statement.facts
+    if facts.session_verb in _ABOUT_NAMES:
+        return False
+    return facts.operation in FILLS if facts.kind == "ddl" else not facts.kinds.isdisjoint(_WRITES)
 
 
 #: Statements that only give a name to something, or take it away.

@@ -110,6 +110,21 @@ def show_result(
     if status != TUPLES_OK and (not columns or status in _COPYING):
         return
     session: Session = cursor._conn._guard
+    policy = session.in_force
+    if (
+        policy is not None
+        and not policy.scans
+        and status == TUPLES_OK
+        and session.keyed_hash is None
+        and results.caps is None
+        and (handling is None or handling.row_cap is None or result.ntuples <= handling.row_cap)
+        and not _touches_masks(session, result)
+    ):
+        # As what follows would have it; most results are so.
+        if policy.egress:
+            charge = partial(count_bytes, session, results)
+            cursor._tx = MeteredTransformer(cursor._tx, charge, result, columns, None)
+        return
     left = results.caps.get(i) if results.caps is not None else None
     shown = how_shown(session, result, handling, left=left)
     masks = None
@@ -127,8 +142,8 @@ def show_result(
         scanner = Scanner(session, cursor._conn, results, result)
         masks = _scanned(scanner, masks)
     if shown.metered or scanner is not None:
-        charge = partial(count_bytes, session, results) if shown.metered else None
-        cursor._tx = MeteredTransformer(cursor._tx, charge, result, columns, scanner)
+        metering = partial(count_bytes, session, results) if shown.metered else None
+        cursor._tx = MeteredTransformer(cursor._tx, metering, result, columns, scanner)
     if rows < there:
         cut(cursor, results, result, rows, shown.cap, masks)
     elif masks:

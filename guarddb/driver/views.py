@@ -7,7 +7,7 @@ PGresult is a C type and cannot be cut. psycopg's C transformer needs the real o
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
@@ -40,65 +40,49 @@ class Results(list["PGresult"]):
 
     It is kept here because a cursor has no room of its own: psycopg's cursors have __slots__, and one that
     was made as `psycopg.Cursor(conn)` can only become a guarded one when both have the same layout.
+
+    (One is made for each statement, of which few need more than two of these: so what is not said is the class's.)
     """
 
-    __slots__ = (
-        "ahead",
-        "caps",
-        "content",
-        "decision",
-        "due",
-        "hold",
-        "inspect",
-        "judged",
-        "pending",
-        "portal",
-        "reported",
-        "risk",
-        "scanner",
-        "span",
-        "statements",
-        "streamed",
-        "truncated",
-        "undo",
-        "whole",
-    )
+    #: the statement of the current results, and how each result is handled
+    judged: JudgedText | None = None
+    statements: Sequence[StatementPlan] = ()
+    #: what the action policy makes of it, and the decision with what came of that
+    risk: RiskResult | None = None
+    decision: Decision | None = None
+    #: what content_scan_mode has found in what was handed out
+    content: ContentReport | None = None
+    #: of COPY
+    scanner: Scanner | None = None
+    inspect = False
+    truncated = False
+    #: a statement that is ready to be sent, for a generator of psycopg's that converts and sends in one go
+    ahead: QueryMixin | None = None
+    #: the result that psycopg is making the current one, until it is inspected: its index and format
+    due: tuple[int, pq.Format | None] | None = None
+    #: in a pipeline: statements sent whose results have not come yet
+    pending: deque[tuple[JudgedText, StatementSpan]] | None = None
+    #: row caps of FETCH statements, by index: what is left of their portal's
+    caps: dict[int, int] | None = None
+    #: indexes whose truncation was reported
+    reported: set[int] | None = None
+    #: the portal that the rows come from, of a server cursor or of FETCH in stream()
+    portal: Remembered | None = None
+    #: rows that stream() has handed out
+    streamed = 0
+    span: StatementSpan = NO_SPAN
+    #: how a stream() or COPY that is under way can be taken back
+    undo: Undo | None = None
 
-    def __init__(self, results: Iterable[PGresult] = ()) -> None:
-        if results:
-            self.extend(results)
-        #: the statement of the current results, and how each result is handled
-        self.judged: JudgedText | None = None
-        self.statements: Sequence[StatementPlan] = ()
-        #: what the action policy makes of it, and the decision with what came of that
-        self.risk: RiskResult | None = None
-        self.decision: Decision | None = None
-        #: what content_scan_mode has found in what was handed out
-        self.content: ContentReport | None = None
-        #: of COPY
-        self.scanner: Scanner | None = None
-        self.inspect = self.truncated = False
-        #: a statement that is ready to be sent, for a generator of psycopg's that converts and sends in one go
-        self.ahead: QueryMixin | None = None
-        #: the result that psycopg is making the current one, until it is inspected: its index and format
-        self.due: tuple[int, pq.Format | None] | None = None
-        #: in a pipeline: statements sent whose results have not come yet
-        self.pending: deque[tuple[JudgedText, StatementSpan]] | None = None
-        #: row caps of FETCH statements, by index: what is left of their portal's
-        self.caps: dict[int, int] | None = None
-        #: indexes whose truncation was reported
-        self.reported: set[int] | None = None
-        #: the portal that the rows come from, of a server cursor or of FETCH in stream()
-        self.portal: Remembered | None = None
-        #: rows that stream() has handed out
-        self.streamed = 0
-        self.span: StatementSpan = NO_SPAN
-        #: how a stream() or COPY that is under way can be taken back
-        self.undo: Undo | None = None
-        #: a COPY under way that a person has approved
-        self.hold: Hold | None = None
-        #: a stream() whose rows have all come already: they are handed out as one chunk
-        self.whole = False
+    @property
+    def counted(self) -> bool:
+        """Whether the rows it touches are counted as they come."""
+        return self.judged is not None and self.judged.affected_cap is not None
+
+    #: a COPY under way that a person has approved
+    hold: Hold | None = None
+    #: a stream() whose rows have all come already: they are handed out as one chunk
+    whole = False
 
 
 #: Commands whose status counts the rows of the result itself.

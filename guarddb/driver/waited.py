@@ -23,6 +23,7 @@ from guarddb.decision.plan import Decision
 from guarddb.driver.asking import ask_gen
 from guarddb.driver.fixed_snapshot import names_gen
 from guarddb.driver.judging import judge
+from guarddb.driver.plans import FILLS
 from guarddb.driver.steps import NOTHING_TO_WAIT_FOR
 from guarddb.errors import PolicyViolation
 from guarddb.sql.names import quote
@@ -39,11 +40,6 @@ _SETTLED = (pq.TransactionStatus.IDLE, INTRANS)
 
 #: Kinds of statements that look names up to read or write by them.
 _MEETS = frozenset({"select", "insert", "update", "delete", "copy"})
-#: Definitions that take rows of what they name. (What others name is judged when it is used; and judged by a catalog that has
-#: what they define already, they may be refused.)
-_FILLS = frozenset({"CREATE TABLE AS", "SELECT INTO", "CREATE MATERIALIZED VIEW"})
-#: Kinds that leave nothing of what they have read in the database.
-_LEAVES_NOTHING = frozenset({"select", "show", "set", "explain", "transaction"})
 #: Statements about a name of the session's: what it stands for was judged, and is judged again when it is used.
 _ABOUT_NAMES = frozenset({"prepare", "deallocate", "close"})
 #: Fails, and with it the transaction. (Were there such a savepoint, it would be from before the statement.)
@@ -51,13 +47,13 @@ _FAIL = b"ROLLBACK TO SAVEPOINT guarddb_waited"
 
 _NUMBERED = re.compile(r"\Apg_temp_\d+\.")
 
-_MOVED = Decision(
+MOVED = Decision(
     "block",
     "statement_not_allowed",
     "what it names was defined anew while it waited; its rows are not shown",
     "Send it again.",
 )
-_MOVED_WRITE = Decision(
+MOVED_WRITE = Decision(
     "block",
     "statement_not_allowed",
     "what it names was defined anew while it waited; it was undone",
@@ -93,7 +89,7 @@ def asked_again_gen(session: Session, conn: Any, *, undone: bool = False) -> PQG
     if waited is None or not session.restricts or session.observe:
         return
     cursor, judged = waited
-    if session.pgconn.transaction_status not in _SETTLED or not _meets(judged):
+    if session.pgconn.transaction_status not in _SETTLED or not meets(judged):
         return
     try:
         yield from _same_gen(session, conn, judged)
@@ -104,12 +100,15 @@ def asked_again_gen(session: Session, conn: Any, *, undone: bool = False) -> PQG
         raise
 
 
-def _meets(judged: JudgedText) -> bool:
-    """Whether a text looks names up, to read or write by them."""
+def meets(judged: JudgedText) -> bool:
+    """Whether a text looks names up, to read or write by them.
+
+    (What other definitions name is judged when it is used; and judged by a catalog that has it already, they may be refused.)
+    """
     return any(
         not each.facts.kinds.isdisjoint(_MEETS)
         and each.facts.session_verb not in _ABOUT_NAMES
-        and (each.facts.kind != "ddl" or each.facts.operation in _FILLS)
+        and (each.facts.kind != "ddl" or each.facts.operation in FILLS)
         for each in judged.plan.statements
     )
 
@@ -122,8 +121,13 @@ def _same_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     if session.plans.get(judged.original) is judged:
         return
     again = judge(session, judged.original)
-    if again.sent != judged.sent or _told(again) != _told(judged):
-        raise session.violation(session.under_its_policy(_MOVED_WRITE if judged.writes else _MOVED))
+    if is_another(again, judged):
+        raise session.refuse(judged, session.under_its_policy(MOVED_WRITE if judged.takes else MOVED))
+
+
+def is_another(again: JudgedText, judged: JudgedText) -> bool:
+    """Whether a text is sent, or what comes of it handled, in another way than before."""
+    return again.sent != judged.sent or _told(again) != _told(judged)
 
 
 def _told(judged: JudgedText) -> list[tuple[object, ...]]:
@@ -139,7 +143,7 @@ def _told(judged: JudgedText) -> list[tuple[object, ...]]:
 
 def _made_to_fail_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     """Nothing of what it wrote may be committed, and no portal that it has opened may be read."""
-    if judged.writes and not all(each.facts.kinds <= _LEAVES_NOTHING for each in judged.plan.statements):
+    if judged.takes:
         if session.pgconn.transaction_status == INTRANS:
             with suppress(e.Error):
                 yield from ask_gen(conn, _FAIL)

@@ -83,7 +83,7 @@ _LOOK = (
 ).encode()
 #: The same where the database announces changes; only between transactions.
 _LOOK_AT_STATE = _LOOK + b", " + announced.STATE.encode()
-_FINGERPRINT = without_comments(FINGERPRINT_QUERY).encode()
+FINGERPRINT = without_comments(FINGERPRINT_QUERY).encode()
 #: Seconds after which a catalog that was read in parts is read again.
 _READ_REST_AFTER = 0.5
 #: A timeout of so many milliseconds does not cut off a fingerprint.
@@ -218,7 +218,7 @@ def _look_gen(session: Session, conn: BaseConnection[Any], *, waits: bool = Fals
         if unchanged and not freshness.uncommitted and not freshness.behind:
             _LOOKED[session.database] = (started, session.catalog.version)
         return
-    (row,) = yield from _unhurried_gen(session, conn, _FINGERPRINT)
+    (row,) = yield from _unhurried_gen(session, conn, FINGERPRINT)
     fingerprint = (row[0] or b"").decode()
     catalog = session.catalog
     same = catalog is not None and catalog.fingerprint == fingerprint
@@ -292,7 +292,7 @@ def _same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catal
     if unchanged is not False:
         freshness.looked(seen if unchanged else None, started)
         return True
-    ((fingerprint, *_),) = yield from ask_within_gen(conn, _FINGERPRINT)
+    ((fingerprint, *_),) = yield from ask_within_gen(conn, FINGERPRINT)
     same = (fingerprint or b"").decode() == catalog.fingerprint
     freshness.fingerprint_is(the_same=same, started=started)
     if not same or not _same(catalog.with_session_document(seen[1] or b"{}"), catalog):

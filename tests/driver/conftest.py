@@ -126,7 +126,7 @@ def look_is_due(conn: Any) -> None:
 
     (A quick server makes a table within that millisecond.)
     """
-    conn._guard.freshness.check_at = 0.0
+    conn._guard.freshness.check_at = conn._guard.freshness.overdue_at = 0.0
     conn._guard.freshness._fingerprint_at = 0.0
     watch._LOOKED.clear()
 

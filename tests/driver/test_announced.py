@@ -189,7 +189,7 @@ async def test_a_look_reads_what_is_announced_in_place_of_the_fingerprint(
     look_is_due(conn)
     await run(conn.execute("SELECT 1"))
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "_FINGERPRINT", b"SELECT (1/0)::text")
+        patch.setattr(watch, "FINGERPRINT", b"SELECT (1/0)::text")
         for _ in range(3):
             owner.execute("INSERT INTO busy VALUES (1)")
             look_is_due(conn)

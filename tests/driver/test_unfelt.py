@@ -41,7 +41,7 @@ async def test_a_look_that_was_interrupted_does_not_count(
         other.execute("CREATE TABLE seen_late (id int)")
     look_is_due(conn)
     with monkeypatch.context() as patch:
-        patch.setattr(watch, "_FINGERPRINT", b"SELECT (1/0)::text")
+        patch.setattr(watch, "FINGERPRINT", b"SELECT (1/0)::text")
         with pytest.raises(psycopg.errors.DivisionByZero):
             await run(conn.execute("SELECT 'look'"))
     await run(conn.execute("SELECT 'look'"))
@@ -184,7 +184,7 @@ async def test_a_short_timeout_does_not_cut_off_guarddbs_own_questions(
     connect: Connect, look: Looking, fresh_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They fail here where a statement_timeout is in force while they run."""
-    for room, name in ((watch, "_FINGERPRINT"), (reading, "_CATALOG")):
+    for room, name in ((watch, "FINGERPRINT"), (reading, "_CATALOG")):
         asked = getattr(room, name)
         in_no_hurry = b"1 / (current_setting('statement_timeout') = '0')::int = 1"
         monkeypatch.setattr(room, name, b"SELECT q.* FROM (" + asked + b") AS q WHERE " + in_no_hurry)

@@ -14,7 +14,7 @@ import pytest
 
 import guarddb
 from guarddb.driver import freshness
-from tests.driver.conftest import block, run
+from tests.driver.conftest import block, collect, run
 from tests.fix_server import temporary_database
 
 POLICY = {
@@ -80,6 +80,19 @@ async def _explained(conn: Any) -> Any:
     return await run(cursor.fetchall())
 
 
+async def _streamed(conn: Any) -> Any:
+    return await collect(conn.cursor().stream(READ))
+
+
+async def _streamed_by_parameters(conn: Any) -> Any:
+    return await collect(conn.cursor().stream(f"{READ} WHERE id > %s", (0,)))
+
+
+async def _copied_out(conn: Any) -> Any:
+    async with block(conn.cursor().copy(f"COPY ( /* ( */ {READ} ) TO STDOUT")) as copy:
+        return await collect(copy.rows())
+
+
 READS = {
     each.__name__: each
     for each in (
@@ -90,6 +103,9 @@ READS = {
         _by_a_portal,
         _by_a_named_cursor,
         _by_a_cursor_with_hold,
+        _streamed,
+        _streamed_by_parameters,
+        _copied_out,
     )
 }
 
@@ -139,6 +155,15 @@ async def _in_two(conn: Any) -> Any:
     await _written(conn, sql=f"{WRITE}; {WRITE}")
 
 
+async def _streamed_write(conn: Any) -> Any:
+    return await collect(conn.cursor().stream(f"{WRITE} RETURNING value"))
+
+
+async def _copied_write(conn: Any) -> Any:
+    async with block(conn.cursor().copy(f"COPY ({WRITE} RETURNING value) TO STDOUT")) as copy:
+        return await collect(copy.rows())
+
+
 WRITES = {
     each.__name__: each
     for each in (
@@ -151,6 +176,8 @@ WRITES = {
         _merged,
         _made,
         _in_two,
+        _streamed_write,
+        _copied_write,
     )
 }
 
@@ -269,6 +296,7 @@ def as_before(own: str) -> Iterator[None]:
     with psycopg.connect(own, autocommit=True) as plain:
         with suppress(psycopg.Error):
             plain.execute(UNDO)
+        plain.execute("ALTER TABLE mine DROP COLUMN IF EXISTS more")
         plain.execute("TRUNCATE taken")
         plain.execute("DROP TABLE IF EXISTS made")
 
@@ -306,6 +334,62 @@ async def test_a_write_is_not_to_be_committed(
     with suppress(psycopg.Error):
         await run(conn.commit())
     _nothing_written(own)
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_a_write_in_autocommit_is_not_committed(
+    own: str, definer: Any, connect: Any, write: str
+) -> None:
+    conn = await connect("alone")
+    _refused(await met(own, definer, conn, WRITES[write]))
+    _nothing_written(own)
+    assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+    await run(conn.execute("INSERT INTO taken VALUES (1, 'ordinary')"))
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("threshold", [0, 5, None])
+def test_an_error_of_the_commit_is_that_of_the_write(
+    own: str, threshold: int | None, *, binary: bool
+) -> None:
+    """And nothing of the way in which it is sent is to be seen."""
+    with (
+        guarddb.connect(own, policy=POLICY, autocommit=True) as conn,
+        psycopg.connect(own, autocommit=True) as plain,
+    ):
+        conn.prepare_threshold = threshold
+        plain.execute("CREATE TABLE IF NOT EXISTS late (id int PRIMARY KEY DEFERRABLE INITIALLY DEFERRED)")
+        plain.execute("TRUNCATE late")
+        for cursor in (conn.cursor(binary=binary), guarddb.ClientCursor(conn)):
+            plain.execute("TRUNCATE late")
+            for number in range(8):
+                written = cursor.execute("INSERT INTO late VALUES (%s) RETURNING id", (number,))
+                assert written.fetchall() == [(number,)]
+                assert cursor.rowcount == 1
+                assert cursor.statusmessage == "INSERT 0 1"
+                with pytest.raises(psycopg.errors.UniqueViolation):
+                    cursor.execute("INSERT INTO late VALUES (%s)", (number,))
+                with pytest.raises(psycopg.errors.InvalidTextRepresentation):
+                    cursor.execute("INSERT INTO late VALUES ('one')")
+                assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
+                assert conn.info.pipeline_status == psycopg.pq.PipelineStatus.OFF
+                conn.execute("DEALLOCATE ALL") if number == 6 else None
+            assert plain.execute("SELECT count(*) FROM late").fetchone() == (8,)
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_a_write_that_waited_for_another_definition_is_carried_out_once(
+    own: str, definer: Any, who: tuple[str, str], connect: Any, write: str
+) -> None:
+    if who == ("stranger", "async"):
+        return
+    conn = await connect("alone")
+    found = await met(own, definer, conn, WRITES[write], "ALTER TABLE mine ADD COLUMN more int")
+    assert found.error is None
+    with psycopg.connect(own, autocommit=True) as plain:
+        (number,) = plain.execute("SELECT count(*) FROM taken").fetchone() or (-1,)
+        expected = {"_updated": 0, "_deleted": 0, "_made": 0, "_in_two": 4}
+        assert number == expected.get(write, 2)
 
 
 def _nothing_written(own: str) -> None:
