@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
@@ -24,6 +25,9 @@ def start(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 RUN = "import sys, guarddb_command; sys.argv[:] = ['guarddb', '--help']; sys.exit(guarddb_command.main())"
+
+#: (Of a job in the background the shell has SIGINT ignored.)
+AT_A_TERMINAL = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
 
 
 def test_console_script_is_the_module_outside_of_the_package() -> None:
@@ -54,3 +58,20 @@ def test_without_another_module_it_names_it() -> None:
     (line,) = done.stderr.splitlines()
     assert "typer" in line
     assert "libpq" not in line
+
+
+def test_ctrl_c_while_it_starts_shows_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGINT)")
+    done = start(AT_A_TERMINAL + RUN, PYTHONPATH=str(tmp_path))
+    assert done.returncode == -signal.SIGINT
+    assert done.stderr == ""
+
+
+def test_ctrl_c_later_is_130_and_an_ignored_one_stays_ignored() -> None:
+    interrupted = "import os, signal; from guarddb import cli; cli._command = lambda: os.kill(os.getpid(), signal.SIGINT); "
+    done = start(AT_A_TERMINAL + interrupted + RUN)
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    ignored = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+    done = start(ignored + RUN)
+    assert done.returncode == 0
