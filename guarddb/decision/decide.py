@@ -287,7 +287,10 @@ def _judge(
             "Write the statement in another way.",
         )
     except NotJudged as ex:
-        return Refusal("statement_not_allowed", str(ex), "Send the statements one by one.")
+        why, *instead = ex.args
+        return Refusal(
+            "statement_not_allowed", why, instead[0] if instead else "Send the statements one by one."
+        )
     except UnknownName as ex:
         what, name = ex.args
         session.used = True

@@ -220,3 +220,40 @@ NAMED_STARS = (
 @pytest.mark.parametrize(("sql", "name"), NAMED_STARS)
 def test_a_star_with_a_name_is_a_star(ask: Asked, sql: str, name: str) -> None:
     assert ask(sql.replace("{}", name)) == ask(sql.replace("{}", ""))
+
+
+WRITER: dict[str, Any] = {**PROFILE, "name": "writer", "access_mode": "read_write"}
+#: PostgreSQL refuses to read from a WITH query that returns nothing. What a filter checks of a written row returns something.
+RETURNS_NOTHING = (
+    "WITH w AS (INSERT INTO scores VALUES (90, 1, 1, 1)) SELECT count(*) FROM w",
+    "WITH w AS (INSERT INTO scores VALUES (90, 1, 1, 1)) SELECT * FROM w AS x",
+    "WITH w AS (UPDATE scores SET tenant_id = 1 WHERE id = 1) SELECT 1 FROM customers WHERE EXISTS (SELECT FROM w)",
+    "WITH w AS (UPDATE scores SET tenant_id = 1 WHERE id = 1), x AS (SELECT 1 FROM w) SELECT 1",
+    "WITH w AS (DELETE FROM customers WHERE id = 1) DELETE FROM scores USING w WHERE scores.id = 1",
+    (
+        "WITH w AS (MERGE INTO scores AS s USING customers AS c ON c.id = s.id WHEN MATCHED THEN UPDATE SET points = 1)"
+        " SELECT count(*) FROM w"
+    ),
+)
+
+
+@pytest.mark.parametrize("sql", RETURNS_NOTHING)
+def test_what_returns_nothing_is_not_read_from(database: str, ask: Asked, sql: str) -> None:
+    with (
+        psycopg.connect(database) as conn,
+        pytest.raises(psycopg.errors.FeatureNotSupported, match="RETURNING"),
+    ):
+        conn.execute(sql.encode())
+    with pytest.raises(guarddb.PolicyViolation, match="has no RETURNING clause"):
+        ask(sql, WRITER)
+
+
+def test_what_nobody_reads_from_needs_no_returning(database: str) -> None:
+    with guarddb.connect(database, policy=WRITER) as conn:
+        cur = conn.execute("WITH w AS (INSERT INTO scores VALUES (91, 1, 1, 1)) SELECT 1")
+        assert cur.fetchall() == [(1,)]
+        cur = conn.execute(
+            "WITH w AS (UPDATE scores SET points = 5 WHERE id = 91 RETURNING id) SELECT id FROM w"
+        )
+        assert cur.fetchall() == [(91,)]
+        conn.rollback()

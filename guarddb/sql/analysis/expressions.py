@@ -29,7 +29,7 @@ _ROWS_OF_ANY = frozenset(
 
 
 class NotJudged(Exception):
-    """A statement that is understood and cannot be judged. `args`: why."""
+    """A statement that is understood and cannot be judged. `args`: why, and what to write instead if that can be said."""
 
 
 class UnknownNode(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 from guarddb.facts import functions
 from guarddb.facts.columns import columns_of
-from guarddb.sql.analysis.expressions import Expressions, UnknownNode
+from guarddb.sql.analysis.expressions import Expressions, NotJudged, UnknownNode
 from guarddb.sql.analysis.item_types import POLYMORPHIC, ItemTypes
 from guarddb.sql.analysis.scope import (
     CTE,
@@ -84,6 +84,16 @@ class FromClause(Expressions):
         alias, aliases = _alias(fields)
         if "schemaname" not in fields and (cte := scope.cte(fields["relname"])) is not None:
             self._read_cte(cte)
+            if (
+                cte.read is not None
+                and cte.read.target is not None
+                and "returningClause" not in cte.read.fields
+            ):
+                # (What a filter checks of a written row it checks in RETURNING: then there would be something to read.)
+                raise NotJudged(
+                    f'the WITH query "{cte.name}" has no RETURNING clause, so that it cannot be read from',
+                    "Write RETURNING behind it, or leave out what reads from it.",
+                )
             if cte.read is not None and _null_extended(joins, query):
                 cte.read.null_extended = True
             names = (*aliases, *cte.names[len(aliases) :])
