@@ -101,9 +101,18 @@ def _relation_frozen(reference: Reference, case: Case, found: Foundation) -> Ref
 
 
 def _shadowed(name: str, mode: str, case: Case, found: Foundation) -> Refusal | None:
-    """Another relation of the name by which a function finds one: a temporary one comes before all others."""
-    if mode != "ddl" or name not in found.bare or not _makes(name, case):
+    """Another relation of the name by which a function finds one, or a filter a type: a temporary one comes before all others."""
+    if mode != "ddl" or not (name in found.bare or name in found.types) or not _makes(name, case):
         return None
+    if name not in found.bare:
+        table = found.types[name]
+        return Refusal(
+            "row_filter_unsafe",
+            f'"{name}" may not be the name of a relation: the row filter on {table} uses the type "{name}", and every relation '
+            "is a type as well",
+            "Choose another name.",
+            _entry(case, table),
+        )
     table = found.bare[name]
     return Refusal(
         "row_filter_unsafe",

@@ -99,15 +99,19 @@ def _unread(reference: Reference) -> Refusal | None:
 
 def _moves_a_schema(statement: Statement, policy: CompiledPolicy) -> Refusal | None:
     """ALTER SCHEMA … RENAME: rules are about names, and every table of the schema would get another."""
-    if not statement.definitions or not policy.restricts_data:
+    if "ddl" not in statement.kinds and not statement.definitions:
         return None
-    definition = statement.definitions[0]
+    if not policy.restricts_data:
+        return None
+    definition = statement.definitions[0] if statement.definitions else None  # None: SELECT INTO
     if _shadows_a_type(statement, definition):
         return Refusal(
             "table_denied",
             "a temporary relation or type with the name of a built-in type would stand in for it",
             "Give it another name.",
         )
+    if definition is None:
+        return None
     command, what = definition.command, definition.object
     if what in _OUTSIDE and definition.verb in ("create", "alter", "import") and command not in _SETTINGS:
         return Refusal(
@@ -133,13 +137,20 @@ def _moves_members(definition: Definition) -> bool:
     return definition.verb == "move" or definition.command == "AlterExtensionContentsStmt"
 
 
-def _shadows_a_type(statement: Statement, definition: Definition) -> bool:
+def _shadows_a_type(statement: Statement, definition: Definition | None) -> bool:
     """The temporary schema is searched for types first, and every relation is a type as well."""
     for reference in statement.references:
         if reference.mode == "ddl" and facts.builtin_type(reference.node.get("relname", "")) is not None:
             temporary = reference.node.get("relpersistence") == "t"
             if temporary or str(reference.node.get("schemaname", "")).startswith("pg_temp"):
                 return True
+    if definition is None:
+        return False
+    if definition.verb == "rename" and "subname" not in definition.fields:
+        # Of a relation that is not known nobody knows whether it is a temporary one.
+        named = [r for r in statement.references if r.node is definition.fields.get("relation")]
+        temporary = any(r.relation is None or r.relation.schema.startswith("pg_temp") for r in named)
+        return temporary and facts.builtin_type(definition.fields.get("newname", "")) is not None
     if definition.verb != "create" or definition.object not in ("type", "domain"):
         return False
     return any(schema is not None and schema.startswith("pg_temp") for schema, _ in definition.names)

@@ -312,6 +312,14 @@ ATTEMPTS: dict[str, tuple[dict[str, Any], str]] = {
     "drop the function": (STANDING, "DROP FUNCTION is_open(int)"),
     "rename the function": (STANDING, "ALTER FUNCTION is_open(int) RENAME TO x"),
     "replace the function": (STANDING, "CREATE OR REPLACE FUNCTION is_open(int) RETURNS bool LANGUAGE sql AS 'SELECT true'"),
+    # (Of a temporary one the row's type would be the one that the filter's name means.)
+    "a relation takes a type's name": (FILTERED, "CREATE TEMP TABLE mood AS SELECT 1 AS a"),
+    "a relation is selected into a type's name": (FILTERED, "SELECT 1 AS a INTO TEMP mood"),
+    "a relation gets a type's name": (FILTERED, "ALTER TABLE plain RENAME TO mood"),
+    "a relation gets a type's name as an index": (FILTERED, "ALTER INDEX plain RENAME TO mood"),
+    "a view gets a type's name": (FILTERED, "ALTER VIEW plain_view RENAME TO mood"),
+    "a relation is selected into a built-in type's name": (MASKED, "SELECT 1 AS a INTO TEMP text"),
+    "an unknown relation gets a built-in type's name": (MASKED, "ALTER TABLE made_just_now RENAME TO text"),
     "rename an enum label": (FILTERED, "ALTER TYPE mood RENAME VALUE 'open' TO 'shut'"),
     "new enum label": (FILTERED, "ALTER TYPE mood ADD VALUE 'x'"),
     "rename the enum": (FILTERED, "ALTER TYPE mood RENAME TO m"),
@@ -440,6 +448,8 @@ NEIGHBOURS: dict[str, tuple[dict[str, Any], str]] = {
     "rename label of nobody": (FILTERED, "ALTER TYPE colour RENAME VALUE 'red' TO 'crimson'"),
     "foreign key to an open key": (MASKED, "CREATE TABLE probe (c int REFERENCES customers)"),
     "constraint not inherited": (FILTERED, "ALTER TABLE above ALTER CONSTRAINT has_n NO INHERIT"),
+    "a table gets a built-in type's name": (MASKED, "ALTER TABLE plain RENAME TO jsonb"),
+    "selected into a name of its own": (FILTERED, "SELECT 1 AS a INTO TEMP moods"),
     "open constraint inherited": (MASKED, "ALTER TABLE above ALTER CONSTRAINT has_n INHERIT"),
     "foreign key elsewhere": (FILTERED, "ALTER TABLE plain ADD FOREIGN KEY (n) REFERENCES regions NOT VALID"),
     "conflict on an open key": (MASKED, "INSERT INTO customers (id, name) VALUES (1, 'x') ON CONFLICT (id) DO NOTHING"),
@@ -638,3 +648,18 @@ def test_no_new_label_tells_which_hashes_are_its(ground: tuple[str, guarddb.Cata
         with pytest.raises(guarddb.PolicyViolation), conn.transaction():
             conn.execute("ALTER TYPE mood RENAME VALUE 'secret' TO 'x'")
         assert conn.execute("SELECT id, mood FROM deals ORDER BY id").fetchall() == before
+
+
+def test_a_temporary_relation_does_not_take_the_name_of_a_built_in_type(
+    ground: tuple[str, guarddb.Catalog],
+) -> None:
+    """In the order in which PostgreSQL looks for types it would be the first."""
+    dsn, _ = ground
+    for made in ("TABLE mine (a int)", "VIEW mine AS SELECT 1 AS a"):
+        for renames in ("TABLE", "VIEW", "INDEX"):
+            with guarddb.connect(dsn, policy=MASKED) as conn:
+                conn.execute(f"CREATE TEMP {made}".encode())
+                with pytest.raises(guarddb.PolicyViolation, match="stand in for it"):
+                    conn.execute(f"ALTER {renames} mine RENAME TO text".encode())
+                assert conn.execute("SELECT 'x'::text").fetchall() == [("x",)]
+                conn.rollback()
