@@ -122,7 +122,6 @@ def one_at_a_time(server: str) -> Iterator[psycopg.Connection]:
 
 def create_database(server: str, name: str, template: str = "template0") -> str:
     """Create `name`, dropping what a killed run may have left behind; returns its DSN."""
-    drop_database(server, name)
     with psycopg.connect(server, autocommit=True) as conn:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(
             sql.Identifier(name), sql.Identifier(template)
@@ -136,7 +135,11 @@ def create_database(server: str, name: str, template: str = "template0") -> str:
             create = create + sql.SQL(locale)
         # Files copied cost a third of what blocks do that are also written to the log.
         create = create + sql.SQL(" STRATEGY file_copy")
-        conn.execute(create)
+        try:
+            conn.execute(create)
+        except psycopg.errors.DuplicateDatabase:
+            drop_database(server, name)
+            conn.execute(create)
     return make_conninfo(server, dbname=name)
 
 

@@ -13,7 +13,7 @@ import guarddb
 from tests.conformance.cases import FILTERS, MASKS, PROFILES, STOPPED, every_statement
 from tests.conformance.conftest import Guard, attempt
 from tests.corpus import load_ordinary
-from tests.searching import given, settings, st
+from tests.searching import SEARCH, given, settings, st
 
 ORDINARY = [case.sql for case in load_ordinary()]
 RULES_CASES = every_statement()
@@ -55,6 +55,17 @@ def test_size_of_the_corpus() -> None:
     assert len(CORPUS) >= 3000
 
 
+OF_RULES = frozenset(RULES_CASES)
+PLACES = {sql: number for number, sql in enumerate(ORDINARY)}
+
+
+def left_to_others(policy: str, sql: str) -> bool:
+    """All ordinary statements run under `full`, and each under half of the other profiles; under all in a longer search."""
+    if SEARCH or policy == "full" or policy not in POLICIES or (policy, sql) in OF_RULES:
+        return False
+    return (list(POLICIES).index(policy) + PLACES[sql]) % 2 == 1
+
+
 @pytest.mark.parametrize("policy", sorted({policy for policy, _ in CORPUS}))
 def test_dry_answer_is_the_live_answer(guarded: Guard, catalog: guarddb.Catalog, policy: str) -> None:
     """The whole decision, word for word, over everything that this profile has in the corpus.
@@ -62,7 +73,7 @@ def test_dry_answer_is_the_live_answer(guarded: Guard, catalog: guarddb.Catalog,
     (Whether a row that is written is outside of the filter, only the row tells: the dry answer is then that it would be checked.)
     """
     different = {}
-    statements = [sql for name, sql in CORPUS if name == policy]
+    statements = [sql for name, sql in CORPUS if name == policy and not left_to_others(policy, sql)]
     assert statements
     conn = guarded(policy, policy_of(policy))
     for sql in statements:
