@@ -138,8 +138,10 @@ def _makes(name: str, case: Case) -> bool:
         return True  # SELECT INTO
     for definition in statement.definitions:
         fields = definition.fields
-        if fields.get("newname") == name or fields.get("newschema"):
+        if fields.get("newschema"):
             return True
+        if fields.get("newname") == name and "relation" in fields and "subname" not in fields:
+            return True  # (With a subname it is a column's, or a constraint's.)
         if definition.command == "CreateTableAsStmt":
             made = fields["into"].get("rel", {})
         elif definition.command in _MAKES_A_RELATION:
