@@ -7,21 +7,23 @@ a value from a sub-select or a parameter, which is computed when it is first nee
 is asked last of all, for it may follow from others. So a filter is written in forms that cost no more than that, and of two that
 cost the same the policy's comes first:
 
-- A comparison becomes a membership in an array of one, which is half an operator and keeps indexes and estimates.
 - An equality stays, for indexes give an order within it, and a look-up beside it hides the rows: of an integer in an array and
-  of a text among the keys of a jsonb, which PostgreSQL takes to cost nothing, of anything else the membership. `IS NOT NULL`
-  keeps the estimate: 0.995.
+  of a text among the keys of a jsonb, which PostgreSQL takes to cost nothing; of anything else a membership in an array of one,
+  which is half an operator. `IS NOT NULL` keeps the estimate: 0.995.
+- Any other comparison stays as it is. It costs an operator, and as a membership it would cost half of one: that is slower for
+  each row, and looking a column up, which an agent can do as well, would still come before it.
 - What is a flag by itself, or a test for NULL, costs nothing already.
 - Beside an OR of equalities of integers and texts, flags and tests for NULL stands the same OR of look-ups.
 
-What costs half an operator is asked after what costs nothing, and an agent's conditions may cost nothing too: flags, tests for
-NULL, look-ups of the same kind.
+What costs something is asked after what costs nothing, and an agent's conditions may cost nothing too: flags, tests for NULL,
+look-ups of the same kind.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from typing import NamedTuple
 
 from pglast import parser
@@ -41,15 +43,30 @@ _MOST_ENTRIES = 100
 _LARGEST = 2**31 - 2
 
 
+class Cost(IntEnum):
+    """What PostgreSQL takes a condition to cost, in halves of an operator."""
+
+    NOTHING = 0
+    HALF = 1
+    OPERATOR = 2
+    MORE = 3
+
+
 class Asked(NamedTuple):
-    """A filter as it is written. `first`: each part of it is in such a form; `for_nothing`: and costs nothing; `single`: an index
-    finds the rows of it by one condition, or by several of which any will do.
+    """A filter as it is written. `cost`: that of the most expensive of its parts; `single`: an index finds the rows of it by one
+    condition, or by several of which any will do.
     """
 
     text: str
-    first: bool
-    for_nothing: bool
+    cost: Cost
     single: bool
+
+
+class _Form(NamedTuple):
+    """A part as it is written, and what it costs."""
+
+    text: str
+    cost: Cost
 
 
 def asked_first(text: str, columns: Iterable[Column]) -> Asked:
@@ -57,26 +74,25 @@ def asked_first(text: str, columns: Iterable[Column]) -> Asked:
 
     >>> tenant = Column("tenant", 1, "integer", "int4", "N")
     >>> kind = Column("kind", 2, "text", "text", "S")
-    >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind]).text
-    '("tenant" < ANY (\\'{3}\\'::"int4"[])) AND ("kind" > ANY (\\'{"a"}\\'::"text"[]))'
+    >>> asked_first("tenant < 3 AND kind > 'a'::text", [tenant, kind])
+    Asked(text="(tenant < 3) AND (kind > 'a'::text)", cost=<Cost.OPERATOR: 2>, single=False)
     >>> asked_first("tenant = 1", [tenant])[1:]
-    (True, True, True)
+    (<Cost.NOTHING: 0>, True)
     >>> asked_first("tenant = 1", [tenant]).text
     '("tenant" = \\'1\\'::"int4" AND (((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL))'
     >>> asked_first("tenant = 1 OR kind IS NULL", [tenant, kind]).text
     '((tenant = 1 OR kind IS NULL) AND ((((\\'[1:1]={t}\\'::pg_catalog.bool[])["tenant"]) IS NOT NULL OR "kind" IS NULL)))'
     >>> asked_first("tenant = 1 OR kind LIKE 'a%'", [tenant, kind])
-    Asked(text="(tenant = 1 OR kind LIKE 'a%')", first=False, for_nothing=False, single=True)
+    Asked(text="(tenant = 1 OR kind LIKE 'a%')", cost=<Cost.MORE: 3>, single=True)
     """
     by_name = {column.name: column for column in columns}
-    parts, first, for_nothing = [], True, True
     found = _parts(text)
-    for part, tree in found:
-        made, nothing = _first(part, tree, by_name)
-        first = first and made is not None
-        for_nothing = for_nothing and nothing
-        parts.append(f"({made or part})")
-    return Asked(" AND ".join(parts), first, for_nothing, len(found) == 1 and _is_single(found[0][1]))
+    forms = [_form(part, tree, by_name) for part, tree in found]
+    return Asked(
+        " AND ".join(f"({form.text})" for form in forms),
+        max(form.cost for form in forms),
+        len(found) == 1 and _is_single(found[0][1]),
+    )
 
 
 def _is_single(tree: Node) -> bool:
@@ -130,16 +146,17 @@ def _tree(text: str) -> Node:
 # ---------------------------------------------------------------------- one of them
 
 
-def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> tuple[str | None, bool]:
-    """The form that a part is asked first in, or None; and whether that costs nothing."""
+def _form(text: str, tree: Node, columns: Mapping[str, Column]) -> _Form:
+    """The form that a part is asked first in, or else the part as it is."""
     if _costs_nothing(tree, columns):
-        return text, True
+        return _Form(text, Cost.NOTHING)
+    as_it_is = _Form(text, Cost.MORE)
     if tree.get("BoolExpr", {}).get("boolop") == "OR_EXPR":
         found = _for_nothing(tree, columns)
-        return (None, False) if found is None else (f"({text}) AND ({found})", True)
+        return as_it_is if found is None else _Form(f"({text}) AND ({found})", Cost.NOTHING)
     comparison = tree.get("A_Expr")
     if comparison is None or "lexpr" not in comparison or "rexpr" not in comparison:
-        return None, False
+        return as_it_is
     names = string_list(comparison.get("name", ()))
     left, right, how = comparison["lexpr"], comparison["rexpr"], comparison.get("kind", "AEXPR_OP")
     if how == "AEXPR_OP" and len(names) == 1 and names[0] in _MIRRORED:
@@ -148,22 +165,22 @@ def _first(text: str, tree: Node, columns: Mapping[str, Column]) -> tuple[str | 
             operator, left, right = _MIRRORED[operator], right, left
         column = _column(left, columns)
         if column is None:
-            return None, False
+            return as_it_is
         if operator == "=":
-            return _equal(text, left, column, [right])
-        return _compared(text, left, column, operator, right), False
+            return _equal(text, left, column, [right]) or as_it_is
+        return _compared(text, left, column, operator, right) or as_it_is
     column = _column(left, columns)
     if column is None or "List" not in right:
-        return None, False
+        return as_it_is
     items = right["List"]["items"]
     if how == "AEXPR_IN" and names == ["="]:
-        return _equal(text, left, column, items)
-    if how == "AEXPR_BETWEEN":
-        bounds = [
-            _compared(text, left, column, each, item) for each, item in zip((">=", "<="), items, strict=True)
-        ]
-        return None if None in bounds else " AND ".join(str(bound) for bound in bounds), False
-    return None, False
+        return _equal(text, left, column, items) or as_it_is
+    if how == "AEXPR_BETWEEN" and all(
+        (constant := _constant(item)) is not None and _is_compared(column, operator, constant[1])
+        for operator, item in zip((">=", "<="), items, strict=True)
+    ):
+        return _Form(text, Cost.OPERATOR)
+    return as_it_is
 
 
 def _costs_nothing(tree: Node, columns: Mapping[str, Column]) -> bool:
@@ -232,21 +249,20 @@ def _name(tree: Node) -> str:
     return ".".join(quote(part) for part in string_list(tree["ColumnRef"]["fields"]))
 
 
-def _equal(text: str, left: Node, column: Column, items: list[Node]) -> tuple[str | None, bool]:
-    """An equality, or IN, and a look-up beside it; and whether that costs nothing."""
-    found = _entry(left, column, items)
-    for_nothing = found is not None
+def _equal(text: str, left: Node, column: Column, items: list[Node]) -> _Form | None:
+    """An equality, or IN, and a look-up beside it."""
+    found, cost = _entry(left, column, items), Cost.NOTHING
     if found is None:
-        member = _compared(text, left, column, "=", items[0]) if len(items) == 1 else None
+        member = _member(text, left, column, items[0]) if len(items) == 1 else None
         if member is None:
-            return None, False
-        found = f"CASE WHEN {member} THEN 1 END"
+            return None
+        found, cost = f"CASE WHEN {member} THEN 1 END", Cost.HALF
     constant = _constant(items[0]) if len(items) == 1 else None
     if constant is not None and constant[1] is not None:
         text = f"{_name(left)} = {literal(constant[0])}::{quote(constant[1])}"
     elif len(items) > 1:
         text = f"({text})"
-    return f"{text} AND (({found}) IS NOT NULL)", for_nothing
+    return _Form(f"{text} AND (({found}) IS NOT NULL)", cost)
 
 
 def _entry(left: Node, column: Column, items: list[Node]) -> str | None:
@@ -276,19 +292,35 @@ def _texts(column: Column, items: list[Node]) -> list[str] | None:
     return values if len(values) == len(items) else None
 
 
-def _compared(text: str, left: Node, column: Column, operator: str, right: Node) -> str | None:
-    """A comparison as a membership in an array of one, where no cast of the column is needed for it."""
-    element = _constant_element(right) or _asked_once(text, right)
+def _member(text: str, left: Node, column: Column, right: Node) -> str | None:
+    """An equality as a membership in an array of one, where no cast of the column is needed for it."""
+    element = _constant_element(right)
     if element is None:
+        once = _asked_once(text, right)
+        element = once and (f"ARRAY[{once[0]}]", once[1])
+    if element is None or not _is_compared(column, "=", element[1]):
         return None
-    array, type_ = element
+    return f"{_name(left)} = ANY ({element[0]})"
+
+
+def _compared(text: str, left: Node, column: Column, operator: str, right: Node) -> _Form | None:
+    """Another comparison, where it costs no more than its operator."""
+    constant = _constant(right)
+    if constant is not None:
+        return _Form(text, Cost.OPERATOR) if _is_compared(column, operator, constant[1]) else None
+    once = _asked_once(text, right)
+    if once is None or not _is_compared(column, operator, once[1]):
+        return None
+    return _Form(f"{_name(left)} {operator} {once[0]}", Cost.OPERATOR)
+
+
+def _is_compared(column: Column, operator: str, type_: str | None) -> bool:
+    """Whether a column is compared with something of a type without a cast. None: a text that becomes what is needed."""
     mine = "text" if column.type_name == "varchar" else column.type_name or "anyenum"
     theirs = "text" if type_ == "varchar" else type_ or mine
-    if column.category == "A" or not any(
+    return column.category != "A" and any(
         fact.left == mine and fact.right == theirs for fact in builtin_operator(operator)
-    ):
-        return None
-    return f"{_name(left)} {operator} ANY ({array})"
+    )
 
 
 # ---------------------------------------------------------------------- what it is compared with
@@ -307,7 +339,7 @@ def _constant_element(tree: Node) -> tuple[str, str | None] | None:
 
 
 def _asked_once(text: str, tree: Node) -> tuple[str, str] | None:
-    """The same of the user's name, or of a setting of the login: in a sub-select, which is computed once a statement, with
+    """The user's name, or a setting of the login, as SQL, and its type: in a sub-select, which is computed once a statement, with
     its casts, which would count for each row."""
     type_, inner = None, tree
     while "TypeCast" in inner:
@@ -321,7 +353,7 @@ def _asked_once(text: str, tree: Node) -> tuple[str, str] | None:
     place = 3 if len(tokens) > 1 and tokens[1].name == "ASCII_46" else 1
     right = text[tokens[place].end + 1 :].strip()
     if "SQLValueFunction" in inner:
-        return f"ARRAY[(SELECT {right})]", type_ or "name"
+        return f"(SELECT {right})", type_ or "name"
     if "SubLink" not in inner or not right.startswith("("):
         return None
     closing, depth = 0, 0
@@ -330,7 +362,7 @@ def _asked_once(text: str, tree: Node) -> tuple[str, str] | None:
         if depth == 0:
             closing = token.start - len(text) + len(text[tokens[place].end + 1 :].lstrip())
             break
-    return f"ARRAY[{right[:closing]}{right[closing + 1 :]})]", type_ or "text"
+    return f"{right[:closing]}{right[closing + 1 :]})", type_ or "text"
 
 
 _NUMBERS = frozenset(("int2", "int4", "int8", "numeric"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.names import quote, quote_qualified
 from guarddb.tree import nodes, parse
-from guarddb.wall.asked_first import asked_first
+from guarddb.wall.asked_first import Cost, asked_first
 from guarddb.wall.database import Column, Database, Relation
 from guarddb.wall.masks import hash_function, hashed, mask_expression, needs_value
 from guarddb.wall.predicates import FilterText, Unbindable, filter_text
@@ -49,14 +49,14 @@ class View:
 
 @dataclass(slots=True)
 class Policy:
-    """The row security of one table: every condition of its filters. `for_nothing`: to PostgreSQL they cost nothing; `single`:
-    it is one, and costs less than an operator.
+    """The row security of one table: every condition of its filters. `cost`: that of the most expensive one to PostgreSQL;
+    `single`: it is one.
     """
 
     relation: Relation
     text: str
     checked: str
-    for_nothing: bool
+    cost: Cost
     single: bool
 
 
@@ -247,12 +247,12 @@ class Builder:
 
     def _joined(self, subject: Subject, parts: list[FilterText]) -> FilterText:
         relation = subject.relation
-        whole = FilterText("", asked_first=True, for_nothing=True)
+        whole = FilterText("", cost=Cost.NOTHING)
         texts: list[str] = []
         checked: list[str] = []
         for number, part in enumerate(parts):
             if part.moved_by is not None:
-                whole.asked_first = whole.for_nothing = False
+                whole.cost = Cost.MORE
                 name = _function_name(relation, number)
                 columns = part.columns
                 arguments = ", ".join(f"{quote(c.name)} {c.type}" for c in columns)
@@ -270,8 +270,7 @@ class Builder:
                 reader = self.made.filter_reads
             else:
                 asked = asked_first(part.text, relation.columns)
-                whole.asked_first = whole.asked_first and asked.first
-                whole.for_nothing = whole.for_nothing and asked.for_nothing
+                whole.cost = max(whole.cost, asked.cost)
                 whole.single = len(parts) == 1 and asked.single
                 texts.append(asked.text)
                 checked.append(part.text)
@@ -358,8 +357,7 @@ class Builder:
         bound = self.filters.get(subject.relation.oid)
         if bound is None or any(p.relation is subject.relation for p in self.made.policies):
             return
-        single = bound.asked_first and bound.single
-        policy = Policy(subject.relation, bound.text, bound.checked, bound.for_nothing, single)
+        policy = Policy(subject.relation, bound.text, bound.checked, bound.cost, bound.single)
         self.made.policies.append(policy)
         self._reader(subject.relation, {c.name for c in bound.columns})
 
@@ -373,7 +371,7 @@ class Builder:
         targets: list[str] = []
         mixed = self._collations(relation) if subject.filters else []
         bound = self.filters.get(relation.oid)
-        if mixed and bound is not None and bound.asked_first:
+        if mixed and bound is not None and bound.cost <= Cost.HALF:
             mixed = []
         if relation.kind == "v":
             mixed = []

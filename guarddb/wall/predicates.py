@@ -16,6 +16,7 @@ from guarddb.policy.patterns import RelationPattern
 from guarddb.policy.predicate import Predicate
 from guarddb.sql.names import literal, quote, string_list
 from guarddb.tree import Node, nodes
+from guarddb.wall.asked_first import Cost
 from guarddb.wall.database import Column, Database, Relation
 from guarddb.wall.operands import TYPE_NAMES, operators
 
@@ -55,8 +56,8 @@ class FilterText:
         calls: those functions, as far as they are known, as GRANT takes them.
         whole: it is about a whole row, of this table or of another.
         asks_who: it asks for the user's name.
-        asked_first: nothing that the agent writes is asked before it and costs as much as half an operator; `for_nothing`:
-            nothing at all; `single`: in one condition. See `guarddb.wall.asked_first`.
+        cost: nothing that the agent writes and that costs as much is asked before it; `single`: it is one condition. See
+            `guarddb.wall.asked_first`.
     """
 
     text: str
@@ -70,8 +71,7 @@ class FilterText:
     calls: set[str] = field(default_factory=set)
     whole: bool = False
     asks_who: bool = False
-    asked_first: bool = False
-    for_nothing: bool = False
+    cost: Cost = Cost.MORE
     single: bool = False
 
 

@@ -12,6 +12,7 @@ from functools import cached_property
 from guarddb.policy.errors import PolicyError
 from guarddb.policy.profile import PolicyProfile
 from guarddb.sql.names import literal, quote, quote_qualified
+from guarddb.wall.asked_first import Cost
 from guarddb.wall.carried import Builder, Carried, Policy, View, short
 from guarddb.wall.database import Database, Relation
 from guarddb.wall.writes import admitted_kinds
@@ -128,13 +129,13 @@ class Wall:
     def asked_first(self) -> frozenset[tuple[str, str]]:
         """The tables whose filter PostgreSQL asks before any condition of an agent's that no index serves."""
         policies = self.carried.policies
-        return frozenset((p.relation.schema, p.relation.name) for p in policies if p.for_nothing)
+        return frozenset((p.relation.schema, p.relation.name) for p in policies if p.cost == Cost.NOTHING)
 
     @property
     def asked_by_one(self) -> frozenset[tuple[str, str]]:
         """The tables whose filter is one condition, which PostgreSQL asks before what costs it an operator."""
-        policies = self.carried.policies
-        return frozenset((p.relation.schema, p.relation.name) for p in policies if p.single)
+        found = [p.relation for p in self.carried.policies if p.single and p.cost <= Cost.OPERATOR]
+        return frozenset((relation.schema, relation.name) for relation in found)
 
     @property
     def exposed(self) -> set[str]:

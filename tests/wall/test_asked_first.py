@@ -6,7 +6,7 @@ import random
 
 import psycopg
 
-from guarddb.wall.asked_first import asked_first
+from guarddb.wall.asked_first import Cost, asked_first
 from guarddb.wall.database import Column
 
 COLUMNS = (
@@ -41,7 +41,7 @@ def test_the_form_shows_the_same_rows(plain: psycopg.Connection) -> None:
     for _ in range(400):
         text = drawn(draw, 2)
         asked = asked_first(text, COLUMNS)
-        for_nothing += asked.for_nothing
+        for_nothing += asked.cost == Cost.NOTHING
         theirs, ours = (
             plain.execute(f"SELECT id FROM {rows} WHERE {condition} ORDER BY id").fetchall()
             for condition in (text, asked.text)
