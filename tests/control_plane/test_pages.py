@@ -368,3 +368,39 @@ def test_marked_sql_reads_as_both_texts() -> None:
 def test_nothing_invisible_is_left() -> None:
     text = "".join(map(chr, [*range(32), 0x7F, 0x200B, 0x202E, 0x2066, 0xFEFF, 0xE0041]))
     assert re.fullmatch(r"[\x20-\x7e\n\t]*", str(visible(text)))
+
+
+def test_long_requests_keep_nobody_from_deciding_the_others(browser: Browser, plane: Plane) -> None:
+    agent = plane.agent(plane.policy("p")["id"])["key"]
+
+    def held(sql: str) -> str:
+        made = plane.request("POST", "/approvals", agent, json={"sql": sql, "kind": "delete"})
+        assert made.status_code == 201
+        identifier: str = made.json()["id"]
+        return identifier
+
+    def buttons(path: str, identifier: str) -> tuple[bool, bool]:
+        card = (
+            browser.get(path)
+            .text.partition(f'<article class="card" id="{identifier}"')[2]
+            .partition("</article>")[0]
+        )
+        return 'value="approve"' in card, 'value="reject"' in card
+
+    too_long = held("\u202e" * 900_000)
+    long = [held("é<" * 20_000 + f"the end of {number}") for number in range(10)]
+    short = held("DELETE FROM t WHERE id = 1")
+    page = browser.get("/ui/approvals")
+    assert page.status_code == 200
+    assert len(page.text) < 10_000_000
+    assert buttons("/ui/approvals", short) == (True, True)
+    assert buttons("/ui/approvals", long[0]) == (True, True)
+    assert buttons("/ui/approvals", long[-1]) == (False, True)
+    assert f"/ui/approvals?request={long[-1]}" in page.text
+    alone = f"/ui/approvals?request={long[-1]}"
+    assert "the end of 9" in browser.get(alone).text
+    assert buttons(alone, long[-1]) == (True, True)
+    assert buttons(f"/ui/approvals?request={too_long}", too_long) == (False, True)
+    browser.form(f"/ui/approvals/{too_long}", {"decision": "reject"})
+    assert plane.request("GET", f"/approvals/{too_long}").json()["status"] == "rejected"
+    assert browser.get("/ui/approvals?request=apr_none").status_code == 404

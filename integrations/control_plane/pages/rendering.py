@@ -6,6 +6,7 @@ import difflib
 import re
 import unicodedata
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+#: What is not plain ASCII text.
+_OTHER = re.compile(r"[^\n\t -~]")
 _TOKEN = re.compile(r"\s+|\w+|[^\w\s]")
 
 
@@ -37,15 +40,21 @@ def visible(text: object) -> Markup:
     >>> visible("a\u202eb<")
     Markup('a<span class="unseen">\\u202e</span>b&lt;')
     """
-    parts: list[str | Markup] = []
-    for character in str(text):
-        if character in "\n\t" or unicodedata.category(character) not in _UNSEEN:
-            parts.append(escape(character))
-        else:
-            code = ord(character)
-            shown = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
-            parts.append(Markup('<span class="unseen">{}</span>').format(shown))
-    return Markup("").join(parts)
+    # (What is escaped is ASCII, so nothing of it is looked at again.)
+    return Markup(_OTHER.sub(_shown, str(escape(text if isinstance(text, str) else str(text)))))  # noqa: S704
+
+
+def _shown(found: re.Match[str]) -> str:
+    return _mark(found[0])
+
+
+@lru_cache(maxsize=4096)
+def _mark(character: str) -> str:
+    if unicodedata.category(character) not in _UNSEEN:
+        return character
+    code = ord(character)
+    shown = f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return f'<span class="unseen">{shown}</span>'
 
 
 def rewritten(before: str, after: str) -> Markup:
