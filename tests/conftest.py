@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 import signal
 import sys
@@ -69,6 +70,9 @@ def pytest_collection() -> Generator[None, object, object]:
         return (yield)
     finally:
         gc.enable()
+        # (Hypothesis takes trio's random numbers over, where both are there, and warns of those whose owner is frozen.)
+        if "trio" in sys.modules:
+            importlib.import_module("hypothesis")
         gc.collect()
         gc.freeze()
 
