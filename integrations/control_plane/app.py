@@ -11,13 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from sqlalchemy import func, select
-from sqlalchemy.exc import (
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    OperationalError,
-    TimeoutError as PoolTimeout,
-)
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 
 from . import pages
@@ -48,7 +42,7 @@ from .signing import Signer
 from .state import Server
 from .store.approvals import expire_all
 from .store.columns import now
-from .store.database import Database, DatabaseError
+from .store.database import AWAY, Database, DatabaseError
 from .store.keys import create_key, create_project, server_secret
 from .store.retention import prune
 from .store.tables import Approval, Key, Project
@@ -180,7 +174,7 @@ def create_app(server: Server) -> FastAPI:
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    for kind in _AWAY:
+    for kind in AWAY:
         app.add_exception_handler(kind, _database_error)
     app.add_middleware(BodyLimit, max_body=server.settings.max_body)
     app.add_middleware(AccessLog, secure=server.settings.secure_cookies)
@@ -199,6 +193,8 @@ async def _chores(server: Server) -> None:
             if asyncio.get_running_loop().time() - pruned > _PRUNE_SECONDS:
                 pruned = asyncio.get_running_loop().time()
                 await asyncio.to_thread(_prune, server)
+        except AWAY as ex:  # for as long as it is away, every second
+            logger.warning("a chore waits: the database does not answer (%s)", type(ex).__name__)
         except Exception:
             logger.exception("a chore failed; it is tried again")
 
@@ -271,10 +267,6 @@ async def _http_error(request: Request, ex: Exception) -> Response:
     if request.url.path.startswith("/ui/"):
         return await pages.problem_page(request, ex.status_code, f"{message.capitalize()}.", headers)
     return _error(ex.status_code, _CODES.get(ex.status_code, "error"), message, headers)
-
-
-#: The database is away, busy, full or read-only; or every connection to it is in use.
-_AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 async def _database_error(request: Request, ex: Exception) -> Response:

@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 from sqlalchemy import func, select
 
-from .store.database import CHANNEL, Database
+from .store.database import AWAY, CHANNEL, Database
 from .store.tables import Event
 
 logger = logging.getLogger("guarddb.control_plane")
@@ -144,6 +144,10 @@ class Broker:
             self._news.clear()
             try:
                 told = await asyncio.to_thread(self._unread)
+            except AWAY as ex:
+                logger.warning("the events wait: the database does not answer (%s)", type(ex).__name__)
+                await asyncio.sleep(1)
+                continue
             except Exception:
                 logger.exception("the events cannot be read")
                 await asyncio.sleep(1)

@@ -20,7 +20,7 @@ import httpx
 
 from .destinations import ForbiddenDestination, check_url, client
 from .store import webhooks
-from .store.database import Database
+from .store.database import AWAY, Database
 from .store.tables import Webhook
 
 logger = logging.getLogger("guarddb.control_plane")
@@ -84,6 +84,8 @@ class Courier:
                 if parcels:
                     await asyncio.gather(*(asyncio.to_thread(self._deliver, each) for each in parcels))
                     continue
+            except AWAY as ex:
+                logger.warning("deliveries wait: the database does not answer (%s)", type(ex).__name__)
             except Exception:
                 logger.exception("deliveries cannot be read")
             await asyncio.sleep(_LOOK)

@@ -18,10 +18,11 @@ from guarddb.integrations.control_plane.settings import Settings
 from guarddb.integrations.control_plane.store import retention, webhooks
 from guarddb.integrations.control_plane.store.database import DatabaseError
 from guarddb.integrations.control_plane.store.tables import Delivery, Event, ServerSetting
-from sqlalchemy import delete, select, text, update
-from sqlalchemy.exc import IntegrityError, TimeoutError as PoolTimeout
+from sqlalchemy import delete, event, select, text, update
+from sqlalchemy.exc import IntegrityError, OperationalError, TimeoutError as PoolTimeout
 
-from tests.control_plane.conftest import Plane
+from tests.control_plane.conftest import Plane, running
+from tests.control_plane.test_client import eventually
 from tests.control_plane.test_pages import Browser
 from tests.control_plane.test_policies import error
 from tests.control_plane.test_streams import listening
@@ -183,3 +184,24 @@ def test_people_get_pages_also_when_something_is_wrong(plane: Plane, path: str) 
         assert answer.status_code in (404, 405)
         assert "<h1>Not done</h1>" in answer.text
         assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_database_that_is_away_is_told_in_lines_and_not_in_tracebacks(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three things look at it every second: an outage of an hour must not fill the disk with the log."""
+    with running(str(tmp_path / "plane.sqlite3")) as plane:
+        away = plane.server.database
+        with caplog.at_level(logging.WARNING):
+
+            def fail(*_: object) -> None:
+                raise OperationalError("SELECT 1", None, Exception("away"))
+
+            event.listen(away.engine, "begin", fail)
+            eventually(
+                lambda: sum("the database does not answer" in each.message for each in caplog.records) > 4
+            )
+            event.remove(away.engine, "begin", fail)
+        assert plane.request("GET", "/policies").status_code == 200
+    assert {each.message.partition(":")[0] for each in caplog.records} >= {"a chore waits", "deliveries wait"}
+    assert not [each for each in caplog.records if each.exc_info]

@@ -48,7 +48,10 @@ def index(
 
 @router.get("/v1/projects/{project_id}/audit/check", operation_id="checkAudit", responses=failures(404))
 def check(project_id: str, _: Admin, server: ServerDep) -> Response:
-    """Whether every entry is as it was written and none is missing. `broken_at`: the first one that is not."""
+    """Whether every entry is as it was written and none is missing before another. `broken_at`: the first one that is not.
+
+    Entries that were cut off at the end are not missed: whoever wants to notice that notes the newest `digest` elsewhere.
+    """
     with server.database.read() as session:
         broken = journal.broken_at(session, project_id)
     return JSONResponse({"whole": broken is None, "broken_at": broken})

@@ -10,7 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    TimeoutError as PoolTimeout,
+)
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from .tables import Agent, CatalogSnapshot, Key, Policy
@@ -37,6 +43,10 @@ CHANNEL = "guarddb_control_plane"
 _REMEMBERED = (Key, Agent, Policy, CatalogSnapshot)
 #: An execution option: this statement changes nothing of them that is remembered.
 UNREMEMBERED = "guarddb_unremembered"
+
+
+#: The database is away, busy, full or read-only; or every connection to it is in use.
+AWAY: tuple[type[Exception], ...] = (OperationalError, InterfaceError, InternalError, PoolTimeout)
 
 
 class DatabaseError(ValueError):
