@@ -90,7 +90,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
         "_withhold",
     ),
     "psycopg._copy_base.BaseCopy": ("_end_copy_out_gen", "_finished", "_read_gen", "_read_row_gen"),
-    "psycopg._pipeline.BasePipeline": ("_communicate_gen", "_fetch_gen", "_sync_gen"),
+    "psycopg._pipeline.BasePipeline": ("_communicate_gen", "_exit_gen", "_fetch_gen", "_sync_gen"),
     "psycopg._preparing.PrepareManager": ("_names", "_to_flush"),
     "psycopg._queries.PostgresQuery": ("_tx",),
     "psycopg.errors.Error": ("_encoding", "_info"),

@@ -30,6 +30,9 @@ def ask_gen(conn: BaseConnection[Any], command: bytes) -> PQGen[list[Row]]:
         # The base class's, not the guarded connection's: that one would come back here.
         results: list[PGresult | None] = [(yield from BaseConnection._exec_command(conn, command))]
     else:
+        guarded: Any = conn
+        if guarded._guard.outstanding and pgconn.transaction_status == pq.TransactionStatus.IDLE:
+            yield from guarded._guard_before_commit_gen()  # the Sync commits
         # psycopg's _exec_command returns nothing here. The pipeline is empty (see `watch.refresh_gen`), so the
         # next results that arrive are those of this exchange.
         pgconn.send_query_params(command, None)

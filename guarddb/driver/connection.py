@@ -20,7 +20,7 @@ from psycopg.rows import Row
 from psycopg.sql import Composable
 
 from guarddb import telemetry
-from guarddb.driver import sandbox
+from guarddb.driver import pipelines, sandbox
 from guarddb.driver.adoption import taken_in
 from guarddb.driver.arguments import ARGUMENTS, Attachment
 from guarddb.driver.asking import ask_gen
@@ -243,6 +243,16 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
     def _guard_refresh_gen(self, query: Query | None = None) -> PQGen[None]:
         return refresh_gen(self._guard, self, query)
 
+    def _guard_take_in_pipeline(self) -> None:
+        assert self._pipeline is not None
+        pipelines.take_in(self._pipeline)
+
+    def _guard_settled_gen(self) -> PQGen[None]:
+        return pipelines.settled_gen(self._guard, self)
+
+    def _guard_before_commit_gen(self) -> PQGen[None]:
+        return pipelines.before_commit_gen(self._guard, self)
+
     def _guard_begin_gen(self) -> PQGen[None]:
         return super()._start_query()
 
@@ -277,6 +287,8 @@ class ConnectionMixin(BaseConnection[Row], Generic[Row]):
             yield from check_gen(session, self)
             verb = command = b"ROLLBACK"
         if verb == b"COMMIT":
+            if session.outstanding and self._pipeline is not None:
+                yield from self._guard_before_commit_gen()
             session.names.note_transaction("commit", failed=failed)
         text = command.as_bytes(self) if isinstance(command, Composable) else command
         found = _SAVEPOINT.match(text) if isinstance(text, bytes) else None

@@ -35,7 +35,7 @@ from guarddb.sql.names import quote
 if TYPE_CHECKING:
     from weakref import finalize
 
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq.abc import PGconn, PGresult
 
     from guarddb.decision.plan import Plan
     from guarddb.decision.wall_in_force import Wall
@@ -65,6 +65,7 @@ class Session:
         "context",
         "copy_ends",
         "database",
+        "deferred",
         "discard_branch",
         "encoding",
         "filters_due",
@@ -85,6 +86,7 @@ class Session:
         "neighbours",
         "on_decision",
         "origins",
+        "outstanding",
         "owed",
         "pgconn",
         "plans",
@@ -94,6 +96,7 @@ class Session:
         "scoring",
         "sensitive",
         "sensitive_now",
+        "settling",
         "span",
         "waited",
         "wall",
@@ -161,7 +164,12 @@ class Session:
         #: how many rows the statement that runs now may touch, where that is counted
         self.limit: RowLimit | None = None
         #: what took so long that it may have waited for a definition: a cursor and its statement, see `waited.py`
-        self.waited: tuple[Any, JudgedText] | None = None
+        self.waited: tuple[Any, JudgedText] | tuple[()] | None = None
+        #: in a pipeline: answers that came late, put aside (cursor, results, statement, span); they are being looked at;
+        #: and texts whose effect is not committed yet. See `pipelines.py`.
+        self.deferred: list[tuple[Any, list[PGresult], JudgedText, Any]] = []
+        self.settling = False
+        self.outstanding: dict[JudgedText, None] = {}
         #: within an executemany() that is taken back as a whole
         self.in_many: Literal["", "first", "again"] = ""
         #: a COPY is about to begin whose end will be told

@@ -67,6 +67,8 @@ OK = pq.ConnStatus.OK
 #: In a transaction, as far as is known. (A pipeline's is active until its answers have been read.)
 _WITHIN = (pq.TransactionStatus.INTRANS, pq.TransactionStatus.ACTIVE)
 
+_PSYCOPGS_PIPELINES = (_psycopg.Pipeline, _psycopg.AsyncPipeline)
+
 #: What a generator that has nothing to do looks like to `yield from`.
 NOTHING_TO_WAIT_FOR = cast("PQGen[None]", ())
 
@@ -115,6 +117,14 @@ def before(
         for _, warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
     pgq.passed = True
+    if (
+        session.outstanding
+        and judged.effects
+        and conn._pipeline is not None
+        and any(map(_ends, judged.plan.statements))
+    ):
+        asked: PQGen[None] = conn._guard_before_commit_gen()
+        return asked
     if (
         session.names.savepoint_open
         and judged.effects
@@ -212,6 +222,10 @@ def _estimated_gen(cursor: Any, pgq: Any, judged: JudgedText, asking: PQGen[None
         yield from rest
 
 
+def _ends(statement: StatementPlan) -> bool:
+    return statement.facts.transaction == "commit"
+
+
 def _makes_savepoints(statement: StatementPlan) -> bool:
     return statement.facts.transaction in ("savepoint", "release", "rollback_to")
 
@@ -273,6 +287,10 @@ def approve(cursor: Any, pgq: Any) -> None:
         if results.pending is None:
             results.pending = deque()
         results.pending.append((judged, span))
+        if type(conn._pipeline) in _PSYCOPGS_PIPELINES:
+            conn._guard_take_in_pipeline()
+        if judged.takes:
+            session.outstanding[judged] = None
     else:
         results.judged = judged
         if judged.inspect:
@@ -311,27 +329,36 @@ def approve_preparing(cursor: Any, pgq: Any) -> None:
 # ---------------------------------------------------------------- after: the server has answered
 
 
-def after(cursor: Any, results: list[PGresult]) -> None:
-    """The results of a statement have come: of execute(), of one of executemany()'s, of COPY."""
+def after(
+    cursor: Any, results: list[PGresult], released: tuple[JudgedText, telemetry.StatementSpan] | None = None
+) -> None:
+    """The results of a statement have come: of execute(), of one of executemany()'s, of COPY. `released`: they were put aside."""
     mine = cursor._results
     if type(mine) is not Results:
         mine = cursor._guard_results()
     judged, span = mine.judged, mine.span
     many = cursor._execmany_returning
-    if mine.pending:
-        judged, span = mine.pending.popleft()
+    session: Session = cursor._conn._guard
+    if mine.pending or released is not None:
+        if released is None:
+            judged, span = mine.pending.popleft()
+            if _is_late(session, results, many=many):
+                session.deferred.append((cursor, results, judged, span))
+                session.waited = ()
+                return
+        else:
+            judged, span = released
         if many is None:
             # Of another statement of this cursor's than the last one it has sent.
             mine.judged, mine.inspect = judged, judged.inspect
             mine.caps = mine.reported = None
-    session: Session = cursor._conn._guard
+    elif judged is not None and perf_counter() >= session.freshness.overdue_at:
+        session.waited = (cursor, judged)
     if session.limit is not None:
         session.limit.add(results)
         if judged is not None and judged.rechecked and session.scoring is not None:
             session.scoring.score_again(session, judged, mine, session.limit.touched)
     if judged is not None:
-        if perf_counter() >= session.freshness.overdue_at:
-            session.waited = (cursor, judged)
         if many is None:
             mine.statements = judged.statements
         elif many:
@@ -355,6 +382,20 @@ def after(cursor: Any, results: list[PGresult]) -> None:
             return  # its end is told, see `copy_ends_gen`
         rows = min(cursor._rowcount, current.ntuples) if current is not None and current.nfields else None
         span.end(rows=rows if rows is not None and rows >= 0 else None, truncated=mine.truncated)
+
+
+def _is_late(session: Session, results: list[PGresult], *, many: bool | None) -> bool:
+    """Whether an answer in a pipeline is put aside: it came late, or behind one that did. (What has no rows tells nothing.)"""
+    if session.deferred:
+        return True
+    if (
+        perf_counter() < session.freshness.overdue_at
+        or many is False
+        or not session.restricts
+        or session.observe
+    ):
+        return False
+    return any(result.nfields for result in results)
 
 
 def _effects(cursor: Any, mine: Results, judged: JudgedText, answers: list[PGresult]) -> None:

@@ -43,7 +43,7 @@ _MEETS = frozenset({"select", "insert", "update", "delete", "copy"})
 #: Statements about a name of the session's: what it stands for was judged, and is judged again when it is used.
 _ABOUT_NAMES = frozenset({"prepare", "deallocate", "close"})
 #: Fails, and with it the transaction. (Were there such a savepoint, it would be from before the statement.)
-_FAIL = b"ROLLBACK TO SAVEPOINT guarddb_waited"
+FAIL = b"ROLLBACK TO SAVEPOINT guarddb_waited"
 
 _NUMBERED = re.compile(r"\Apg_temp_\d+\.")
 
@@ -76,6 +76,8 @@ class Prepared(PrepareManager):
 
 def _executed_gen(session: Session, conn: Any, maintain: PQGen[None]) -> PQGen[None]:
     yield from asked_again_gen(session, conn)
+    if session.deferred:
+        yield from conn._guard_settled_gen()
     yield from maintain
 
 
@@ -86,7 +88,7 @@ def asked_again_gen(session: Session, conn: Any, *, undone: bool = False) -> PQG
         PolicyViolation: it would not have been sent as it was; none of its rows are handed out.
     """
     waited, session.waited = session.waited, None
-    if waited is None or not session.restricts or session.observe:
+    if not waited or not session.restricts or session.observe:
         return
     cursor, judged = waited
     if session.pgconn.transaction_status not in _SETTLED or not meets(judged):
@@ -116,6 +118,11 @@ def meets(judged: JudgedText) -> bool:
 def _same_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
     session.freshness.told()  # (No look that began before is enough.)
     yield from conn._guard_refresh_gen()
+    yield from judged_again_gen(session, conn, judged)
+
+
+def judged_again_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[None]:
+    """Judge by the catalog that is known now. Raises PolicyViolation where that comes to something else."""
     if session.freshness.fixed and session.pgconn.transaction_status == INTRANS:
         yield from names_gen(session, conn, judged)
     if session.plans.get(judged.original) is judged:
@@ -146,7 +153,7 @@ def _made_to_fail_gen(session: Session, conn: Any, judged: JudgedText) -> PQGen[
     if judged.takes:
         if session.pgconn.transaction_status == INTRANS:
             with suppress(e.Error):
-                yield from ask_gen(conn, _FAIL)
+                yield from ask_gen(conn, FAIL)
         return
     for statement in judged.plan.statements:
         name = statement.facts.session_name

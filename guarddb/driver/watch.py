@@ -142,7 +142,7 @@ def _refresh_gen(session: Session, conn: BaseConnection[Any], query: object) -> 
                 if not freshness.overdue() or (freshness.untouched and takes_no_snapshot(query)):
                     return
             if session.catalog is not None and (not due or (conn.autocommit and not freshness.untouched)):
-                if (yield from _same_within_gen(session, conn, session.catalog)):
+                if (yield from same_within_gen(session, conn, session.catalog)):
                     if freshness.settings_due:
                         yield from settings.hold_gen(session.kept, conn, within=True)
                     return
@@ -281,7 +281,7 @@ def _listen_gen(session: Session, conn: BaseConnection[Any]) -> PQGen[None]:
         freshness.hears = True
 
 
-def _same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catalog) -> PQGen[bool]:
+def same_within_gen(session: Session, conn: BaseConnection[Any], catalog: Catalog) -> PQGen[bool]:
     """Whether the catalog and what names mean are the same, asked within the transaction of a pipeline."""
     freshness = session.freshness
     started = perf_counter()

@@ -35,6 +35,10 @@ READ = "SELECT id, (SELECT ssn FROM mine) AS value FROM users"
 WRITE = f"INSERT INTO taken {READ}"
 
 
+def conn_pipeline(conn: Any) -> Any:
+    return block(conn.pipeline())
+
+
 async def _executed(conn: Any, *, prepare: bool | None = None) -> Any:
     cursor = await run(conn.execute(READ, prepare=prepare))
     return await run(cursor.fetchall())
@@ -93,6 +97,21 @@ async def _copied_out(conn: Any) -> Any:
         return await collect(copy.rows())
 
 
+async def _in_a_pipeline(conn: Any) -> Any:
+    async with conn_pipeline(conn):
+        await run(conn.execute("SELECT 1"))
+        cursor = await run(conn.execute(READ))
+        await run(conn.execute("SELECT 1"))
+        return await run(cursor.fetchall())
+
+
+async def _by_a_sync(conn: Any) -> Any:
+    async with conn_pipeline(conn) as pipeline:
+        cursor = await run(conn.execute(READ))
+        await run(pipeline.sync())
+        return await run(cursor.fetchall())
+
+
 READS = {
     each.__name__: each
     for each in (
@@ -106,6 +125,8 @@ READS = {
         _streamed,
         _streamed_by_parameters,
         _copied_out,
+        _in_a_pipeline,
+        _by_a_sync,
     )
 }
 
@@ -164,6 +185,48 @@ async def _copied_write(conn: Any) -> Any:
         return await collect(copy.rows())
 
 
+async def _written_in_a_pipeline(conn: Any) -> Any:
+    async with conn_pipeline(conn):
+        await run(conn.execute(WRITE))
+        await run(conn.execute("SELECT 1"))
+
+
+async def _returned_in_a_pipeline(conn: Any) -> Any:
+    async with conn_pipeline(conn):
+        cursor = await run(conn.execute(f"{WRITE} RETURNING value"))
+        return await run(cursor.fetchall())
+
+
+async def _committed_in_a_pipeline(conn: Any) -> Any:
+    async with conn_pipeline(conn):
+        await run(conn.execute(WRITE))
+        await run(conn.commit())
+
+
+async def _committed_by_text(conn: Any) -> Any:
+    async with conn_pipeline(conn):
+        if conn.autocommit:
+            await run(conn.execute("BEGIN"))
+        await run(conn.execute(WRITE))
+        await run(conn.execute("COMMIT"))
+
+
+async def _in_a_block(conn: Any) -> Any:
+    async with conn_pipeline(conn), block(conn.transaction()):
+        await run(conn.execute(WRITE))
+
+
+async def _many(conn: Any) -> Any:
+    async with block(conn.cursor()) as cursor:
+        await run(cursor.executemany(f"{WRITE} WHERE id = %s", [(1,), (2,)]))
+
+
+async def _many_returning(conn: Any) -> Any:
+    async with block(conn.cursor()) as cursor:
+        await run(cursor.executemany(f"{WRITE} WHERE id = %s RETURNING value", [(1,), (2,)], returning=True))
+        return await run(cursor.fetchall())
+
+
 WRITES = {
     each.__name__: each
     for each in (
@@ -178,6 +241,13 @@ WRITES = {
         _in_two,
         _streamed_write,
         _copied_write,
+        _written_in_a_pipeline,
+        _returned_in_a_pipeline,
+        _committed_in_a_pipeline,
+        _committed_by_text,
+        _in_a_block,
+        _many,
+        _many_returning,
     )
 }
 
@@ -296,7 +366,7 @@ def as_before(own: str) -> Iterator[None]:
     with psycopg.connect(own, autocommit=True) as plain:
         with suppress(psycopg.Error):
             plain.execute(UNDO)
-        plain.execute("ALTER TABLE mine DROP COLUMN IF EXISTS more")
+        plain.execute("ALTER TABLE mine DROP COLUMN IF EXISTS more, ALTER id DROP DEFAULT")
         plain.execute("TRUNCATE taken")
         plain.execute("DROP TABLE IF EXISTS made")
 
@@ -343,6 +413,7 @@ async def test_a_write_in_autocommit_is_not_committed(
     conn = await connect("alone")
     _refused(await met(own, definer, conn, WRITES[write]))
     _nothing_written(own)
+    await run(conn.rollback())  # (What the agent has begun itself has failed.)
     assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
     await run(conn.execute("INSERT INTO taken VALUES (1, 'ordinary')"))
 
@@ -384,7 +455,15 @@ async def test_a_write_that_waited_for_another_definition_is_carried_out_once(
     if who == ("stranger", "async"):
         return
     conn = await connect("alone")
-    found = await met(own, definer, conn, WRITES[write], "ALTER TABLE mine ADD COLUMN more int")
+    # (In a pipeline other columns of a table that is named are enough to refuse it.)
+    in_a_pipeline = "pipeline" in write or write in (
+        "_committed_by_text",
+        "_in_a_block",
+        "_many",
+        "_many_returning",
+    )
+    definition = "ALTER id SET DEFAULT 7" if in_a_pipeline else "ADD COLUMN more int"
+    found = await met(own, definer, conn, WRITES[write], f"ALTER TABLE mine {definition}")
     assert found.error is None
     with psycopg.connect(own, autocommit=True) as plain:
         (number,) = plain.execute("SELECT count(*) FROM taken").fetchone() or (-1,)
