@@ -257,12 +257,13 @@ class CursorMixin(_Cursor):
             return steps.one_after_the_other_gen(self._conn._guard, before, gen)
         if self._guard_sends_by_name and prepare is not False:
             conn: Any = self._conn
-            names = conn._prepared._names
+            prepared = conn._prepared
             key = (pgq.query, pgq.types)
-            if key in names and conn._pipeline is None and conn._prepared.prepare_threshold is not None:
+            name = prepared._names.get(key)
+            if name is not None and conn._pipeline is None and prepared.prepare_threshold is not None:
                 # Where psycopg's way would end as well; it takes as long as all that guarddb does before.
-                names.move_to_end(key)
-                return self._guard_by_name_gen(names[key], pgq, binary)
+                prepared._names.move_to_end(key)
+                return self._guard_by_name_gen(name, pgq, binary)
         return self._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
 
     def _guard_by_name_gen(self, name: bytes, pgq: PostgresQuery, binary: bool | None) -> PQGen[None]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from guarddb.driver.plans import JudgedText
     from guarddb.driver.session import Session
+    from guarddb.sql.catalog import Catalog
 
 ABORTED = pq.PipelineStatus.ABORTED
 ACTIVE = pq.TransactionStatus.ACTIVE
@@ -102,9 +103,9 @@ def settled_gen(session: Session, conn: Any) -> PQGen[None]:
             except BaseException:
                 session.deferred = batch + session.deferred
                 raise
-            for cursor, results, judged, span in batch:
+            for cursor, results, judged, span, catalog in batch:
                 try:
-                    yield from _met_gen(session, conn, judged, how)
+                    yield from _met_gen(session, conn, judged, catalog, how)
                     steps.after(cursor, results, (judged, span))
                 except e.Error as ex:
                     error = error or ex
@@ -130,8 +131,8 @@ def before_commit_gen(session: Session, conn: Any) -> PQGen[None]:
     how: Looked = "same"
     if perf_counter() >= session.freshness.overdue_at or session.freshness.fixed:
         how = yield from _looked_gen(session, conn)
-    for judged in tuple(session.outstanding):
-        yield from _met_gen(session, conn, judged, how)
+    for judged, catalog in tuple(session.outstanding.items()):
+        yield from _met_gen(session, conn, judged, catalog, how)
     session.outstanding.clear()
 
 
@@ -159,14 +160,17 @@ def _looked_gen(session: Session, conn: Any) -> PQGen[Looked]:
     return "newer"
 
 
-def _met_gen(session: Session, conn: Any, judged: JudgedText, how: Looked) -> PQGen[None]:
-    """Raises PolicyViolation where a statement has met something else; its transaction has failed then, if it wrote."""
+def _met_gen(
+    session: Session, conn: Any, judged: JudgedText, catalog: Catalog | None, how: Looked
+) -> PQGen[None]:
+    """Raises PolicyViolation where a statement has met something else; its transaction has failed then, if it wrote.
+
+    `catalog`: what was known when it was sent. (Settings that the application has changed since are not about it.)
+    """
     if not waited.meets(judged):
         return
-    known = (
-        session.plans.get(judged.original) is judged
-    )  # (A look in between may have found another catalog.)
-    if how == "same" and known:
+    known = catalog is session.catalog
+    if known and (how == "same" or (how == "newer" and not session.freshness.fixed)):
         return
     try:
         if how == "failed":

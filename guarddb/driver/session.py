@@ -165,11 +165,11 @@ class Session:
         self.limit: RowLimit | None = None
         #: what took so long that it may have waited for a definition: a cursor and its statement, see `waited.py`
         self.waited: tuple[Any, JudgedText] | tuple[()] | None = None
-        #: in a pipeline: answers that came late, put aside (cursor, results, statement, span); they are being looked at;
+        #: in a pipeline: answers that came late, put aside with their cursors; they are being looked at;
         #: and texts whose effect is not committed yet. See `pipelines.py`.
-        self.deferred: list[tuple[Any, list[PGresult], JudgedText, Any]] = []
+        self.deferred: list[tuple[Any, list[PGresult], JudgedText, Any, Catalog | None]] = []
         self.settling = False
-        self.outstanding: dict[JudgedText, None] = {}
+        self.outstanding: dict[JudgedText, Catalog | None] = {}
         #: within an executemany() that is taken back as a whole
         self.in_many: Literal["", "first", "again"] = ""
         #: a COPY is about to begin whose end will be told

@@ -117,21 +117,14 @@ def before(
         for _, warning in judged.plan.warnings:
             notify(conn, warning, "guarddb lint shows the safe form")
     pgq.passed = True
-    if (
-        session.outstanding
-        and judged.effects
-        and conn._pipeline is not None
-        and any(map(_ends, judged.plan.statements))
-    ):
-        asked: PQGen[None] = conn._guard_before_commit_gen()
-        return asked
-    if (
-        session.names.savepoint_open
-        and judged.effects
-        and any(map(_makes_savepoints, judged.plan.statements))
-    ):
-        release: PQGen[None] = undo.settled_gen(session, conn)
-        return release
+    if judged.effects:
+        statements = judged.plan.statements
+        if session.outstanding and conn._pipeline is not None and any(map(_ends, statements)):
+            asked: PQGen[None] = conn._guard_before_commit_gen()
+            return asked
+        if session.names.savepoint_open and any(map(_makes_savepoints, statements)):
+            release: PQGen[None] = undo.settled_gen(session, conn)
+            return release
     if conn._autocommit or conn.pgconn.transaction_status != IDLE:
         return None
     begin: PQGen[None] = cursor._guard_begin_gen()
@@ -290,7 +283,7 @@ def approve(cursor: Any, pgq: Any) -> None:
         if type(conn._pipeline) in _PSYCOPGS_PIPELINES:
             conn._guard_take_in_pipeline()
         if judged.takes:
-            session.outstanding[judged] = None
+            session.outstanding.setdefault(judged, session.catalog)
     else:
         results.judged = judged
         if judged.inspect:
@@ -343,7 +336,7 @@ def after(
         if released is None:
             judged, span = mine.pending.popleft()
             if _is_late(session, results, many=many):
-                session.deferred.append((cursor, results, judged, span))
+                session.deferred.append((cursor, results, judged, span, session.catalog))
                 session.waited = ()
                 return
         else:
