@@ -12,6 +12,7 @@ from guarddb.sql.rewriting.edits import RewriteError
 if TYPE_CHECKING:
     from guarddb.decision.case import Case
     from guarddb.decision.draft import Draft
+    from guarddb.sql.catalog import Catalog
 
 
 def names(case: Case, draft: Draft) -> Refusal | None:
@@ -27,14 +28,13 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     'SELECT count(*) FROM "shop_wall"."notes"'
     """
     statement, wall = case.statement, case.wall
-    if wall is None or stores_text(statement):
+    if wall is None or (statement.ddl is not None and stores_text(statement)):
         # A definition is the server's to refuse: the role has no right on any table.
         return None
     draft.shown = filters_of(case)
     if "explain" in statement.kinds and is_governed(case):
         # The planner's estimates are made of the tables below the views, of hidden rows and masked values.
         draft.rewriter.explain_quietly(statement.fields, statement.location)
-    temporary = case.catalog.temp_schema if case.catalog is not None else None
     rename, schema, views = draft.wording.rename, wall.schema, wall.views
     try:
         for reference in statement.references:
@@ -46,7 +46,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
                 view = wall.only.get((within, reference.name))
             if view is not None:
                 rename(reference, schema, view)
-            elif within not in (schema, temporary) and not is_system(within):
+            elif within != schema and not _is_temporary(within, case.catalog) and not is_system(within):
                 return Refusal(
                     "table_not_allowed",
                     f'table "{reference.qualified_name}" has no view in the wall "{wall.schema}"',
@@ -59,3 +59,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
             "Write the statement in a simpler way.",
         )
     return None
+
+
+def _is_temporary(schema: str, catalog: Catalog | None) -> bool:
+    return catalog is not None and schema == catalog.temp_schema

@@ -62,7 +62,7 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
     'SELECT FROM "w"."notes" WHERE COALESCE((CASE WHEN flag THEN 1 / $1 = 1 END), false)'
     """
     statement = case.statement
-    if case.wall is None or stores_text(statement):
+    if case.wall is None or (statement.ddl is not None and stores_text(statement)):
         return None
     if not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
         return None
@@ -91,7 +91,7 @@ def _may_raise(case: Case) -> bool:
             rules.collations = frozenset(own for each in attributes if (own := _own_collation(each)))
         if rules.collations:
             collations |= rules.collations
-    if len(collations) > 1 or _UNKNOWN in collations:
+    if collations and (len(collations) > 1 or _UNKNOWN in collations):
         return True
     statement = case.statement
     nested = len(statement.queries) > 1

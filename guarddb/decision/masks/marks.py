@@ -14,12 +14,14 @@ class Marks:
         raw: outputs whose value must flow on as it is, because a clause further out may use it.
         required: the kind that a set operation, or a scalar subquery, further out asks an output for.
         top: the masks on the outputs of the statement's own result, by their indexes, once somebody has asked.
+        bare: of these outputs each is a bare column, as far as anybody has looked.
         clean: nothing in the statement goes back to a masked column (False: something does, or nobody has looked).
     """
 
-    __slots__ = ("clean", "kinds", "raw", "required", "top")
+    __slots__ = ("bare", "clean", "kinds", "raw", "required", "top")
 
     def __init__(self) -> None:
+        self.bare = False
         self.clean = False
         self.kinds: dict[int, MaskKind | None] = {}
         self.top: dict[int, MaskKind] | None = None

@@ -185,6 +185,7 @@ def _masks_of(
 ) -> dict[int, MaskKind]:
     """The masks on those of some outputs that have one, by their indexes."""
     found: dict[int, MaskKind] = {}
+    bare = True
     for index, output in enumerate(outputs):
         # A bare column, as most are: the rules for its relation are at hand.
         if output.root is None and not output.opaque:
@@ -198,8 +199,10 @@ def _masks_of(
                         continue
                     if column in rules.columns:
                         continue
+        bare = False
         if (kind := case.governance.mask_of(output, case.marks)) is not None:
             found[index] = kind
+    case.marks.bare = bare
     return found
 
 
@@ -212,6 +215,8 @@ def comes_as_null(case: Case) -> Finding | None:
     '"s" comes as NULL: a scalar sub'
     """
     if case.marks.clean or not case.governance.masks:
+        return None
+    if case.marks.bare and len(case.statement.queries) == 1:
         return None
     for query in case.statement.queries:
         for output in query.outputs:
