@@ -1,6 +1,6 @@
 """A tool for a language model: it runs SQL, and answers a refusal with what the model needs to correct it.
 
-SALES_HASH_KEY=… DATABASE_URL=postgresql://agent@localhost/shop python examples/agent_tool.py "SELECT 1"
+SALES_HASH_KEY=… DATABASE_URL=postgresql://agent@localhost/shop python examples/agent_tool.py ["SELECT 1"]
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> None:
         settings={"app.tenant": os.environ.get("TENANT", "1")},
         autocommit=True,
     ) as conn:
-        print(json.dumps(query_sales(conn, sys.argv[1]), indent=2, default=str))
+        sql = sys.argv[1] if len(sys.argv) > 1 else "SELECT phone FROM customers WHERE phone LIKE '1%'"
+        print(json.dumps(query_sales(conn, sql), indent=2, default=str))
 
 
 if __name__ == "__main__":
