@@ -444,7 +444,8 @@ def test_an_error_of_the_commit_is_that_of_the_write(
                     cursor.execute("INSERT INTO late VALUES ('one')")
                 assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
                 assert conn.info.pipeline_status == psycopg.pq.PipelineStatus.OFF
-                conn.execute("DEALLOCATE ALL") if number == 6 else None
+                if number == 6 and psycopg.__version__ > "3.3":  # (3.2 does not hear of it.)
+                    conn.execute("DEALLOCATE ALL")
             assert plain.execute("SELECT count(*) FROM late").fetchone() == (8,)
 
 
