@@ -97,7 +97,7 @@ def _ready_gen(cursor: Any, pgq: Any, *, copies: bool = False, hands_out: bool =
         results.undo = yield from taking_back.open_gen(cursor, judged, first=first)
     if hands_out:
         try:
-            yield from kept_still_gen(cursor, pgq, results)
+            yield from kept_still_gen(cursor, pgq, results, ends=session.copy_ends or not copies)
         except BaseException as ex:
             opened, results.undo = results.undo, None
             yield from taking_back.failed_gen(cursor, judged, opened, ex)

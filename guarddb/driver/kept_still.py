@@ -31,8 +31,12 @@ INTRANS = pq.TransactionStatus.INTRANS
 _COMMENTS = frozenset({"SQL_COMMENT", "C_COMMENT"})
 
 
-def kept_still_gen(cursor: Any, pgq: Any, results: Results) -> PQGen[None]:
+def kept_still_gen(cursor: Any, pgq: Any, results: Results, *, ends: bool) -> PQGen[None]:
     """Have the server look up what a statement names, and keep it as it is; then judge it again where that took long.
+
+    Args:
+        ends: its end is told, so that a transaction that is begun for it is ended. (Not so of a COPY by a cursor of psycopg's
+            own class: in autocommit nothing is done for that.)
 
     Raises:
         PolicyViolation: it would not have been sent as it was.
@@ -42,7 +46,7 @@ def kept_still_gen(cursor: Any, pgq: Any, results: Results) -> PQGen[None]:
     judged: JudgedText = pgq.judged
     if not session.restricts or session.observe or conn._pipeline is not None or not waited.meets(judged):
         return
-    if conn.pgconn.transaction_status == IDLE and conn._autocommit:
+    if conn.pgconn.transaction_status == IDLE and conn._autocommit and ends:
         results.undo = yield from undo.open_gen(session, conn, first=False)
     if conn.pgconn.transaction_status != INTRANS:
         return
