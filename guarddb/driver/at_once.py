@@ -60,6 +60,7 @@ def sent_gen(cursor: Any, pgq: Any, *, prepare: bool | None, binary: bool | None
     """What is in the place of psycopg's sending of a statement that takes the steps of a write."""
     conn = cursor._conn
     session: Session = conn._guard
+    session.lost_message = None
     if not commits(cursor, pgq.judged):
         yield from cursor._psycopgs_maybe_prepare_gen(pgq, prepare=prepare, binary=binary)
         return
@@ -140,6 +141,10 @@ def _with_question_gen(
     if first and answers[0][0].status == FATAL_ERROR:
         session.names.in_time = b""
     del answers[:first]
+    asked = 2 if prep is Prepare.SHOULD else 1
+    for answer in (*answers[:asked], *answers[asked + 1 :]):
+        if answer[-1].status == FATAL_ERROR:
+            session.lost_message = pgq.judged, answer[-1].error_message
     if prep is Prepare.SHOULD:
         cursor._check_results(answers.pop(0))
     key = prepared.maybe_add_to_cache(pgq, prep, name)

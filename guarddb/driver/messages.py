@@ -34,7 +34,10 @@ class GuardedInfo(ConnectionInfo):
     @property
     def error_message(self) -> str:
         """The message of the last error, as the exception said it."""
-        return message_of_the_connection(self._session, super().error_message)
+        message, lost = super().error_message, self._session.lost_message
+        if not message and lost is not None and lost[0] is self._session.last:
+            message = lost[1].decode(self._session.encoding, "replace")
+        return message_of_the_connection(self._session, message)
 
 
 def handle_notices(conn: Any) -> None:

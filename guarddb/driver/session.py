@@ -80,6 +80,7 @@ class Session:
         "last",
         "last_message",
         "limit",
+        "lost_message",
         "masked_tables",
         "met_sensitive",
         "names",
@@ -187,6 +188,8 @@ class Session:
         #: from a write or definition to its transaction's end: what the server then does by itself may be about other tables
         self.wrote = False
         self.last_message = ""
+        #: a text and its error, which libpq has forgotten with the end of a pipeline of guarddb's own
+        self.lost_message: tuple[JudgedText, bytes] | None = None
 
         self.connection_facts = telemetry.ConnectionFacts()
         #: of the statement that was sent last, outside a pipeline
