@@ -371,7 +371,7 @@ class Builder:
         targets: list[str] = []
         mixed = self._collations(relation) if subject.filters else []
         bound = self.filters.get(relation.oid)
-        if mixed and bound is not None and bound.cost <= Cost.HALF:
+        if mixed and bound is not None and bound.cost <= Cost.OPERATOR:
             mixed = []
         if relation.kind == "v":
             mixed = []
