@@ -100,7 +100,7 @@ def _may_raise(case: Case) -> bool:
         if clause in CONDITIONS or (
             # PostgreSQL may put a column of a nested query in place of its name.
             nested
-            and (clause == "target" or clause == "values")
+            and clause == "target"
             and query is not None
             and query.parent is not None
             and not is_of_groups(root.node)
@@ -112,10 +112,20 @@ def _may_raise(case: Case) -> bool:
     if not nested:
         return False
     for query in statement.queries:
-        if query.parent is not None:
-            for output in query.outputs:
-                if output.root is None and any(map(computes_alone, _made_of(output))):
-                    return True
+        if query.parent is None:
+            continue
+        if query.kind == "values" and computes_alone(query.fields["valuesLists"]):
+            return True
+        for output in query.outputs:
+            if output.root is None:
+                if output.call is not None:
+                    if computes_alone(output.call):
+                        return True
+                elif output.links:
+                    continue  # a bare column
+                elif (target := output.target) is not None and not output.star and "SubLink" in target["val"]:
+                    if computes_alone(target["val"]):
+                        return True
     return False
 
 
