@@ -392,6 +392,21 @@ def test_an_equality_that_does_not_raise_or_is_of_no_filtered_column_stays(
         assert "CASE" not in text
 
 
+def test_a_filter_is_asked_at_the_scan_also_where_the_condition_is_in_parentheses(
+    variants: tuple[psycopg.Connection[Any], ...],
+) -> None:
+    sql = (
+        "SELECT r.id FROM r, LATERAL (SELECT s.k, substring('abc', 1, 70 - r.a) FROM s EXCEPT ALL SELECT 1, 'x') AS q (k, w)"
+        " WHERE (1 / (r.n + 1) >= 0 AND q.k = 3 AND r.id > 0)"
+    )
+    text = sent(sql, FILTERS[3], Catalog.from_connection(variants[0]))
+    assert text is not None
+    for planner in PLANNERS:
+        one, other = (outcome(conn, text, planner, generic=False, value=1) for conn in variants)
+        assert one == other
+        assert one[0] == "ok"
+
+
 #: What is computed of a row, in places where the planner may do so as soon as the row is read: sort keys of a parallel plan,
 #: columns of what is pulled up below an outer join.
 COMPUTED = (

@@ -86,7 +86,11 @@ class Guarding(Placing):
                 found.conditions.extend(places)
                 root = hazard.root
                 if root.clause == "where" and root.query is reference.query and places[0][1] >= 0:
-                    alone = self.restrictions.takes_only(hazard.node, reference)
+                    # (Parts that are not told apart in the text get one guard together, which may take other relations.)
+                    alone = self.restrictions.takes_only(hazard.node, reference) and (
+                        len(places[0][0].parts) == 1
+                        or (root.query is not None and self.rewriter.tells_apart(root.query))
+                    )
                     found = found._replace(holding=found.holding or alone)
         return found
 

@@ -139,6 +139,10 @@ class ConditionEdits(RelationEdits):
             where -= 1
         return where if where >= 0 and self.names[where] == "WHERE" else None
 
+    def tells_apart(self, query: Query) -> bool:
+        """Whether the parts of a query's WHERE can be told apart in its text: not where it is in parentheses as a whole."""
+        return self._part_of_where(query, 0) is not None
+
     def _part_of_where(self, query: Query, index: int) -> tuple[int, int] | None:
         """The tokens of one part of a query's WHERE; None when the parts cannot be told apart."""
         where = self._where_before(query.fields["whereClause"])
