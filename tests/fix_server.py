@@ -244,3 +244,15 @@ def fresh_shop_admin(server_dsn: str, shop_template: str) -> Iterator[str]:
 def fresh_shop(fresh_shop_admin: str) -> str:
     """The same as the role `agent`."""
     return make_conninfo(fresh_shop_admin, user="agent")
+
+
+def until_waiting(plain: psycopg.Connection, number: int) -> None:
+    """Until so many of this database's sessions wait for a lock."""
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation' "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    patience = time.monotonic() + 60
+    while (plain.execute(waiting).fetchone() or (0,))[0] < number:
+        assert time.monotonic() < patience
+        time.sleep(0.01)

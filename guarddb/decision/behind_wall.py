@@ -28,7 +28,7 @@ def names(case: Case, draft: Draft) -> Refusal | None:
     'SELECT count(*) FROM "shop_wall"."notes"'
     """
     statement, wall = case.statement, case.wall
-    if wall is None or (statement.ddl is not None and stores_text(statement)):
+    if wall is None or stores_text(statement):
         # A definition is the server's to refuse: the role has no right on any table.
         return None
     draft.shown = filters_of(case)

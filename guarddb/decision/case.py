@@ -55,13 +55,13 @@ def is_governed(case: Case) -> bool:
     return False
 
 
-def filters_of(case: Case) -> list[str]:
+def filters_of(case: Case) -> tuple[str, ...]:
     """The predicates of every filtered relation that a statement reads or writes, each once."""
     if len(case.ruled) == 1:
         ((reference, rules),) = case.ruled
-        return rules.shown if reference.mode != "ddl" else []
+        return rules.shown if reference.mode != "ddl" else ()
     shown = [rules.shown for reference, rules in case.ruled if rules.filters and reference.mode != "ddl"]
-    return list(dict.fromkeys(chain.from_iterable(shown)))
+    return tuple(dict.fromkeys(chain.from_iterable(shown)))
 
 
 def stores_text(statement: Statement) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from collections.abc import Sequence
+
+from msgspec import Struct
 
 from guarddb.decision.masks.writing import Targets
 from guarddb.sql.rewriting.rewriter import Rewriter
@@ -33,7 +35,7 @@ class Draft(Struct, eq=False):
     keyed: tuple[int, ...] = ()
     hidden_returning: bool = False
     checks_rows: bool = False
-    shown: list[str] = field(default_factory=list)
+    shown: Sequence[str] = ()
     _targets: Targets | None = None
 
     @property

@@ -62,7 +62,7 @@ def hold_back(case: Case, draft: Draft) -> Refusal | None:
     'SELECT FROM "w"."notes" WHERE COALESCE((CASE WHEN flag THEN 1 / $1 = 1 END), false)'
     """
     statement = case.statement
-    if case.wall is None or (statement.ddl is not None and stores_text(statement)):
+    if case.wall is None or stores_text(statement):
         return None
     if not (_may_raise(case) or (statement.calls and traced(statement, case.catalog))):
         return None

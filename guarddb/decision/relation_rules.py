@@ -80,7 +80,7 @@ class RelationRules:
         self.partition_of: str | None = None
         self.filter_entry: str | None = None
         self._masked: tuple[MaskedColumn, ...] | None = None
-        self._shown: list[str] | None = None
+        self._shown: tuple[str, ...] | None = None
         self._readable: bool | None = None
 
     @property
@@ -90,10 +90,10 @@ class RelationRules:
         return self._masked
 
     @property
-    def shown(self) -> list[str]:
+    def shown(self) -> tuple[str, ...]:
         """The predicates of its filters as a decision shows them, each once."""
         if self._shown is None:
-            self._shown = list(dict.fromkeys(predicate.shown for predicate in self.filters))
+            self._shown = tuple(dict.fromkeys(predicate.shown for predicate in self.filters))
         return self._shown
 
     @property

@@ -33,7 +33,7 @@ FATAL_ERROR = pq.ExecStatus.FATAL_ERROR
 TUPLES_OK = pq.ExecStatus.TUPLES_OK
 PIPELINE_SYNC = pq.ExecStatus.PIPELINE_SYNC
 
-#: $1: milliseconds since the transaction began within which nothing is asked; $2: the catalog's fingerprint. (The fingerprint is
+#: $1: seconds since the transaction began within which nothing is asked; $2: the catalog's fingerprint. (The fingerprint is
 #: asked for by query_to_xml, for then PostgreSQL plans that query only when it comes to that.)
 _IN_TIME = (
     "SELECT CASE WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.<) (pg_catalog.now() OPERATOR(pg_catalog.+) "

@@ -73,16 +73,15 @@ class Results(list["PGresult"]):
     span: StatementSpan = NO_SPAN
     #: how a stream() or COPY that is under way can be taken back
     undo: Undo | None = None
+    #: a COPY under way that a person has approved
+    hold: Hold | None = None
+    #: a stream() whose rows have all come already: they are handed out as one chunk
+    whole = False
 
     @property
     def counted(self) -> bool:
         """Whether the rows it touches are counted as they come."""
         return self.judged is not None and self.judged.affected_cap is not None
-
-    #: a COPY under way that a person has approved
-    hold: Hold | None = None
-    #: a stream() whose rows have all come already: they are handed out as one chunk
-    whole = False
 
 
 #: Commands whose status counts the rows of the result itself.

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,7 +16,7 @@ import pytest
 import guarddb
 from guarddb.driver import freshness
 from tests.adversary.ground import Ground, filters, writing
-from tests.fix_server import temporary_database
+from tests.fix_server import temporary_database, until_waiting
 
 POLICY = {
     **writing(filters("tenant_id = 1")),
@@ -268,9 +267,9 @@ def test_a_query_that_waited_for_a_definition_shows_nothing(own: Ground, how: st
             reader.execute("SELECT 1")
             third.execute("SELECT FROM mine")
             defining = threads.submit(other.execute, definition)
-            _waits(plain, 1)
+            until_waiting(plain, 1)
             asking = threads.submit(reader.execute, sql, prepare=prepared)
-            _waits(plain, 2)
+            until_waiting(plain, 2)
             third.rollback()
             defining.result(60)
             with pytest.raises(guarddb.PolicyViolation, match=r"defined anew|snapshot"):
@@ -280,15 +279,3 @@ def test_a_query_that_waited_for_a_definition_shows_nothing(own: Ground, how: st
         finally:
             third.rollback()
             plain.execute(undo)
-
-
-def _waits(plain: psycopg.Connection, number: int) -> None:
-    """Until so many of this database's sessions wait for a lock."""
-    waiting = (
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation' "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    patience = time.monotonic() + 60
-    while (plain.execute(waiting).fetchone() or (0,))[0] < number:
-        assert time.monotonic() < patience
-        time.sleep(0.01)

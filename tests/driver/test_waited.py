@@ -15,7 +15,7 @@ import pytest
 import guarddb
 from guarddb.driver import freshness
 from tests.driver.conftest import block, collect, run
-from tests.fix_server import temporary_database
+from tests.fix_server import temporary_database, until_waiting
 
 POLICY = {
     "name": "waited",
@@ -280,18 +280,6 @@ def definer(own: str, who: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> 
             yield conn
 
 
-def _waits(plain: psycopg.Connection, number: int) -> None:
-    """Until so many of this database's sessions wait for a lock."""
-    waiting = (
-        "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation' "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-    )
-    patience = time.monotonic() + 60
-    while (plain.execute(waiting).fetchone() or (0,))[0] < number:
-        assert time.monotonic() < patience
-        time.sleep(0.005)
-
-
 class Met:
     """What came of it: rows, or an error."""
 
@@ -311,7 +299,7 @@ async def met(
     def release() -> None:
         with psycopg.connect(own, autocommit=True) as plain:
             try:
-                _waits(plain, 2)
+                until_waiting(plain, 2)
                 time.sleep(0.06)  # (longer than a look does for)
             finally:
                 third.rollback()
@@ -320,7 +308,7 @@ async def met(
         third.execute("SELECT FROM mine")
         defining = threading.Thread(target=define)
         defining.start()
-        _waits(plain, 1)
+        until_waiting(plain, 1)
         releasing = threading.Thread(target=release)
         releasing.start()
         try:
